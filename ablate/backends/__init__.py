@@ -1,0 +1,93 @@
+"""What a backend is to the rest of the program: lanes in, numbers out."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from ablate import config, losses
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+
+@dataclass(frozen=True)
+class Lane:
+    """What distinguishes one trial from its neighbours in a cohort.
+
+    `rate` and `output_rate` carry the sign of the update and of the residual. `loss_key` is equal for lanes
+    whose losses compute the same.
+    """
+
+    weights: Mapping[str, Array]
+    loss: losses.Loss
+    loss_key: object
+    reduction: str
+    optimizer: config.Optimizer
+    rate: float
+    output_rate: float
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """One pass over the training set. Arrays `(K,)` and `(K, S)` for S logged steps; NaN for lanes not trained.
+
+    `loss` and `accuracy` are means over the samples as they were met. `ended` says of each lane that stopped
+    within the epoch why: its loss is not finite, or it failed.
+    """
+
+    loss: Array
+    accuracy: Array
+    steps: Sequence[int]
+    step_loss: Array
+    gradient_norm: Array
+    output_gradient_norm: Array
+    ended: dict[int, "Ended"]
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A lane's untimely end: at which step of the epoch (from 0), and whether it failed or diverged."""
+
+    step: int
+    why: str
+    failed: bool
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The network on a set of samples, per lane: arrays `(K,)`, and `predicted` `(K, classes)` counts."""
+
+    loss: Array
+    accuracy: Array
+    confidence: Array
+    predicted: Array
+    failed: dict[int, str]
+
+
+class Engine(Protocol):
+    """Trains K lanes side by side; lanes are numbered 0..K-1 for ever, whichever are still in training."""
+
+    def train_epoch(self, orders: Sequence[Array], logged: Sequence[int]) -> Epoch:
+        """Train every lane on the rows `orders[lane]` `(N,)`, batch after batch; log the steps named."""
+        ...
+
+    def evaluate(self, rows: int | None = None) -> Evaluation:
+        """The test set; or, with `rows`, the first rows of the training set."""
+        ...
+
+    def evaluate_lane(self, lane: int) -> Evaluation:
+        """The test set for one lane, whether it is still in training or not; NaN for the others."""
+        ...
+
+    def drop(self, lanes: Sequence[int]) -> None:
+        """Train these lanes no further; their weights stay as they are."""
+        ...
+
+    def weights(self, lane: int) -> dict[str, Array]:
+        """The lane's weights by their public names and shapes."""
+        ...
+
+    def outputs(self, lane: int) -> Array:
+        """The lane's outputs p on the test set, `(N, units)`."""
+        ...

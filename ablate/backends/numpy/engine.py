@@ -1,0 +1,82 @@
+"""The NumPy engine: lanes in groups, one group after the other through an epoch."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from ablate import models
+from ablate.backends import Epoch, Evaluation, Lane
+from ablate.backends.numpy.group import Group
+from ablate.backends.numpy.network import Plan
+from ablate.data import Dataset
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+# Small dense networks cost Python calls, which stacked lanes share; a convolution fills the caches alone.
+STACKED_DENSE = 64
+STACKED_IMAGES = 1
+
+
+class NumpyEngine:
+    """K lanes of one architecture on one data set; see `ablate.backends.Engine`.
+
+    Lane invariance: a lane's numbers do not depend on its neighbours. So every product is one GEMM a lane of
+    the same shape, no sum runs over lanes, and micro-batches depend on the batch size only.
+    """
+
+    def __init__(
+        self,
+        architecture: models.Architecture,
+        dataset: Dataset,
+        lanes: Sequence[Lane],
+        batch_size: int,
+    ) -> None:
+        self.plan, self.dataset, self.lanes, self.batch_size = Plan(architecture), dataset, lanes, batch_size
+        stacked = STACKED_IMAGES if self.plan.takes_images else STACKED_DENSE
+        self.groups = [
+            self._group(range(start, min(start + stacked, len(lanes)))) for start in range(0, len(lanes), stacked)
+        ]
+
+    def train_epoch(self, orders: Sequence[Array], logged: Sequence[int]) -> Epoch:
+        lanes = len(self.lanes)
+        loss, accuracy = np.full((2, lanes), np.nan)
+        steps = np.full((3, lanes, len(logged)), np.nan)
+        epoch = Epoch(loss, accuracy, logged, steps[0], steps[1], steps[2], ended={})
+        for group in self.groups:
+            group.train_epoch(orders, epoch)
+        return epoch
+
+    def evaluate(self, rows: int | None = None) -> Evaluation:
+        return self._evaluate(self.groups, rows)
+
+    def evaluate_lane(self, lane: int) -> Evaluation:
+        return self._evaluate([self._alone(lane)], None)
+
+    def drop(self, lanes: Sequence[int]) -> None:
+        for group in self.groups:
+            group.retire([lane for lane in lanes if lane in group.active])
+
+    def weights(self, lane: int) -> dict[str, Array]:
+        group = next(group for group in self.groups if lane in group.members)
+        return self.plan.unflatten(group.flat_weights(lane))
+
+    def outputs(self, lane: int) -> Array:
+        return self._alone(lane).outputs()
+
+    def _group(self, lanes: Sequence[int]) -> Group:
+        return Group(self.plan, self.dataset, {lane: self.lanes[lane] for lane in lanes}, self.batch_size)
+
+    def _alone(self, lane: int) -> Group:
+        """The lane as it is now, in a group of its own, whether it is still in training or not."""
+        member = replace(self.lanes[lane], weights=self.weights(lane))
+        return Group(self.plan, self.dataset, {lane: member}, self.batch_size)
+
+    def _evaluate(self, groups: Sequence[Group], rows: int | None) -> Evaluation:
+        lanes = len(self.lanes)
+        loss, accuracy, confidence = np.full((3, lanes), np.nan)
+        total = Evaluation(loss, accuracy, confidence, np.zeros((lanes, self.dataset.classes), np.intp), {})
+        for group in groups:
+            group.evaluate(rows, total)
+        return total

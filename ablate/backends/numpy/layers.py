@@ -1,0 +1,421 @@
+"""The layers of the NumPy engine, forward and backward, for K lanes at once.
+
+Layout. A batch of n samples lies innermost, so that every copy and element-wise operation runs over long
+contiguous rows. Vectors are `(K, D, n)`. Images are `(K, H, C, P, W/P, n)`: a row's columns are stored by
+their residue modulo P (its *phases*), in an order in which max-pooling compares contiguous blocks. P is the
+product of the pool sizes still to come, or 1 where a shape does not divide.
+
+Convolution is a row im2col: only the horizontal shifts of a row are copied; the k rows a window covers lie
+one after the other, so each output row is one matrix product over a view. Weights are kept in the order of
+that product, `(kernel row, kernel column, input map, output map)`.
+
+A layer is wired once: it is given the array it reads, allocates the arrays it writes, and `connect` gives it
+the array in which its output's gradient will stand. `forward` and `backward` then take nothing and allocate
+nothing. A layer may overwrite the gradient it is given. The first layer with weights needs no gradient of its
+input: it is wired by `connect_parameters` and run by `backward_parameters` alone.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.lib.stride_tricks import as_strided
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+
+class Layer(Protocol):
+    """One step of the network on one batch size."""
+
+    y: Array
+
+    def forward(self) -> None:
+        """Compute `y` from the array the layer reads."""
+        ...
+
+    def connect(self, d: Array) -> Array:
+        """Take `d`, the gradient of `y` to be, and return the array where the input's gradient will stand."""
+        ...
+
+    def backward(self) -> None:
+        """Compute the gradients of input and parameters from the gradient of `y`."""
+        ...
+
+
+def phase_order(sizes: Sequence[int]) -> list[int]:
+    """The residues modulo P in the order in which they are stored, for pools of these sizes still to come."""
+    order = [0]
+    for size in reversed(sizes):
+        order = [size * residue + offset for offset in range(size) for residue in order]
+    return order
+
+
+def _integers(a: Array) -> Array:
+    return a.view(np.int32 if a.itemsize == 4 else np.int64)
+
+
+class Weighted(Layer, Protocol):
+    """A layer with parameters, which can leave out the gradient of its input."""
+
+    def connect_parameters(self, d: Array) -> None:
+        """Like `connect`, for the parameters' gradients only."""
+        ...
+
+    def backward_parameters(self) -> None:
+        """Like `backward`, for the parameters' gradients only."""
+        ...
+
+
+class Gather:
+    """Rows of the data set, as they are: `(K or 1, n)` indices into `(N, D)` give vectors `(K or 1, D, n)`."""
+
+    def __init__(self, rows: Array, indices: Array) -> None:
+        self.rows, self.indices = rows, indices
+        self.taken = np.empty((*indices.shape, rows.shape[1]), rows.dtype)
+        self.y = self.taken.transpose(0, 2, 1)
+
+    def forward(self) -> None:
+        np.take(self.rows, self.indices, axis=0, out=self.taken, mode="clip")
+
+    def connect(self, d: Array) -> Array:
+        return d
+
+    def backward(self) -> None:
+        """Data has no gradient."""
+
+
+class GatherImages(Gather):
+    """Rows of the data set as images in the engine's layout, fitted to the network's input.
+
+    `source` `(H, C, P, W/P)` holds each pixel's place in a flattened sample, or D for a zero.
+    """
+
+    def __init__(self, rows: Array, indices: Array, source: Array) -> None:
+        super().__init__(rows, indices)
+        lanes, n = indices.shape
+        self.source = source.ravel()
+        self.turned = np.zeros((lanes, rows.shape[1] + 1, n), rows.dtype)
+        self.y = np.empty((lanes, *source.shape, n), rows.dtype)
+        self.flat = self.y.reshape(lanes, -1, n)
+
+    def forward(self) -> None:
+        super().forward()
+        self.turned[:, :-1] = self.taken.transpose(0, 2, 1)
+        np.take(self.turned, self.source, axis=1, out=self.flat, mode="clip")
+
+
+class Dense:
+    """y = Wᵀ x + b with W `(K, D, O)` and b `(K, O)`."""
+
+    def __init__(self, x: Array, weight: Array, bias: Array, gradients: tuple[Array, Array]) -> None:
+        lanes, _, units = weight.shape
+        self.x = x.reshape(x.shape[0], -1, x.shape[-1])
+        self.weight, self.turned = weight, weight.transpose(0, 2, 1)
+        self.bias = bias[:, :, None]
+        self.weight_gradient, self.bias_gradient = gradients
+        self.ones = np.ones(x.shape[-1], x.dtype)
+        self.flat = np.empty((lanes, units, x.shape[-1]), x.dtype)
+        self.y = self.flat
+
+    def forward(self) -> None:
+        np.matmul(self.turned, self.x, out=self.flat)
+        np.add(self.flat, self.bias, out=self.flat)
+
+    def connect_parameters(self, d: Array) -> None:
+        self.d = d.reshape(self.flat.shape)
+        self.d_turned = self.d.transpose(0, 2, 1)
+
+    def connect(self, d: Array) -> Array:
+        self.connect_parameters(d)
+        self.dx = np.empty((d.shape[0], *self.x.shape[1:]), d.dtype)
+        return self.dx
+
+    def backward(self) -> None:
+        self.backward_parameters()
+        np.matmul(self.weight, self.d, out=self.dx)
+
+    def backward_parameters(self) -> None:
+        np.matmul(self.x, self.d_turned, out=self.weight_gradient)
+        np.matmul(self.d, self.ones, out=self.bias_gradient)
+
+
+class WholeConv(Dense):
+    """A convolution whose kernel covers its whole input: a dense layer that gives images of one pixel."""
+
+    def __init__(self, x: Array, weight: Array, bias: Array, gradients: tuple[Array, Array]) -> None:
+        super().__init__(x, weight, bias, gradients)
+        self.y = self.flat.reshape(self.flat.shape[0], 1, -1, 1, 1, x.shape[-1])
+
+
+class Conv:
+    """Valid convolution without its bias, W `(K, k·k·C, O)`: images `(.., C, ..)` to images `(.., O, ..)`."""
+
+    def __init__(self, x: Array, weight: Array, gradient: Array, kernel: int, order: list[int]) -> None:
+        lanes, _, maps_out = weight.shape
+        shared, height, maps, phases, width, n = x.shape
+        self.x, self.weight, self.gradient, self.kernel = x, weight, gradient, kernel
+        rows = height - kernel + 1
+        columns = (phases * width - kernel + 1) // phases
+        self.columns = np.empty((shared, height, kernel, maps, phases, columns, n), x.dtype)
+        s = self.columns.strides
+        self.windows = as_strided(
+            self.columns,
+            (shared, rows, kernel * kernel * maps, phases * columns * n),
+            (s[0], s[1], s[3], x.itemsize),
+            writeable=False,
+        )
+        self.shifts = [
+            (
+                (slice(None), slice(None), shift, slice(None), phase),
+                (
+                    slice(None),
+                    slice(None),
+                    slice(None),
+                    order.index(to % phases),
+                    slice(to // phases, to // phases + columns),
+                ),
+            )
+            for shift in range(kernel)
+            for phase, to in enumerate(residue + shift for residue in order)
+        ]
+        self.turned = weight.transpose(0, 2, 1)[:, None]
+        self.y = np.empty((lanes, rows, maps_out, phases, columns, n), x.dtype)
+        self.flat = self.y.reshape(lanes, rows, maps_out, -1)
+        self.by_row = np.empty((lanes, rows, *weight.shape[1:]), x.dtype)
+
+    def forward(self) -> None:
+        for place, origin in self.shifts:
+            self.columns[place] = self.x[origin]
+        np.matmul(self.turned, self.windows, out=self.flat)
+
+    def connect_parameters(self, d: Array) -> None:
+        self.d_turned = d.reshape(self.flat.shape).transpose(0, 1, 3, 2)
+
+    def connect(self, d: Array) -> Array:
+        self.connect_parameters(d)
+        lanes, rows, maps_out, *_ = self.y.shape
+        _, height, maps, *_ = self.x.shape
+        k = self.kernel
+        # The weights as the input's gradient needs them: (kernel column, input map | kernel row reversed, output map).
+        self.reversed = np.empty((lanes, k, maps, k, maps_out), d.dtype)
+        reversed_ = self.reversed.reshape(lanes, k * maps, k * maps_out)
+        self.d_columns = np.empty((lanes, *self.columns.shape[1:]), d.dtype)
+        d_rows = self.d_columns.reshape(lanes, height, k * maps, -1)
+        d_flat = d.reshape(lanes, rows * maps_out, -1)
+        self.products = []
+        for row in range(height):
+            first, last = max(0, row - k + 1), min(row, rows - 1)
+            tap = k - 1 - row + first
+            taps = slice(tap * maps_out, (tap + last - first + 1) * maps_out)
+            self.products.append(
+                (reversed_[:, :, taps], d_flat[:, first * maps_out : (last + 1) * maps_out], d_rows[:, row])
+            )
+        self.dx = np.empty((lanes, *self.x.shape[1:]), d.dtype)
+        return self.dx
+
+    def backward(self) -> None:
+        self.backward_parameters()
+        lanes, _, maps_out = self.weight.shape
+        k, maps = self.kernel, self.x.shape[2]
+        self.reversed[...] = self.weight.reshape(lanes, k, k, maps, maps_out).transpose(0, 2, 3, 1, 4)[:, :, :, ::-1]
+        for weight, d, into in self.products:
+            np.matmul(weight, d, out=into)
+        self.dx.fill(0)
+        for place, origin in self.shifts:
+            self.dx[origin] += self.d_columns[place]
+
+    def backward_parameters(self) -> None:
+        np.matmul(self.windows, self.d_turned, out=self.by_row)
+        np.add.reduce(self.by_row, axis=1, out=self.gradient)
+
+
+class Bias:
+    """Adds one number a map, in place; it stands after pooling, where there is less to add to."""
+
+    def __init__(self, x: Array, bias: Array, gradient: Array) -> None:
+        self.y = x
+        self.flat = x.reshape(*x.shape[:3], -1)
+        self.bias, self.gradient = bias[:, None, :, None], gradient
+        self.ones = np.ones(self.flat.shape[-1], x.dtype)
+        self.by_row = np.empty(x.shape[:3], x.dtype)
+
+    def forward(self) -> None:
+        np.add(self.flat, self.bias, out=self.flat)
+
+    def connect(self, d: Array) -> Array:
+        self.d = d.reshape(self.flat.shape)
+        return d
+
+    def backward(self) -> None:
+        np.matmul(self.d, self.ones, out=self.by_row)
+        np.add.reduce(self.by_row, axis=1, out=self.gradient)
+
+
+class Pool:
+    """Max-pooling, width first, then height. Backward, the gradient replaces the values in the input."""
+
+    def __init__(self, x: Array, size: int, order: list[int]) -> None:
+        _, height, _, phases, width, _ = x.shape
+        self.x = x
+        if phases % size == 0:
+            block = phases // size
+            across = [x[:, :, :, t * block : (t + 1) * block] for t in range(size)]
+        else:
+            block, out = 1, width // size
+            across = [x[:, :, :, :, t : t + size * out : size] for t in range(size)]
+        self.cropped = [] if phases % size == 0 else [x[:, :, :, :, width // size * size :]]
+        rows = height // size
+        self.cropped.append(x[:, rows * size :])
+        self.across = _Maximum(across)
+        down = self.across.y[:, : rows * size]
+        self.down = _Maximum([down[:, t::size] for t in range(size)])
+        self.y = self.down.y
+
+    def forward(self) -> None:
+        self.across.forward()
+        self.down.forward()
+
+    def connect(self, d: Array) -> Array:
+        self.down.connect(d.reshape(self.y.shape))
+        self.across.connect(self.across.y)
+        return self.x
+
+    def backward(self) -> None:
+        self.down.backward()
+        self.across.backward()
+        for rest in self.cropped:
+            rest.fill(0)
+
+
+class _Maximum:
+    """The largest of several arrays; backward, its gradient goes to the first that is largest."""
+
+    def __init__(self, parts: list[Array]) -> None:
+        self.parts = parts
+        self.running = [np.empty(parts[0].shape, parts[0].dtype) for _ in parts[1:]]
+        self.y = self.running[-1] if self.running else parts[0]
+        self.scratch = np.empty(parts[0].shape, parts[0].dtype)
+
+    def forward(self) -> None:
+        before = self.parts[0]
+        for part, into in zip(self.parts[1:], self.running, strict=True):
+            np.maximum(before, part, out=into)
+            before = into
+
+    def connect(self, d: Array) -> None:
+        self.d = d
+
+    def backward(self) -> None:
+        # The sign bit of (largest so far - part), spread over the word, masks where the part is larger.
+        shift = self.d.itemsize * 8 - 1
+        mask, d = _integers(self.scratch), _integers(self.d)
+        largest = [self.parts[0], *self.running][: len(self.parts) - 1]
+        for part, before in zip(reversed(self.parts[1:]), reversed(largest), strict=True):
+            np.subtract(before, part, out=self.scratch)
+            np.right_shift(mask, shift, out=mask)
+            np.bitwise_and(mask, d, out=mask)
+            np.copyto(part, self.scratch)
+            np.bitwise_xor(d, mask, out=d)
+        np.copyto(self.parts[0], self.d)
+
+
+class Relu:
+    """max(x, 0) in place; its gradient at 0 is 0."""
+
+    def __init__(self, x: Array) -> None:
+        self.y = x
+        self.zero = np.zeros((), x.dtype)
+        self.scratch = np.empty(x.shape, x.dtype)
+
+    def forward(self) -> None:
+        np.maximum(self.y, self.zero, out=self.y)
+
+    def connect(self, d: Array) -> Array:
+        self.d = d.reshape(self.y.shape)
+        return d
+
+    def backward(self) -> None:
+        # A positive float is a positive integer: its negative's sign bit, spread over the word, is the mask.
+        mask = _integers(self.scratch)
+        np.negative(_integers(self.y), out=mask)
+        np.right_shift(mask, mask.itemsize * 8 - 1, out=mask)
+        d = _integers(self.d)
+        np.bitwise_and(d, mask, out=d)
+
+
+class StraightThroughRelu(Relu):
+    """max(x, 0) forward, the identity backward (post A's output layer)."""
+
+    def backward(self) -> None:
+        """The gradient passes as it is."""
+
+
+class Sigmoid:
+    """1 / (1 + exp(-x)) in place."""
+
+    def __init__(self, x: Array) -> None:
+        self.y = x
+        self.scratch = np.empty(x.shape, x.dtype)
+
+    def forward(self) -> None:
+        np.negative(self.y, out=self.y)
+        np.exp(self.y, out=self.y)
+        np.add(self.y, 1, out=self.y)
+        np.reciprocal(self.y, out=self.y)
+
+    def connect(self, d: Array) -> Array:
+        self.d = d.reshape(self.y.shape)
+        return d
+
+    def backward(self) -> None:
+        np.subtract(1, self.y, out=self.scratch)
+        np.multiply(self.scratch, self.y, out=self.scratch)
+        np.multiply(self.d, self.scratch, out=self.d)
+
+
+class Tanh:
+    """tanh x in place."""
+
+    def __init__(self, x: Array) -> None:
+        self.y = x
+        self.scratch = np.empty(x.shape, x.dtype)
+
+    def forward(self) -> None:
+        np.tanh(self.y, out=self.y)
+
+    def connect(self, d: Array) -> Array:
+        self.d = d.reshape(self.y.shape)
+        return d
+
+    def backward(self) -> None:
+        np.multiply(self.y, self.y, out=self.scratch)
+        np.subtract(1, self.scratch, out=self.scratch)
+        np.multiply(self.d, self.scratch, out=self.d)
+
+
+class Divide:
+    """x / divisor in place."""
+
+    def __init__(self, x: Array, divisor: float) -> None:
+        self.y, self.divisor = x, x.dtype.type(divisor)
+
+    def forward(self) -> None:
+        np.divide(self.y, self.divisor, out=self.y)
+
+    def connect(self, d: Array) -> Array:
+        self.d = d
+        return d
+
+    def backward(self) -> None:
+        np.divide(self.d, self.divisor, out=self.d)
+
+
+def activation(function: str, x: Array) -> Layer:
+    """The layer of an element-wise function by its name in `ablate.models.Activation`."""
+    kinds: dict[str, Callable[[Array], Layer]] = {
+        "relu": Relu,
+        "straight_through_relu": StraightThroughRelu,
+        "sigmoid": Sigmoid,
+        "tanh": Tanh,
+    }
+    return kinds[function](x)

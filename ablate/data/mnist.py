@@ -1,0 +1,243 @@
+"""MNIST from its four IDX files: in a folder of one's own, or downloaded once into the user's cache."""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import hashlib
+import io
+import logging
+import math
+import os
+import struct
+import tempfile
+import zlib
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ablate.data import Raw, brief
+from ablate.errors import ConfigError
+
+MIRRORS = (
+    "https://ossci-datasets.s3.amazonaws.com/mnist/",
+    "https://storage.googleapis.com/cvdf-datasets/mnist/",
+)
+SHA256 = {  # of the uncompressed files; a mirror may compress them differently
+    "train-images-idx3-ubyte": "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
+    "train-labels-idx1-ubyte": "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
+    "t10k-images-idx3-ubyte": "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
+    "t10k-labels-idx1-ubyte": "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
+}
+CLASSES = 10
+TIMEOUT_SECONDS = 5.0
+
+_UNSIGNED_BYTE = 0x08
+_GZIP_MAGIC = b"\x1f\x8b"
+_ADVICE = "get the file again, or use data=digits, which needs none"
+
+_log = logging.getLogger("ablate")
+
+
+class _File(NamedTuple):
+    path: Path
+    content: bytes  # uncompressed
+
+
+def load(dir: str | None) -> Raw:
+    """60,000 images to train and 10,000 to test, `(N, 1, 28, 28)` with pixels 0..255, ten classes.
+
+    The files are looked for in `dir` (the key `data.dir`), else in `$ABLATE_DATA/mnist`, else in the cache
+    (`$ABLATE_CACHE`, or the user's own), into which they are downloaded first if need be.
+    Raises ConfigError if a file is missing, damaged or of another kind, and if the download fails.
+    """
+    if dir:
+        folder = Path(dir).expanduser()
+        files = _from_folder(folder, f"data.dir={dir}")
+    elif os.environ.get("ABLATE_DATA"):
+        folder = Path(os.environ["ABLATE_DATA"]).expanduser() / "mnist"
+        files = _from_folder(folder, f"ABLATE_DATA={os.environ['ABLATE_DATA']}")
+    else:
+        folder = _cache()
+        files = _from_cache(folder)
+    return _parsed(str(folder), files)
+
+
+def _from_folder(folder: Path, key: str) -> dict[str, _File]:
+    files = {name: _read(folder, name, key) for name in SHA256}
+    others = [file.path.name for name, file in files.items() if _sha256(file.content) != SHA256[name]]
+    if others:
+        _log.warning("%s: not the well-known MNIST, but used as it is: %s", folder, ", ".join(others))
+    return files
+
+
+def _read(folder: Path, name: str, key: str) -> _File:
+    for path in (folder / name, folder / f"{name}.gz"):
+        try:
+            content = path.read_bytes()
+            return _File(path, gzip.decompress(content) if path.suffix == ".gz" else content)
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+            continue
+        except (OSError, EOFError, zlib.error) as error:
+            raise ConfigError(f"{path}: cannot be read ({brief(error)}); {_ADVICE}") from error
+    raise ConfigError(
+        f"{key}: no {name} or {name}.gz in the folder {folder}; "
+        "put the four MNIST files there, or use data=digits, which needs none"
+    )
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def _cache() -> Path:
+    if os.environ.get("ABLATE_CACHE"):
+        return Path(os.environ["ABLATE_CACHE"]).expanduser() / "mnist"
+    import pooch
+
+    return Path(pooch.os_cache("ablate")) / "mnist"
+
+
+def _from_cache(folder: Path) -> dict[str, _File]:
+    """The four files from the cache; those not there, or damaged there, from the mirrors in turn."""
+    files = _cached(folder)
+    if len(files) == len(SHA256):
+        return files
+    _log.info("downloading MNIST (11 MB) to %s", folder)
+    failures = []
+    for mirror in _mirrors():
+        try:
+            for name in [name for name in SHA256 if name not in files]:
+                files[name] = _File(folder / name, _download(f"{mirror.rstrip('/')}/{name}.gz", SHA256[name]))
+                _keep(files[name])
+            return files
+        except (OSError, ValueError, EOFError, zlib.error) as error:
+            failures.append(f"{mirror}: {brief(_first_cause(error))}")
+    raise ConfigError(
+        f"data=mnist: the download failed ({'; '.join(failures)}); put the four files "
+        "into a folder named by data.dir, or into $ABLATE_DATA/mnist, or use data=digits, which needs none"
+    )
+
+
+def _cached(folder: Path) -> dict[str, _File]:
+    files = {}
+    for name, sha256 in SHA256.items():
+        with contextlib.suppress(OSError):
+            content = (folder / name).read_bytes()
+            if _sha256(content) == sha256:
+                files[name] = _File(folder / name, content)
+    return files
+
+
+def _mirrors() -> tuple[str, ...]:
+    own = os.environ.get("ABLATE_MNIST_URL")
+    return (own,) if own else MIRRORS
+
+
+def _download(url: str, sha256: str) -> bytes:
+    """The uncompressed content of the file at `url`; ValueError if it has another hash."""
+    import pooch
+
+    buffer = io.BytesIO()
+    pooch.HTTPDownloader(chunk_size=1 << 16, timeout=TIMEOUT_SECONDS)(url, buffer, None)
+    content = buffer.getvalue()
+    # Some servers declare the compression to be the transfer's, and it is undone on the way.
+    if content.startswith(_GZIP_MAGIC):
+        content = gzip.decompress(content)
+    if _sha256(content) != sha256:
+        raise ValueError(f"{url} is not the file expected, its SHA-256 differs")
+    return content
+
+
+def _first_cause(error: BaseException) -> BaseException:
+    """The error at the bottom: requests wraps "Connection refused" into three layers of long names."""
+    return _first_cause(error.__context__) if error.__context__ else error
+
+
+def _keep(file: _File) -> None:
+    """Put `file` into the cache in one step: another process sees the whole file or none."""
+    folder = file.path.parent
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder) as scratch:
+            (Path(scratch) / "file").write_bytes(file.content)
+            (Path(scratch) / "file").replace(file.path)
+    except OSError as error:
+        raise ConfigError(
+            f"data=mnist: the cache {folder} cannot be written ({brief(error)}); name another folder by ABLATE_CACHE"
+        ) from error
+
+
+def _parsed(source: str, files: dict[str, _File]) -> Raw:
+    x_train, y_train = _images_and_labels(files, "train")
+    x_test, y_test = _images_and_labels(files, "t10k")
+    if x_train.shape[1:] != x_test.shape[1:]:
+        raise ConfigError(
+            f"{files['t10k-images-idx3-ubyte'].path}: its images are {_size(x_test)}, "
+            f"those to train on {_size(x_train)}; {_ADVICE}"
+        )
+    return Raw(
+        source=source,
+        x_train=x_train,
+        y_train=y_train,
+        x_test=x_test,
+        y_test=y_test,
+        classes=CLASSES,
+        low=0.0,
+        high=255.0,
+    )
+
+
+def _size(images: NDArray[np.uint8]) -> str:
+    return "x".join(map(str, images.shape[2:]))
+
+
+def _images_and_labels(files: dict[str, _File], part: str) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    images, labels = files[f"{part}-images-idx3-ubyte"], files[f"{part}-labels-idx1-ubyte"]
+    x, y = _idx(images, 3), _idx(labels, 1)
+    if len(x) != len(y):
+        raise ConfigError(f"{labels.path}: {len(y)} labels for {len(x)} images in {images.path.name}; {_ADVICE}")
+    if y.max() >= CLASSES:
+        raise ConfigError(f"{labels.path}: label {y.max()} at row {y.argmax()}, at most 9 was expected; {_ADVICE}")
+    return x[:, np.newaxis], y.astype(np.int64)
+
+
+def _idx(file: _File, dimensions: int) -> NDArray[np.uint8]:
+    """The array in an IDX file of unsigned bytes.
+
+    The format: two zero bytes, a type code, the number of dimensions, each size as a big-endian uint32,
+    the values.
+    """
+    if fault := _idx_fault(file.content, dimensions):
+        raise ConfigError(f"{file.path}: {fault}; {_ADVICE}")
+    values = np.frombuffer(file.content, np.uint8, offset=4 + 4 * dimensions)
+    return values.reshape(_idx_shape(file.content, dimensions))
+
+
+def _idx_fault(content: bytes, dimensions: int) -> str | None:
+    if len(content) < 4:
+        return f"truncated, {len(content)} bytes are less than an IDX header"
+    if content[:2] != b"\0\0":
+        return f"not an IDX file, it begins with 0x{content[:2].hex()}, two zero bytes were expected"
+    if content[2] != _UNSIGNED_BYTE:
+        return f"IDX type code {content[2]}, {_UNSIGNED_BYTE} (unsigned byte) was expected"
+    if content[3] != dimensions:
+        return f"number of dimensions {content[3]}, {dimensions} was expected"
+    there = len(content) - 4 - 4 * dimensions
+    if there < 0:
+        return f"truncated, {len(content)} bytes are less than an IDX header"
+    shape = _idx_shape(content, dimensions)
+    expected = math.prod(shape)
+    if expected == 0:
+        return f"empty, its shape is {shape}"
+    if there < expected:
+        return f"truncated, {there} values where its shape {shape} says {expected}"
+    if there > expected:
+        return f"{there - expected} trailing bytes after the {expected} values of its shape {shape}"
+    return None
+
+
+def _idx_shape(content: bytes, dimensions: int) -> tuple[int, ...]:
+    return struct.unpack_from(f">{dimensions}I", content, 4)

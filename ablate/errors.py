@@ -1,0 +1,9 @@
+"""The one kind of error that is the user's to mend."""
+
+
+class ConfigError(Exception):
+    """A wrong command, configuration or input file.
+
+    The message is one line: it names the key or file and its value, what was expected, and what to do.
+    The command line prints it without a traceback and ends with code 2.
+    """

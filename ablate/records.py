@@ -1,0 +1,189 @@
+"""The local record of a trial: what is written to its folder first, before anything else hears of it."""
+
+import json
+import math
+import os
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+from ablate import diagnose
+from ablate.backends import Engine
+from ablate.train import Summary
+from ablate.trials import Trial
+
+METRICS, RESULT, DELIVERY = "metrics.jsonl", "result.json", "mlflow.json"
+FLUSH_SECONDS = 0.5
+PREDICTIONS_ROWS = 100
+
+
+def replace_file(path: Path, text: str) -> None:
+    """Write a file so that a reader sees the old one or the new one, never a part."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(path)
+
+
+def finite(value: float) -> float | None:
+    """A number as JSON can hold it: None where it is not finite."""
+    return value if math.isfinite(value) else None
+
+
+class Metrics:
+    """The growing `metrics.jsonl` of a trial: buffered, flushed every half second and at the end."""
+
+    def __init__(self, folder: Path) -> None:
+        self.file: IO[str] = (folder / METRICS).open("w", encoding="utf-8", buffering=1 << 16)
+        self.flushed = time.monotonic()
+
+    def write(self, step: int, epoch: int, values: Mapping[str, float]) -> None:
+        record = {"step": step, "epoch": epoch, **{name: finite(value) for name, value in values.items()}}
+        self.file.write(json.dumps(record) + "\n")
+        now = time.monotonic()
+        if now - self.flushed > FLUSH_SECONDS:
+            self.file.flush()
+            self.flushed = now
+
+    def close(self) -> None:
+        self.file.close()
+
+
+class Recorder:
+    """Listens to a cohort's training and writes each trial's folder; see `ablate.train.Observer`.
+
+    Elapsed time is shared out evenly over the lanes that are in training at the time.
+    """
+
+    def __init__(self, sweep: Path, trials: Sequence[Trial]) -> None:
+        self.trials = trials
+        self.folders = [sweep / str(trial.number) for trial in trials]
+        self.files = [Metrics(folder) for folder in self.folders]
+        self.seconds = dict.fromkeys(range(len(trials)), 0.0)
+        self.unfinished = set(self.seconds)
+        self.clock = time.perf_counter()
+
+    def begin(self, engine: Engine) -> None:
+        """Write every trial's initial weights."""
+        for lane, folder in enumerate(self.folders):
+            np.savez(folder / "init.npz", **engine.weights(lane))  # type: ignore[arg-type]
+
+    def metrics(self, lane: int, step: int, epoch: int, values: Mapping[str, float]) -> None:
+        self.files[lane].write(step, epoch, values)
+
+    def finished(self, lane: int, summary: Summary, engine: Engine) -> None:
+        self._share_time()
+        folder = self.folders[lane]
+        np.savez(folder / "final.npz", **engine.weights(lane))  # type: ignore[arg-type]
+        if sum(summary.labels) <= PREDICTIONS_ROWS and summary.error is None:
+            np.savez(folder / "predictions.npz", outputs=engine.outputs(lane))
+        self._close(lane, _row(self.trials[lane], summary, self.seconds[lane]))
+
+    def fail(self, why: str) -> None:
+        """The whole cohort broke: every trial not yet finished failed of it."""
+        self._share_time()
+        self.close()
+        for lane in sorted(self.unfinished):
+            close(self.folders[lane], self.trials[lane], "failed", "failed", why)
+        self.unfinished.clear()
+
+    def close(self) -> None:
+        """Flush what is written so far, whatever happened."""
+        for file in self.files:
+            file.close()
+
+    def _share_time(self) -> None:
+        now = time.perf_counter()
+        for lane in self.unfinished:
+            self.seconds[lane] += (now - self.clock) / len(self.unfinished)
+        self.clock = now
+
+    def _close(self, lane: int, row: Mapping[str, Any]) -> None:
+        self.files[lane].close()
+        self.unfinished.discard(lane)
+        # Last of all: who finds it may rely on every other file of the trial.
+        replace_file(self.folders[lane] / RESULT, json.dumps(row))
+
+
+def _row(trial: Trial, summary: Summary, seconds: float) -> dict[str, Any]:
+    verdict = diagnose.verdict(summary)
+    return {
+        "trial": trial.number,
+        "status": "failed" if summary.error is not None else "finished",
+        "verdict": verdict.name,
+        "why": verdict.why,
+        "overrides": {key: trial.value(key) for key in trial.overrides},
+        "seed": trial.settings.seed,
+        "test_accuracy": finite(summary.test_accuracy),
+        "test_loss": finite(summary.test_loss),
+        "train_accuracy": finite(summary.train_accuracy),
+        "train_loss": finite(summary.train_loss),
+        "epochs": summary.epochs,
+        "seconds": round(seconds, 3),
+    }
+
+
+def close(folder: Path, trial: Trial, status: str, verdict: str, why: str) -> None:
+    """Write the row of a trial that did not come to its end, with the last metrics it recorded."""
+    last: dict[str, Any] = {}
+    for record in read_metrics(folder):
+        last.update({name: value for name, value in record.items() if value is not None})
+    row = {
+        "trial": trial.number,
+        "status": status,
+        "verdict": verdict,
+        "why": why,
+        "overrides": {key: trial.value(key) for key in trial.overrides},
+        "seed": trial.settings.seed,
+        **{
+            f"{split}_{name}": last.get(f"{split}/{name}")
+            for split in ("test", "train")
+            for name in ("accuracy", "loss")
+        },
+        "epochs": last.get("epoch", 0),
+        "seconds": None,
+    }
+    replace_file(folder / RESULT, json.dumps(row))
+
+
+def read_metrics(folder: Path) -> list[dict[str, Any]]:
+    """Every whole line of a trial's `metrics.jsonl` so far; empty where there is none."""
+    return Tail(folder).read()
+
+
+@dataclass
+class Tail:
+    """Reads a `metrics.jsonl` that grows: each call gives the records since the last."""
+
+    folder: Path
+    offset: int = 0
+
+    def read(self) -> list[dict[str, Any]]:
+        path = self.folder / METRICS
+        if not path.exists():
+            return []
+        with path.open("rb") as file:
+            file.seek(self.offset)
+            data = file.read()
+        end = data.rfind(b"\n") + 1
+        self.offset += end
+        return [json.loads(line) for line in data[:end].splitlines()]
+
+
+def read_result(folder: Path) -> dict[str, Any] | None:
+    """A trial's row, once it has ended."""
+    path = folder / RESULT
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+
+
+def read_delivery(folder: Path) -> dict[str, Any]:
+    """What is known of the trial's MLflow run: `run_id`, and whether all of it was `sent`."""
+    path = folder / DELIVERY
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"run_id": None, "sent": False}
+
+
+def write_delivery(folder: Path, run_id: str, sent: bool) -> None:
+    replace_file(folder / DELIVERY, json.dumps({"run_id": run_id, "sent": sent}))

@@ -1,0 +1,256 @@
+"""A sweep from its trials to its results: checked, planned, trained side by side, recorded and told."""
+
+import logging
+import platform
+import signal
+import sys
+import traceback
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from joblib import Parallel, cpu_count, delayed
+from joblib.externals.loky import get_reusable_executor
+from joblib.externals.loky.process_executor import TerminatedWorkerError
+from omegaconf import OmegaConf
+from rich.console import Console
+from threadpoolctl import threadpool_limits
+
+from ablate import data, losses, records, results, terminal, tracking, train
+from ablate.backends.numpy import NumpyEngine
+from ablate.config import Settings
+from ablate.data import Dataset
+from ablate.errors import ConfigError
+from ablate.trials import Trial, chunks, cohorts, factors
+
+log = logging.getLogger("ablate")
+
+FINISHED, SOME_FAILED, INTERRUPTED = 0, 1, 130
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """Checked trials, ready to train: their folder and, by trial number, their data sets."""
+
+    folder: Path
+    trials: Sequence[Trial]
+    datasets: Mapping[int, Dataset]
+
+    @property
+    def factors(self) -> list[str]:
+        return factors(self.trials)
+
+    @property
+    def workers(self) -> int:
+        return min(self.trials[0].settings.workers or cpu_count(), len(self.trials))
+
+
+def prepare(folder: Path, trials: Sequence[Trial]) -> Sweep:
+    """Load every data set and check every trial against it.
+
+    Raises ConfigError before anything is created: a file that is missing or wrong, shapes that do not fit, a
+    batch larger than the training set, a loss that cannot be had.
+    """
+    loaded: dict[str, Dataset] = {}
+    datasets = {}
+    for trial in trials:
+        settings = trial.settings
+        key = settings.data.model_dump_json() + settings.dtype
+        if key not in loaded:
+            loaded[key] = data.load(**settings.data.model_dump(), dtype=np.dtype(settings.dtype))
+        datasets[trial.number] = loaded[key]
+        _check(settings, loaded[key])
+    return Sweep(folder, trials, datasets)
+
+
+def _check(settings: Settings, dataset: Dataset) -> None:
+    rows = len(dataset.y_train)
+    if settings.batch_size and settings.batch_size > rows:
+        raise ConfigError(f"batch_size={settings.batch_size}: the training set has {rows} rows; choose 1 to {rows}")
+    network = train.architecture(settings, dataset)
+    losses.check(losses.build(settings.loss, settings.output), network.units)
+
+
+def run(sweep: Sweep, console: Console) -> int:
+    """Train the sweep, keep going when a trial fails, and end with one table.
+
+    Returns the exit code: 0, 1 where a trial failed, 130 where the user interrupted.
+    """
+    _create(sweep)
+    with _log_file(sweep.folder), _terminable():
+        tracker = _tracker(sweep)
+        tracker.start()
+        interrupted = False
+        try:
+            with terminal.progress(console, sweep.folder, sweep.trials):
+                for _ in _train(sweep):
+                    results.write(sweep.folder, sweep.factors)
+        except KeyboardInterrupt:
+            interrupted = True
+            get_reusable_executor().shutdown(wait=True, kill_workers=True)
+            console.print("interrupted: writing the results so far")
+        _close_unfinished(sweep, interrupted)
+        tracker.finish()
+        rows = results.write(sweep.folder, sweep.factors)
+    terminal.print_results(console, rows, sweep.factors)
+    _print_places(console, sweep, tracker)
+    if interrupted:
+        return INTERRUPTED
+    return SOME_FAILED if any(row["status"] == "failed" for row in rows) else FINISHED
+
+
+def _create(sweep: Sweep) -> None:
+    try:
+        sweep.folder.mkdir(parents=True, exist_ok=True)
+        for trial in sweep.trials:
+            hydra = sweep.folder / str(trial.number) / ".hydra"
+            hydra.mkdir(parents=True, exist_ok=True)
+            (hydra / "config.yaml").write_text(
+                OmegaConf.to_yaml(OmegaConf.create(dict(trial.config))), encoding="utf-8"
+            )
+            written = OmegaConf.to_yaml(OmegaConf.create([f"{key}={value}" for key, value in trial.overrides.items()]))
+            (hydra / "overrides.yaml").write_text(written, encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"{sweep.folder}: cannot be written ({error.strerror}); start where you may write") from None
+    _describe(sweep)
+
+
+def _describe(sweep: Sweep) -> None:
+    """`sweep.yaml`: how the sweep was started, with what, and of what it consists."""
+    packages = ("ablate", "numpy", "hydra-core", "mlflow")
+    described = {
+        "command": " ".join(["ablate", *sys.argv[1:]]),
+        "versions": {"python": platform.python_version(), **{name: _version(name) for name in packages}},
+        "git_commit": tracking.git_commit(),
+        "factors": sweep.factors,
+        "trials": [
+            {"trial": trial.number, "overrides": dict(trial.overrides), "config": trial.digest}
+            for trial in sweep.trials
+        ],
+    }
+    records.replace_file(sweep.folder / "sweep.yaml", OmegaConf.to_yaml(OmegaConf.create(described)))
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _tracker(sweep: Sweep) -> tracking.Tracker:
+    settings = sweep.trials[0].settings.tracking
+    if settings.name == "none":
+        return tracking.Tracker()
+    return tracking.MlflowTracker(settings, sweep.folder, sweep.trials, sweep.factors, sweep.datasets)
+
+
+def _train(sweep: Sweep) -> Iterator[None]:
+    """Train every chunk of every cohort, in processes where there are several; one item as each ends."""
+    work = [chunk for cohort in cohorts(sweep.trials) for chunk in chunks(cohort, sweep.workers)]
+    left = {chunk[0].number: chunk for chunk in work}
+    try:
+        for first in _spread(sweep, work, sweep.workers):
+            del left[first]
+            yield
+    except TerminatedWorkerError:
+        # One process died and took the others' work with it: the rest each in turn, so that only the guilty fail.
+        log.warning("a worker process died; its trials and those not finished start again, one process at a time")
+        for chunk in left.values():
+            yield from _alone(sweep, chunk)
+
+
+def _spread(sweep: Sweep, work: Sequence[Sequence[Trial]], workers: int) -> Iterator[int]:
+    tasks = (delayed(train_chunk)(sweep.folder, chunk, sweep.datasets[chunk[0].number]) for chunk in work)
+    # The workers must not hear Ctrl-C, which a terminal sends to all: this process ends them in order. They
+    # start with the first task and inherit the blocked signal.
+    with _blocked(signal.SIGINT):
+        ended = Parallel(n_jobs=workers, return_as="generator_unordered")(tasks)
+    yield from ended
+
+
+def _alone(sweep: Sweep, chunk: Sequence[Trial]) -> Iterator[None]:
+    try:
+        for _ in _spread(sweep, [chunk], 2):
+            yield
+    except TerminatedWorkerError:
+        for trial in chunk:
+            _close_row(sweep, trial, "failed", "failed", "its worker process died (out of memory?)")
+        yield
+
+
+@contextmanager
+def _blocked(number: signal.Signals) -> Iterator[None]:
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {number})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def train_chunk(folder: Path, trials: Sequence[Trial], dataset: Dataset) -> int:
+    """Train trials of one cohort together, in this process, and write their folders; returns the first's number.
+
+    Whatever goes wrong is in the trials' rows: nothing but an interrupt is raised.
+    """
+    recorder = records.Recorder(folder, trials)
+    settings = [trial.settings for trial in trials]
+    try:
+        with threadpool_limits(1, user_api="blas"):
+            network = train.architecture(settings[0], dataset)
+            lanes = [train.lane(each, network) for each in settings]
+            engine = NumpyEngine(network, dataset, lanes, train.batch_size(settings[0], dataset))
+            recorder.begin(engine)
+            train.train(settings, dataset, engine, recorder)
+    except Exception as error:
+        (folder / "ablate.log").open("a", encoding="utf-8").write(traceback.format_exc())
+        recorder.fail(f"{type(error).__name__}: {' '.join(str(error).split())}")
+    finally:
+        recorder.close()
+    return trials[0].number
+
+
+def _close_unfinished(sweep: Sweep, interrupted: bool) -> None:
+    why = "interrupted before its end" if interrupted else "it ended without a result"
+    for trial in sweep.trials:
+        if records.read_result(sweep.folder / str(trial.number)) is None:
+            _close_row(sweep, trial, "killed", "failed", why)
+
+
+def _close_row(sweep: Sweep, trial: Trial, status: str, verdict: str, why: str) -> None:
+    records.close(sweep.folder / str(trial.number), trial, status, verdict, why)
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """SIGTERM ends a sweep in order, as Ctrl-C does."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def _log_file(folder: Path) -> Iterator[None]:
+    handler = logging.FileHandler(folder / "ablate.log", encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    log.addHandler(handler)
+    try:
+        log.debug("started: %s", " ".join(sys.argv[1:]) or "defaults")
+        yield
+    finally:
+        log.removeHandler(handler)
+        handler.close()
+
+
+def _print_places(console: Console, sweep: Sweep, tracker: tracking.Tracker) -> None:
+    here = Path.cwd()
+    folder: Any = sweep.folder.relative_to(here) if sweep.folder.is_relative_to(here) else sweep.folder
+    console.print(f"\nresults  {folder}/results.csv", highlight=False, soft_wrap=True)
+    if tracker.link:
+        console.print(f"curves   mlflow ui   then open {tracker.link}", highlight=False, soft_wrap=True)

@@ -1,0 +1,266 @@
+"""What the user sees: a live table while a sweep trains, plain lines where there is no terminal, the results."""
+
+import json
+import threading
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from ablate import records
+from ablate.config import shown
+from ablate.trials import Trial, cohorts, factors
+
+COLOURS = {
+    "trained": "green",
+    "plateau": "yellow",
+    "slow": "yellow",
+    "stuck": "magenta",
+    "collapsed": "red",
+    "diverged": "red",
+    "ascending": "red",
+    "failed": "bold red",
+}
+_BARS = "▁▂▃▄▅▆▇█"
+_TAIL_BYTES = 4096
+_REFRESH_SECONDS = 0.25
+
+
+def sparkline(values: Sequence[float], width: int = 16) -> str:
+    """Values as a row of bars, the lowest and highest spanning the height; the last `width` means of equal runs."""
+    if not values:
+        return ""
+    edges = [round(i * len(values) / min(width, len(values))) for i in range(min(width, len(values)) + 1)]
+    means = [sum(values[a:b]) / (b - a) for a, b in pairwise(edges)]
+    low, high = min(means), max(means)
+    scale = (len(_BARS) - 1) / (high - low) if high > low else 0.0
+    return "".join(_BARS[round((mean - low) * scale)] for mean in means)
+
+
+def percent(value: float | None) -> str:
+    return "–" if value is None else f"{value:.1%}"
+
+
+def figure(value: float | None) -> str:
+    return "–" if value is None else f"{value:.4g}"
+
+
+class Progress:
+    """Follows the trials' folders and shows how far they are, until it is stopped."""
+
+    def __init__(self, console: Console, sweep: Path, trials: Sequence[Trial]) -> None:
+        self.console, self.trials, self.keys = console, trials, factors(trials)
+        self.folders = {trial.number: sweep / str(trial.number) for trial in trials}
+        self.rows: dict[int, Mapping[str, Any]] = {}
+
+    def __enter__(self) -> "Progress":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Nothing is held by default."""
+
+    def newly_ended(self) -> list[Trial]:
+        """Trials that ended since the last call."""
+        ended = []
+        for trial in self.trials:
+            if trial.number not in self.rows:
+                row = records.read_result(self.folders[trial.number])
+                if row is not None:
+                    self.rows[trial.number] = row
+                    ended.append(trial)
+        return ended
+
+    def label(self, trial: Trial) -> str:
+        """A trial by its factors and seed, as the user would write them."""
+        values = [f"{key}={shown(trial.value(key))}" for key in self.keys]
+        return " ".join([*values, f"seed={trial.settings.seed}"])
+
+
+class LiveTable(Progress):
+    """A table that redraws itself: a row a lane with epoch, losses, accuracy and a sparkline of the loss."""
+
+    def __init__(self, console: Console, sweep: Path, trials: Sequence[Trial]) -> None:
+        super().__init__(console, sweep, trials)
+        self.last: dict[int, Mapping[str, Any]] = {}
+        self.losses: dict[int, list[float]] = {trial.number: [] for trial in trials}
+        self.live = Live(console=console, get_renderable=self.table, refresh_per_second=4, transient=True)
+
+    def __enter__(self) -> "LiveTable":
+        self.live.__enter__()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.live.__exit__(None, None, None)
+
+    def table(self) -> Table:
+        self.newly_ended()
+        table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+        for column in (
+            "trial",
+            *self.keys,
+            "seed",
+            "epoch",
+            "train loss",
+            "test loss",
+            "test acc.",
+            "loss",
+            "",
+        ):
+            table.add_column(column)
+        # Those in training first; a large sweep shows as many rows as the window holds.
+        ordered = sorted(self.trials, key=lambda trial: (trial.number in self.rows, trial.number))
+        room = max(3, self.console.size.height - 6)
+        for trial in ordered[:room]:
+            self._add_row(table, trial)
+        if len(ordered) > room:
+            table.caption = f"{len(self.rows)} of {len(self.trials)} trials have ended"
+        return table
+
+    def _add_row(self, table: Table, trial: Trial) -> None:
+        last = self._follow(trial)
+        row = self.rows.get(trial.number)
+        state = (
+            Text(row["verdict"], COLOURS.get(row["verdict"], ""))
+            if row
+            else Text("training" if last else "waiting", "dim")
+        )
+        table.add_row(
+            str(trial.number),
+            *[shown(trial.value(key)) for key in self.keys],
+            str(trial.settings.seed),
+            f"{last.get('epoch', 0)}/{trial.settings.epochs}",
+            figure(last.get("train/loss")),
+            figure(last.get("test/loss")),
+            percent(last.get("test/accuracy")),
+            sparkline(self.losses[trial.number]),
+            state,
+        )
+
+    def _follow(self, trial: Trial) -> Mapping[str, Any]:
+        """The trial's last epoch record; its training loss goes into the sparkline."""
+        if trial.number in self.rows and trial.number in self.last:
+            return self.last[trial.number]
+        record = _last_epoch(self.folders[trial.number])
+        if record and record != self.last.get(trial.number):
+            self.last[trial.number] = record
+            loss = record.get("train/loss", record.get("test/loss"))
+            if loss is not None:
+                self.losses[trial.number].append(loss)
+        return self.last.get(trial.number, {})
+
+
+def _last_epoch(folder: Path) -> Mapping[str, Any]:
+    """The last epoch record near the end of a growing `metrics.jsonl`."""
+    path = folder / records.METRICS
+    if not path.exists():
+        return {}
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - _TAIL_BYTES))
+        lines = file.read().split(b"\n")
+    for line in reversed(lines[1 if len(lines) > 2 else 0 : -1]):
+        if b'"test/loss"' in line and line.startswith(b"{"):
+            record: Mapping[str, Any] = json.loads(line)
+            return record
+    return {}
+
+
+class PlainLines(Progress):
+    """One line as each trial ends, for logs and pipes."""
+
+    def __init__(self, console: Console, sweep: Path, trials: Sequence[Trial]) -> None:
+        super().__init__(console, sweep, trials)
+        self.stopping = threading.Event()
+        self.thread = threading.Thread(target=self._watch, name="progress", daemon=True)
+
+    def __enter__(self) -> "PlainLines":
+        self.thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stopping.set()
+        self.thread.join()
+
+    def _watch(self) -> None:
+        while not self.stopping.wait(_REFRESH_SECONDS):
+            self._print()
+        self._print()
+
+    def _print(self) -> None:
+        for trial in self.newly_ended():
+            row = self.rows[trial.number]
+            accuracy = percent(row["test_accuracy"])
+            line = (
+                f"trial {trial.number} ({self.label(trial)}): {row['verdict']}, test accuracy {accuracy}: {row['why']}"
+            )
+            self.console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def progress(console: Console, sweep: Path, trials: Sequence[Trial]) -> Progress:
+    """The live table on a terminal, plain lines elsewhere."""
+    return LiveTable(console, sweep, trials) if console.is_terminal else PlainLines(console, sweep, trials)
+
+
+def print_results(console: Console, rows: Sequence[Mapping[str, Any]], keys: Sequence[str]) -> None:
+    """The results table, best first, and below it why each trial that did not train did not."""
+    ordered = sorted(
+        rows, key=lambda row: (-(row["test_accuracy"] or 0), row["test_loss"] or float("inf"), row["trial"])
+    )
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for column in (
+        "trial",
+        *keys,
+        "seed",
+        "verdict",
+        "test acc.",
+        "test loss",
+        "train loss",
+        "epochs",
+        "seconds",
+    ):
+        table.add_column(column, justify="left" if column in ("verdict", *keys) else "right")
+    for row in ordered:
+        table.add_row(
+            str(row["trial"]),
+            *[shown(row["overrides"].get(key)) for key in keys],
+            str(row["seed"]),
+            Text(row["verdict"], COLOURS.get(row["verdict"], "")),
+            percent(row["test_accuracy"]),
+            figure(row["test_loss"]),
+            figure(row["train_loss"]),
+            str(row["epochs"]),
+            figure(row["seconds"]),
+        )
+    console.print(table)
+    for row in ordered:
+        if row["verdict"] != "trained":
+            console.print(
+                f"trial {row['trial']} {row['verdict']}: {row['why']}",
+                markup=False,
+                highlight=False,
+                soft_wrap=True,
+            )
+
+
+def print_plan(console: Console, trials: Sequence[Trial]) -> None:
+    """What a sweep would do: its factors, its trials and its cohorts."""
+    keys = factors(trials)
+    console.print(f"{len(trials)} trials, factors: {', '.join(keys) or 'none'}", highlight=False)
+    for key in keys:
+        levels = dict.fromkeys(shown(trial.value(key)) for trial in trials)
+        console.print(f"  {key}: {', '.join(levels)}", markup=False, highlight=False)
+    for number, cohort in enumerate(cohorts(trials)):
+        settings = cohort[0].settings
+        console.print(
+            f"cohort {number}: {len(cohort)} trials of {cohort[0].choices.get('model', 'one model')} on"
+            f" {settings.data.name}, {settings.epochs} epochs, {settings.dtype}, {settings.backend}",
+            highlight=False,
+        )
+        for trial in sorted(cohort, key=lambda trial: trial.number):
+            values = " ".join(f"{key}={shown(trial.value(key))}" for key in [*keys, "seed"])
+            console.print(f"  trial {trial.number}: {values}", markup=False, highlight=False, soft_wrap=True)

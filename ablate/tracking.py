@@ -1,0 +1,264 @@
+"""Delivery to MLflow: the local records, sent in batches by a thread beside the training.
+
+Only this process writes, and it sends only what the trials' folders hold, so nothing here is on the path of
+training and a run that could not be sent can be sent later from the same files.
+"""
+
+import contextlib
+import logging
+import math
+import os
+import subprocess
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from ablate import records
+from ablate.config import MlflowTracking, Settings, shown
+from ablate.data import Dataset
+from ablate.train import log_every, steps_per_epoch
+from ablate.trials import Trial, cell
+
+log = logging.getLogger("ablate")
+
+MAX_POINTS = 1000
+BATCH = 1000
+SEND_SECONDS = 2.0
+_STATUS = {"finished": "FINISHED", "failed": "FAILED", "killed": "KILLED"}
+
+
+class Tracker:
+    """Where a sweep is tracked besides its folder; this one does nothing (`tracking=none`)."""
+
+    link: str | None = None
+
+    def start(self) -> None:
+        """Begin to deliver, in the background."""
+
+    def finish(self) -> None:
+        """Deliver what is left, and wait until it is done."""
+
+
+@dataclass
+class _Delivery:
+    """How far a trial has been delivered."""
+
+    trial: Trial
+    folder: Path
+    tail: records.Tail
+    run_id: str | None = None
+    done: bool = False
+    seen: dict[str, int] = field(default_factory=dict)
+    held: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+
+class MlflowTracker(Tracker):
+    """Creates one flat MLflow run a trial and keeps it up to date from the trial's folder.
+
+    If MLflow cannot be reached or refuses, that is said once, the trials stay marked as unsent, and the sweep
+    goes on.
+    """
+
+    def __init__(
+        self,
+        settings: MlflowTracking,
+        sweep: Path,
+        trials: Sequence[Trial],
+        factors: Sequence[str],
+        datasets: Mapping[int, Dataset],
+    ) -> None:
+        self.settings, self.sweep, self.factors, self.datasets = settings, sweep, factors, datasets
+        self.uri = settings.uri or os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{Path.cwd() / 'mlflow.db'}"
+        self.is_local = self.uri.startswith("sqlite:")
+        self.deliveries = [
+            _Delivery(trial, sweep / str(trial.number), records.Tail(sweep / str(trial.number))) for trial in trials
+        ]
+        self.ending = threading.Event()
+        self.thread = threading.Thread(target=self._run, name="mlflow", daemon=True)
+        self.lock: contextlib.AbstractContextManager[Any] = (
+            FileLock(Path.cwd() / ".mlflow.db.lock") if self.is_local else contextlib.nullcontext()
+        )
+
+    def start(self) -> None:
+        if self.is_local and any(Path.cwd().glob("mlruns/*/meta.yaml")):
+            log.warning(
+                "a bare `mlflow ui` here will show the old ./mlruns; use: mlflow ui --backend-store-uri %s",
+                self.uri,
+            )
+        self.thread.start()
+
+    def finish(self) -> None:
+        self.ending.set()
+        while self.thread.is_alive():
+            self.thread.join(0.1)
+
+    def _run(self) -> None:
+        try:
+            self._connect()
+            while not self.ending.wait(SEND_SECONDS):
+                self._send_all()
+            self._send_all()
+        except Exception as error:
+            message = " ".join(str(error).split())[:300]
+            log.warning(
+                "MLflow at %s cannot be used (%s: %s); the sweep goes on, its results are in %s, not in MLflow",
+                self.uri,
+                type(error).__name__,
+                message,
+                self.sweep,
+            )
+            log.debug("MLflow delivery stopped", exc_info=True)
+
+    def _connect(self) -> None:
+        os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+        os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+        logging.getLogger("alembic").setLevel(logging.WARNING)
+        from mlflow import MlflowClient
+
+        # Two processes that create the store at once break each other's migration.
+        with self.lock:
+            self.client = MlflowClient(tracking_uri=self.uri)
+            self.experiment_id = self._experiment()
+            for delivery in self.deliveries:
+                self._create(delivery)
+        self.link = f"http://127.0.0.1:5000/#/experiments/{self.experiment_id}/runs?workflowType=machine_learning"
+        if not self.is_local:
+            self.link = f"{self.uri.rstrip('/')}/#/experiments/{self.experiment_id}/runs?workflowType=machine_learning"
+
+    def _experiment(self) -> str:
+        from mlflow.exceptions import MlflowException
+
+        found = self.client.get_experiment_by_name(self.settings.experiment)
+        if found is None:
+            location = (Path.cwd() / "runs" / "artifacts").as_uri() if self.is_local else None
+            try:
+                return str(self.client.create_experiment(self.settings.experiment, artifact_location=location))
+            except MlflowException:
+                # Another machine's sweep, on the same server, was quicker.
+                found = self.client.get_experiment_by_name(self.settings.experiment)
+                if found is None:
+                    raise
+        if found.lifecycle_stage == "deleted":
+            self.client.restore_experiment(found.experiment_id)
+        return str(found.experiment_id)
+
+    def _create(self, delivery: _Delivery) -> None:
+        from mlflow.entities import Param
+
+        trial = delivery.trial
+        run = self.client.create_run(
+            self.experiment_id,
+            run_name=run_name(trial, self.factors),
+            tags={"sweep": self.sweep.name, "config": trial.digest, "git.commit": git_commit() or "none"},
+        )
+        delivery.run_id = run.info.run_id
+        records.write_delivery(delivery.folder, run.info.run_id, sent=False)
+        params = [Param(key, str(value)[:6000]) for key, value in parameters(trial, self.factors).items()]
+        self.client.log_batch(run.info.run_id, params=params)
+        self.client.log_inputs(run.info.run_id, datasets=[_dataset_input(self.datasets[trial.number])])
+
+    def _send_all(self) -> None:
+        for delivery in self.deliveries:
+            if not delivery.done:
+                self._send(delivery)
+
+    def _send(self, delivery: _Delivery) -> None:
+        result = records.read_result(delivery.folder)
+        points = list(self._thin(delivery, delivery.tail.read(), is_last=result is not None))
+        for start in range(0, len(points), BATCH):
+            with self.lock:
+                self.client.log_batch(delivery.run_id, metrics=points[start : start + BATCH])
+        if result is not None:
+            self._close(delivery, result)
+
+    def _close(self, delivery: _Delivery, result: Mapping[str, Any]) -> None:
+        from mlflow.entities import RunTag
+
+        with self.lock:
+            tags = [RunTag("verdict", result["verdict"]), RunTag("why", str(result["why"])[:5000])]
+            self.client.log_batch(delivery.run_id, tags=tags)
+            self.client.log_artifacts(delivery.run_id, str(delivery.folder))
+            self.client.set_terminated(delivery.run_id, status=_STATUS[result["status"]])
+        delivery.done = True
+        assert delivery.run_id is not None
+        records.write_delivery(delivery.folder, delivery.run_id, sent=True)
+
+    def _thin(self, delivery: _Delivery, lines: Sequence[Mapping[str, Any]], is_last: bool) -> Iterator[Any]:
+        """At most 1,000 points a metric: every so many-th, and the last."""
+        stride = _stride(delivery.trial.settings, self.datasets[delivery.trial.number])
+        for line in lines:
+            for name, value in line.items():
+                if name in ("step", "epoch") or value is None:
+                    continue
+                count = delivery.seen[name] = delivery.seen.get(name, -1) + 1
+                delivery.held[name] = {"value": value, "line": line}
+                if count % stride[name.startswith(("step/", "grad/"))] == 0:
+                    yield self._point(name, delivery.held.pop(name))
+        if is_last:
+            for name in list(delivery.held):
+                yield self._point(name, delivery.held.pop(name))
+
+    def _point(self, name: str, held: Mapping[str, Any]) -> Any:
+        from mlflow.entities import Metric
+
+        line = held["line"]
+        is_step = name.startswith(("step/", "grad/"))
+        return Metric(name, float(held["value"]), int(time.time() * 1000), line["step"] if is_step else line["epoch"])
+
+
+def _stride(settings: Settings, dataset: Dataset) -> tuple[int, int]:
+    """Of how many epoch records, and of how many step records, one is sent; one point is kept for the last."""
+    epochs = settings.epochs + 1
+    steps = math.ceil(settings.epochs * steps_per_epoch(settings, dataset) / log_every(settings, dataset))
+    return math.ceil(epochs / (MAX_POINTS - 1)), math.ceil(steps / (MAX_POINTS - 1))
+
+
+def run_name(trial: Trial, factors: Sequence[str]) -> str:
+    """The varying values first, since the UI cuts names after some 14 characters."""
+    values = [shown(trial.value(key)) for key in factors]
+    return " ".join([*values, f"seed={trial.settings.seed}", f"#{trial.number}"])
+
+
+def parameters(trial: Trial, factors: Sequence[str]) -> dict[str, Any]:
+    """The flattened configuration, the group choices, and `cell`, by which the UI groups a cell's seeds."""
+    flat = {"cell": cell(trial, factors), **trial.choices}
+    for key, value in _flatten("", trial.config):
+        if key not in flat:
+            flat[key] = shown(value)
+    return flat
+
+
+def _flatten(prefix: str, values: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _flatten(f"{prefix}{key}.", value)
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _dataset_input(dataset: Dataset) -> Any:
+    from mlflow.entities import Dataset as Entity
+    from mlflow.entities import DatasetInput, InputTag
+
+    entity = Entity(name=dataset.name, digest=dataset.digest, source_type="local", source=dataset.source)
+    return DatasetInput(entity, tags=[InputTag("mlflow.data.context", "training")])
+
+
+def git_commit() -> str | None:
+    """The commit checked out in the working directory, with `+` behind it where files differ; None outside git."""
+    try:
+        commit = _git("rev-parse", "HEAD")
+        return commit + ("+" if _git("status", "--porcelain", "--untracked-files=no") else "")
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _git(*words: str) -> str:
+    done = subprocess.run(["git", *words], capture_output=True, text=True, check=True, timeout=10)
+    return done.stdout.strip()

@@ -1,0 +1,256 @@
+"""One's own `.npz` file: what is accepted, and how the rest is refused."""
+
+import io
+import warnings
+import zipfile
+
+import numpy as np
+import pytest
+
+from ablate.data import load, preset_batch_size
+from ablate.errors import ConfigError
+
+NAN, INFINITE = float("nan"), float("inf")
+
+
+def arrays(**changes):
+    """Six samples to train and three to test, of three classes, with some arrays changed."""
+    rng = np.random.default_rng(1)
+    good = {
+        "x_train": rng.normal(size=(6, 5)),
+        "y_train": np.array([0, 1, 2, 0, 1, 2]),
+        "x_test": rng.normal(size=(3, 5)),
+        "y_test": np.array([2, 1, 0]),
+    }
+    return good | changes
+
+
+@pytest.fixture
+def file(tmp_path):
+    return tmp_path / "mine.npz"
+
+
+def loaded(file, normalize="none", dtype="float64", **changes):
+    np.savez(file, **arrays(**changes))
+    return load("npz", path=str(file), normalize=normalize, dtype=np.dtype(dtype))
+
+
+def refused(file, **arguments):
+    """The one line that the file as it stands is refused with; it names the key and the file."""
+    with pytest.raises(ConfigError) as caught:
+        load("npz", path=str(file), **({"normalize": "none", "dtype": np.dtype("float32")} | arguments))
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def refused_arrays(file, **changes):
+    np.savez(file, **arrays(**changes))
+    message = refused(file)
+    assert message.startswith(f"data.path={file}: ")
+    return message
+
+
+def test_vectors_are_given_as_they_are(file):
+    data, expected = loaded(file), arrays()
+    for name in expected:
+        np.testing.assert_array_equal(getattr(data, name), expected[name])
+    assert (data.name, data.source, data.classes, data.sample_shape) == ("npz", str(file), 3, (5,))
+    assert preset_batch_size("npz") == 32
+
+
+def test_images_get_a_channel_if_they_have_none(file):
+    flat, deep = np.arange(6 * 12.0), np.arange(3 * 12.0)
+    data = loaded(file, x_train=flat.reshape(6, 3, 4), x_test=deep.reshape(3, 3, 4))
+    assert (data.x_train.shape, data.x_test.shape) == ((6, 1, 3, 4), (3, 1, 3, 4))
+    np.testing.assert_array_equal(data.x_train.ravel(), flat)
+    data = loaded(file, x_train=flat.reshape(6, 2, 3, 2), x_test=deep.reshape(3, 2, 3, 2))
+    assert data.sample_shape == (2, 3, 2)
+
+
+@pytest.mark.parametrize("dtype", ["bool", "uint8", "int16", ">i4", "uint64", "float16", ">f8", "longdouble"])
+def test_every_real_dtype_is_accepted(file, dtype):
+    x = np.eye(6, 5).astype(dtype)
+    data = loaded(file, dtype="float32", x_train=x, x_test=x[:3])
+    assert data.x_train.dtype == np.float32
+    np.testing.assert_array_equal(data.x_train, np.eye(6, 5))
+
+
+@pytest.mark.parametrize("dtype", ["bool", "uint8", "int8", "uint64", "float32", ">i2"])
+def test_labels_may_be_of_any_dtype_that_holds_whole_numbers(file, dtype):
+    data = loaded(file, y_train=np.array([0, 1, 1, 0, 1, 0]).astype(dtype), y_test=np.array([1, 0, 1]).astype(dtype))
+    assert data.y_train.dtype == np.int64
+    assert data.y_train.tolist() == [0, 1, 1, 0, 1, 0]
+    assert data.classes == 2
+
+
+def test_classes_are_counted_to_the_largest_label_of_training(file):
+    assert loaded(file, y_train=np.array([0, 7, 0, 7, 0, 7])).classes == 8
+    np.savez(file, **arrays())
+    limited = load("npz", path=str(file), train_limit=2, normalize="none", dtype=np.dtype("float32"))
+    assert limited.classes == 3
+
+
+def test_the_digest_tells_shapes_apart(file):
+    x = np.arange(6 * 12.0)
+    shapes = [(6, 12), (6, 3, 4), (6, 4, 3)]
+    digests = {loaded(file, x_train=x.reshape(shape), x_test=x.reshape(shape)[:3]).digest for shape in shapes}
+    assert len(digests) == 3
+
+
+def test_unit_takes_its_range_from_the_training_set(file):
+    train, test = np.linspace(-3, 5, 30).reshape(6, 5), np.full((3, 5), 9.0)
+    data = loaded(file, "unit", x_train=train, x_test=test)
+    np.testing.assert_allclose(data.x_train, (train + 3) / 8, atol=1e-15)
+    np.testing.assert_allclose(data.x_test, 12 / 8)
+
+
+def test_per_image_over_several_chunks_and_channels(file):
+    x = np.random.default_rng(2).normal(3, 7, size=(700, 2, 20, 20))
+    data = loaded(file, "per_image", x_train=x, y_train=np.arange(700) % 3, x_test=x[:3])
+    oracle = np.stack([(image - np.mean(image)) / np.std(image) for image in x])
+    np.testing.assert_allclose(data.x_train, oracle, rtol=0, atol=1e-12)
+
+
+def test_constant_samples_and_extreme_values_are_normalised_without_a_warning(file):
+    shape = np.array([1.0, 2.0, 3.0, 4.0, 5.0])
+    rows = [np.full(5, 0.1), np.full(5, -7.3), shape, shape * 1e200, shape * 1e-200, shape]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        x = loaded(file, "per_image", x_train=np.array(rows)).x_train
+        assert not loaded(file, "unit", x_train=np.full((6, 5), 0.1)).x_train.any()
+    assert not x[:2].any()
+    np.testing.assert_allclose(x[2:], np.tile((shape - 3) / np.sqrt(2), (4, 1)), atol=1e-12)
+
+
+def test_values_too_large_for_the_dtype_are_refused(file):
+    np.savez(file, **arrays(x_test=np.full((3, 5), 1e39)))
+    message = refused(file)
+    assert "data.normalize=none" in message
+    assert str(file) in message
+    assert "float32" in message
+    assert loaded(file, x_test=np.full((3, 5), 1e39)).x_test.max() == 1e39
+
+
+@pytest.mark.parametrize("path", [None, ""])
+def test_no_path_is_refused(path):
+    with pytest.raises(ConfigError, match=r"data\.path=.*x_train, y_train, x_test, y_test"):
+        load("npz", path=path, normalize="none", dtype=np.dtype("float32"))
+
+
+def test_a_missing_file_and_a_folder_are_refused(tmp_path):
+    assert f"data.path={tmp_path / 'none.npz'}: " in refused(tmp_path / "none.npz")
+    assert f"data.path={tmp_path}: " in refused(tmp_path)
+
+
+@pytest.mark.parametrize("content", [b"", b"hello", b"PK\x03\x04 cut short", b"\x80\x04]\x94."])
+def test_a_file_of_another_kind_is_refused(file, content):
+    file.write_bytes(content)
+    assert "numpy.savez" in refused(file)
+
+
+def test_a_single_array_is_refused(file):
+    with file.open("wb") as stream:
+        np.save(stream, np.zeros(3))
+    assert "a single array" in refused(file)
+
+
+def test_a_damaged_archive_is_refused(file):
+    np.savez(file, **arrays())
+    content = bytearray(file.read_bytes())
+    values = content.find(arrays()["x_test"].tobytes())
+    content[values] ^= 255
+    file.write_bytes(content)
+    assert "x_test cannot be read" in refused(file)
+
+
+def test_a_member_that_is_no_array_is_refused(file):
+    stream = io.BytesIO()
+    np.savez(stream, **arrays())
+    with zipfile.ZipFile(stream) as good, zipfile.ZipFile(file, "w") as bad:
+        for name in good.namelist():
+            bad.writestr(name, b"text" if name == "y_train.npy" else good.read(name))
+    assert "y_train" in refused(file)
+
+
+def test_a_missing_array_is_told_with_those_that_are_there(file):
+    some = arrays()
+    del some["y_test"]
+    np.savez(file, **some)
+    message = refused(file)
+    assert "y_test" in message
+    assert "x_train, y_train, x_test" in message
+
+
+@pytest.mark.parametrize("name", ["x_train", "y_train", "x_test", "y_test"])
+@pytest.mark.parametrize(
+    ("array", "complaint"),
+    [
+        (np.array([{}, None, 1], dtype=object), "allow_pickle"),
+        (np.array(["a", "b", "c"]), "dtype <U1"),
+        (np.zeros((3, 5), complex), "complex128"),
+        (np.array(1.0), r"shape \(\)"),
+        (np.zeros((3, 1, 1, 1, 5)), r"shape \(3, 1, 1, 1, 5\)"),
+    ],
+)
+def test_arrays_of_another_kind_are_refused(file, name, array, complaint):
+    with pytest.raises(AssertionError, match=complaint):
+        raise AssertionError(refused_arrays(file, **{name: array}))
+    assert f" {name} " in refused(file)
+
+
+@pytest.mark.parametrize("name", ["x_train", "x_test"])
+@pytest.mark.parametrize("shape", [(0, 5), (6, 0), (6, 3, 0)])
+def test_empty_samples_are_refused(file, name, shape):
+    message = refused_arrays(file, **{name: np.zeros(shape)})
+    assert name in message
+    assert "empty" in message
+
+
+def test_one_vector_of_samples_is_refused(file):
+    assert "x_train has shape (6,)" in refused_arrays(file, x_train=np.zeros(6))
+
+
+def test_one_hot_labels_are_refused(file):
+    assert "y_train has shape (6, 3)" in refused_arrays(file, y_train=np.eye(6, 3))
+
+
+@pytest.mark.parametrize("name", ["x_train", "x_test"])
+def test_pixels_that_are_not_finite_are_counted_and_located(file, name):
+    x = arrays()[name]
+    x[1, 3], x[2, 0], x[2, 4] = NAN, INFINITE, -INFINITE
+    message = refused_arrays(file, **{name: x})
+    assert f"{name} has 3 NaN or infinite" in message
+    assert "[1, 3]" in message
+
+
+def test_as_many_labels_as_samples_are_expected(file):
+    assert "y_train has 5 labels for 6 samples" in refused_arrays(file, y_train=np.array([0, 1, 2, 0, 1]))
+    assert "y_test has 4 labels for 3 samples" in refused_arrays(file, y_test=np.array([0, 1, 2, 0]))
+
+
+@pytest.mark.parametrize("name", ["y_train", "y_test"])
+@pytest.mark.parametrize("label", [-1, 0.5, NAN, INFINITE, 1e300, 2**40])
+def test_labels_that_are_no_class_are_refused(file, name, label):
+    y = arrays()[name].astype(type(label))
+    y[1] = label
+    message = refused_arrays(file, **{name: y})
+    assert f"{name}[1] is {label}" in message
+
+
+def test_a_test_label_never_trained_is_refused(file):
+    message = refused_arrays(file, y_test=np.array([0, 3, 1]))
+    assert "y_test has the label 3" in message
+    assert "y_train is 2" in message
+
+
+@pytest.mark.parametrize("shape", [(3, 4), (3, 5, 1), (3, 1, 5, 1)])
+def test_test_samples_of_another_shape_are_refused(file, shape):
+    message = refused_arrays(file, x_test=np.zeros(shape))
+    assert "x_test" in message
+    assert "x_train of (5,)" in message
+
+
+@pytest.mark.parametrize("label", [0, 1])
+def test_a_single_class_is_refused(file, label):
+    message = refused_arrays(file, y_train=np.full(6, label), y_test=np.full(3, label))
+    assert f"y_train holds only the label {label}" in message
