@@ -29,6 +29,8 @@ log = logging.getLogger("ablate")
 MAX_POINTS = 1000
 BATCH = 1000
 SEND_SECONDS = 2.0
+# A fresh browser opens another page of the UI than the runs' charts.
+_CHARTS = "workflowType=machine_learning&compareRunsMode=CHART"
 _STATUS = {"finished": "FINISHED", "failed": "FAILED", "killed": "KILLED"}
 
 
@@ -127,9 +129,8 @@ class MlflowTracker(Tracker):
             self.experiment_id = self._experiment()
             for delivery in self.deliveries:
                 self._create(delivery)
-        self.link = f"http://127.0.0.1:5000/#/experiments/{self.experiment_id}/runs?workflowType=machine_learning"
-        if not self.is_local:
-            self.link = f"{self.uri.rstrip('/')}/#/experiments/{self.experiment_id}/runs?workflowType=machine_learning"
+        server = "http://127.0.0.1:5000" if self.is_local else self.uri.rstrip("/")
+        self.link = f"{server}/#/experiments/{self.experiment_id}/runs?{_CHARTS}"
 
     def _experiment(self) -> str:
         from mlflow.exceptions import MlflowException
