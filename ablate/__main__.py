@@ -2,32 +2,46 @@
 
 import logging
 import os
+import signal
 import sys
 
 
 def main() -> None:
-    """Run what the command line says; ends with code 2 and one line where the command is wrong."""
+    """Train what the command line says; ends with code 2 and one line where the command is wrong."""
+    command("run")
+
+
+def command(action: str) -> None:
+    """Do with the trials of the command line what a function of `ablate.launcher` does: `run` or `examine`."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        _command(action)
+    except KeyboardInterrupt:
+        print("ablate: interrupted", file=sys.stderr)
+        sys.exit(130)
+
+
+def _command(action: str) -> None:
     wants_traceback = "HYDRA_FULL_ERROR" in os.environ
     os.environ["HYDRA_FULL_ERROR"] = "1"
     import hydra
-    from hydra.errors import HydraException
-    from omegaconf.errors import OmegaConfBaseException
 
     from ablate import launcher
     from ablate.config import conf_dir
-    from ablate.errors import ConfigError
 
     notices = logging.StreamHandler()
     notices.setFormatter(logging.Formatter("ablate: %(message)s"))
     notices.setLevel(logging.INFO)
     logging.getLogger("ablate").addHandler(notices)
     logging.getLogger("ablate").setLevel(logging.DEBUG)
-    launcher.register()
+    launcher.register(getattr(launcher, action))
     entry = hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")(launcher.task)
     try:
         entry()
-    except (ConfigError, HydraException, OmegaConfBaseException) as error:
-        if wants_traceback:
+    except launcher.TrialFailedError as error:
+        launcher.refuse(error, code=1)
+    except Exception as error:
+        if wants_traceback or not launcher.is_mistake(error):
             raise
         launcher.refuse(error)
     sys.exit(launcher.CohortLauncher.exit_code)

@@ -1,5 +1,7 @@
 """The typed configuration of one trial: every key, its type, its range and its sentence of help."""
 
+import difflib
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn
@@ -181,6 +183,7 @@ class Settings(Section):
     init: Init = Field(description="how the weights start")
     stop: Stop = Field(description="when a trial may stop before its last epoch")
     tracking: Tracking = Field(description="where runs are tracked besides runs/")
+    description: str | None = Field(None, description="what the sweep asks, in a sentence: the title of its report")
     update_sign: Literal["minus", "plus"] = Field(description="w -= lr*g, or w += lr*g")
     residual: Literal["p-y", "y-p"] = Field(
         description="the output error as the author wrote it: the gradient, or its negative"
@@ -194,6 +197,19 @@ class Settings(Section):
     shuffle: bool = Field(description="a new order of the training set every epoch")
     seed: Annotated[int, Field(ge=0)] = Field(description="feeds the initial weights and the order of the data")
     dtype: Literal["float32", "float64"] = Field(description="precision of weights and arithmetic")
+    check: bool = Field(description="check gradient and sign by numbers before training")
+    bug: Literal[
+        "none",
+        "diagonal_jacobian",
+        "missing_activation_derivative",
+        "missing_divisor",
+        "sum_for_mean",
+        "bias_gradient",
+        "stale_gradients",
+        "unshifted_softmax",
+        "double_softmax",
+        "swapped_labels",
+    ] = Field(description="make one known mistake on purpose")
     workers: Count | None = Field(description="processes for the sweep (null: all cores)")
     log_every: Count | None = Field(
         description="steps between two records of step metrics (null: about 500 points a trial)"
@@ -223,7 +239,7 @@ def parse(cfg: DictConfig) -> Settings:
     try:
         values = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
-        raise ConfigError(" ".join(str(error).split())) from None
+        raise ConfigError(f"{error.full_key}: {str(error).splitlines()[0]}") from None
     try:
         settings = Settings.model_validate(values)
     except ValidationError as error:
@@ -239,12 +255,47 @@ def _refuse(error: ValidationError) -> NoReturn:
     parts = [str(part) for part in first["loc"]]
     tagged = [index for index, part in enumerate(parts) if index == 1 and parts[0] in _VARIANTS and len(parts) > 2]
     key = ".".join(part for index, part in enumerate(parts) if index not in tagged and not (index and part in tags))
-    value = first["input"]
-    expected = first["msg"].removeprefix("Input ").removeprefix("should be ").removeprefix("Value error, ")
-    if first["type"] == "extra_forbidden":
-        raise ConfigError(f"{key}={value}: no such key here; see --help for the keys")
-    shown = str(value).lower() if isinstance(value, bool) else "null" if value is None else value
-    raise ConfigError(f"{key}={shown}: expected {expected}")
+    value, expected = first["input"], _expected(key, first["msg"])
+    match first["type"]:
+        case "extra_forbidden":
+            raise ConfigError(unknown_key(key, f"{key}={value}"))
+        case "missing":
+            raise ConfigError(f"{key}: missing; expected {expected}")
+        case "union_tag_invalid" | "union_tag_not_found":
+            value = value.get("name") if isinstance(value, dict) else value
+            key, expected = f"{key}.name", first.get("ctx", {}).get("expected_tags", expected)
+        case "finite_number":
+            expected = expected.replace("number", "finite number", 1)
+    raise ConfigError(f"{key}={shown(value)}: expected {expected}")
+
+
+def _expected(key: str, otherwise: str) -> str:
+    """What is allowed at a key, in the words of the help; pydantic's where the help does not know it."""
+    allowed = {name: words for name, words, _ in keys()}.get(re.sub(r"(\.\d+)+$", "", key))
+    if allowed is None:
+        return otherwise
+    *first, last = allowed.split("|")
+    return f"{', '.join(first)} or {last}" if first else last
+
+
+def unknown_key(key: str, written: str) -> str:
+    """What to say of a key that does not exist here: which option has it, or which key may have been meant."""
+    group, _, rest = key.partition(".")
+    if key.startswith("loss.args."):
+        return f"{written}: an argument of your own loss is added with a plus, +{written}, and loss=custom"
+    if group in GROUPS and rest:
+        having = [choice for choice in choices(group) if rest in OmegaConf.load(conf_dir() / group / f"{choice}.yaml")]
+        if having:
+            return f"{written}: no such key here; only {' and '.join(f'{group}={choice}' for choice in having)} has it"
+    known = {name: sentence for name, _, sentence in keys()}
+    last = key.rpartition(".")[2]
+    close = (
+        [name for name in known if name.rpartition(".")[2] == last]
+        or difflib.get_close_matches(key, known, n=1)
+        or [name for name, sentence in known.items() if sentence.startswith(last.replace("_", " "))]
+    )
+    meant = f"; did you mean {' or '.join(close)}?" if close else ""
+    return f"{written}: no such key{meant} (--help lists the keys)"
 
 
 _VARIANTS = {"loss", "optimizer", "stop", "tracking"}
@@ -276,11 +327,13 @@ def _check_combination(settings: Settings) -> None:
 
 def keys() -> Iterator[tuple[str, str, str]]:
     """Every key with its allowed values and its sentence, in the order of the help."""
+    chosen = {group: choice for entry in _primary().defaults if entry != "_self_" for group, choice in entry.items()}
     for name, field in Settings.model_fields.items():
         if name not in GROUPS:
             yield name, _allowed(field.annotation, field.metadata), field.description or ""
             continue
-        yield name, "|".join(choices(name)), field.description or ""
+        # The default first, as of every key.
+        yield name, "|".join(sorted(choices(name), key=lambda choice: choice != chosen[name])), field.description or ""
         seen: set[str] = set()
         for section in _sections(field.annotation):
             for key, inner in section.model_fields.items():
@@ -297,6 +350,15 @@ def choices(group: str) -> list[str]:
     return sorted(path.stem for path in (conf_dir() / group).glob("*.yaml"))
 
 
+def presets() -> Mapping[str, str]:
+    """Every preset that ablate ships, `experiment=NAME`, with the sentence that describes it."""
+    return {name: _described(conf_dir() / "experiment" / f"{name}.yaml") for name in choices("experiment")}
+
+
+def _described(preset: Path) -> str:
+    return str(OmegaConf.load(preset).get("description") or "")
+
+
 def _sections(annotation: Any) -> Iterator[type[Section]]:
     """The section classes of a group's type, which may be a union."""
     if isinstance(annotation, type) and issubclass(annotation, Section):
@@ -306,27 +368,40 @@ def _sections(annotation: Any) -> Iterator[type[Section]]:
 
 
 def _allowed(annotation: Any, metadata: list[Any]) -> str:
-    """A type as a person writes it: the choices, or the kind of number."""
+    """A type as a person writes it: the choices, or the kind of number and its range."""
     arguments = getattr(annotation, "__args__", ())
     if arguments and all(isinstance(argument, str) for argument in arguments):
         return "|".join(arguments)
     if hasattr(annotation, "__metadata__"):
-        return _allowed(annotation.__origin__, metadata)
+        inner = [item for field in annotation.__metadata__ for item in field.metadata]
+        return _allowed(annotation.__origin__, [*metadata, *inner])
     if annotation is type(None):
         return "null"
     names = {bool: "true|false", int: "whole number", float: "number", str: "text"}
     if annotation in names:
-        return names[annotation]
+        return " ".join([names[annotation], *_range(metadata)])
     if isinstance(annotation, type) or str(annotation).startswith(("list", "dict")):
         return "list" if "list" in str(annotation) else "mapping"
     return "|".join(_allowed(argument, []) for argument in arguments)
 
 
+def _range(metadata: list[Any]) -> Iterator[str]:
+    """The bounds of a number in words: `above 0`, `from 0`, `below 1`, `up to 1`."""
+    for item in metadata:
+        for name, word in (("gt", "above"), ("ge", "from"), ("lt", "below"), ("le", "up to")):
+            if hasattr(item, name):
+                yield f"{word} {getattr(item, name)}"
+
+
 def defaults() -> Mapping[str, Any]:
     """The plain keys of `conf/config.yaml` and their default values."""
-    loaded = OmegaConf.to_container(OmegaConf.load(conf_dir() / "config.yaml"))
+    loaded = OmegaConf.to_container(_primary())
     assert isinstance(loaded, dict)
     return {str(key): value for key, value in loaded.items() if key not in ("defaults", "hydra")}
+
+
+def _primary() -> Any:
+    return OmegaConf.load(conf_dir() / "config.yaml")
 
 
 def shown(value: Any) -> str:
@@ -345,7 +420,12 @@ def help_text() -> str:
         "  python -m ablate                                  one trial with the defaults",
         "  python -m ablate -m loss=mse,ce lr=0.1,0.5        a sweep over all combinations",
         "  python -m ablate -m loss=mse,ce seed='range(0,5)' the same with five repeats each",
+        "  python -m ablate experiment=NAME                  a preset: a whole ablation, its sweep included",
         "  mlflow ui                                         the curves, in the same folder",
+        "",
+        "Presets (any key given beside one overrides the preset's):",
+        "",
+        *[f"  experiment={name:<25} {sentence}" for name, sentence in presets().items()],
         "",
         "Keys (the first value is the default):",
         "",

@@ -1,8 +1,10 @@
 """Verdicts: how a trial's training went, with a reason a learner understands."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ablate.check import TOLERANCE, Check
 from ablate.train import Summary
 
 TARGET_ACCURACY = 0.9
@@ -10,8 +12,10 @@ DIVERGED_RATIO = 2.0
 COLLAPSED_SHARE = 0.9
 COLLAPSED_MARGIN = 0.05
 STUCK_DROP = 0.02
+STUCK_MARGIN = 0.25
 SLOW_DROP = 0.02
 SLOW_TAIL = 0.2
+LEARNED = 0.99
 
 
 @dataclass(frozen=True)
@@ -22,17 +26,33 @@ class Verdict:
     why: str
 
 
-def verdict(summary: Summary) -> Verdict:
-    """The first of these that holds: failed, diverged, collapsed, stuck, slow, trained, plateau.
+def verdict(summary: Summary, check: Check | None = None) -> Verdict:
+    """The first of these that holds: failed, ascending, diverged, collapsed, stuck, slow, trained, plateau.
 
-    `ascending` comes with the checks before training; without them its trials show as diverged or collapsed.
+    What the check before training found besides is said behind the reason.
     """
-    for rule in (_failed, _diverged, _collapsed, _stuck, _slow, _trained):
-        found = rule(summary)
-        if found:
-            return found
-    accuracy = f"{summary.test_accuracy:.1%}, below {TARGET_ACCURACY:.0%}"
-    return Verdict("plateau", f"the test accuracy is {accuracy}, and the test loss falls no more")
+    found = _failed(summary) or _ascending(check)
+    if found:
+        return found
+    rules = (_diverged, _collapsed, _stuck, _slow, _trained, _plateau)
+    found = next(found for rule in rules if (found := rule(summary)))
+    if check is None or check.is_right:
+        return found
+    return Verdict(found.name, f"{found.why}; the check before training found: {_advice(check)}")
+
+
+def _ascending(check: Check | None) -> Verdict | None:
+    if check is None or check.descent_cosine is None or check.descent_cosine >= 0:
+        return None
+    return Verdict("ascending", _advice(check))
+
+
+def _advice(check: Check) -> str:
+    """What the check says; with its figures where the gradient is not the loss's derivative."""
+    advice = check.advice or "the step points uphill"
+    if check.gradient_error is None or check.gradient_error <= TOLERANCE or check.descent_cosine is None:
+        return advice
+    return f"{advice} (gradient error {check.gradient_error:.2g}, descent cosine {check.descent_cosine:.2f})"
 
 
 def _failed(summary: Summary) -> Verdict | None:
@@ -65,7 +85,10 @@ def _collapsed(summary: Summary) -> Verdict | None:
 
 def _stuck(summary: Summary) -> Verdict | None:
     drop = _drop(summary.initial_loss, summary.train_loss)
-    if drop >= STUCK_DROP:
+    # An epoch's mean hides its end: a network that began to learn in the last steps of its only epoch has learned
+    # something, and so has one whose accuracy rises while its loss is high from too large a rate.
+    chance = max(summary.labels) / sum(summary.labels)
+    if drop >= STUCK_DROP or summary.test_accuracy >= chance + STUCK_MARGIN:
         return None
     change = "did not fall" if drop <= 0 else f"fell by only {drop:.1%}"
     return Verdict(
@@ -75,10 +98,12 @@ def _stuck(summary: Summary) -> Verdict | None:
 
 
 def _slow(summary: Summary) -> Verdict | None:
-    losses = summary.test_losses
-    start = losses[min(len(losses) - 2, math.floor((len(losses) - 1) * (1 - SLOW_TAIL)))]
-    drop = _drop(start, losses[-1])
-    if summary.test_accuracy >= TARGET_ACCURACY or drop <= SLOW_DROP:
+    drop = _late_drop(summary.test_losses)
+    # A loss that jumps up and down is not falling because its last jump was down, and where the training set is
+    # learned there is nothing left to wait for.
+    recent = summary.test_losses[len(summary.test_losses) // 2 :]
+    lowest = summary.test_losses[-1] <= (1 + SLOW_DROP) * min(recent)
+    if summary.test_accuracy >= TARGET_ACCURACY or drop <= SLOW_DROP or not lowest or summary.train_accuracy >= LEARNED:
         return None
     why = (
         f"the test loss still fell by {drop:.1%} over the last fifth and the accuracy is {summary.test_accuracy:.1%}:"
@@ -91,6 +116,23 @@ def _trained(summary: Summary) -> Verdict | None:
     if summary.test_accuracy < TARGET_ACCURACY:
         return None
     return Verdict("trained", f"the test accuracy is {summary.test_accuracy:.1%}, at or above {TARGET_ACCURACY:.0%}")
+
+
+def _plateau(summary: Summary) -> Verdict:
+    if summary.train_accuracy >= TARGET_ACCURACY:
+        gap = f"the training accuracy is {summary.train_accuracy:.1%}, the test accuracy {summary.test_accuracy:.1%}"
+        if summary.test_accuracy < 0.5:
+            return Verdict("plateau", f"{gap}: it learned another task; do training and test labels mean the same?")
+        return Verdict("plateau", f"{gap}: it fits the training set better than the task; more training data may do")
+    drop = _late_drop(summary.test_losses)
+    late = f"fell by only {drop:.1%} over the last fifth" if 0 < drop <= SLOW_DROP else "falls no more"
+    accuracy = f"{summary.test_accuracy:.1%}, below {TARGET_ACCURACY:.0%}"
+    return Verdict("plateau", f"the test accuracy is {accuracy}, and the test loss {late}")
+
+
+def _late_drop(losses: Sequence[float]) -> float:
+    """The share by which the test loss fell over the last fifth of the epochs, the last one at least."""
+    return _drop(losses[min(len(losses) - 2, math.floor((len(losses) - 1) * (1 - SLOW_TAIL)))], losses[-1])
 
 
 def _drop(start: float, end: float) -> float:

@@ -1,20 +1,25 @@
 """The way from Hydra to a sweep: one trial of a run, all trials of a multirun at once, one of a foreign launcher."""
 
+import re
 import sys
-from collections.abc import Mapping, Sequence
+import traceback
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn, JobStatus, setup_globals
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, RunMode, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
-from rich.console import Console
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError, safe_load
 
-from ablate import config, results, sweep, terminal
+from ablate import check, config, results, sweep, terminal
 from ablate.errors import ConfigError
 from ablate.trials import Trial
 
@@ -26,33 +31,49 @@ from hydra._internal.core_plugins.basic_sweeper import BasicSweeper  # noqa: E40
 _NAMESPACE = "hydra_plugins.ablate"
 
 
-PIPE_WIDTH = 200
-
-
-def register() -> None:
-    """Make Hydra know the launcher, the sweeper and the help text that `conf/config.yaml` names."""
+def register(action: Callable[[Path, Sequence[Trial]], int]) -> None:
+    """Say what is done with a command's trials, and make Hydra know the launcher, the sweeper and the help text."""
+    CohortLauncher.action = staticmethod(action)
     plugins, store = Plugins.instance(), ConfigStore.instance()
     for kind, cls in (("launcher", CohortLauncher), ("sweeper", GridSweeper)):
         plugins.register(cls)
         plugins.class_name_to_class[f"{_NAMESPACE}.{cls.__name__}"] = cls
         node: dict[str, Any] = {"_target_": f"{_NAMESPACE}.{cls.__name__}"}
         if cls is GridSweeper:
-            node |= {"max_batch_size": None, "params": None}
+            node["params"] = None
         store.store(group=f"hydra/{kind}", name="ablate", node=node, provider="ablate")
-    node = {"app_name": "ablate", "header": "", "footer": "", "template": config.help_text()}
+    # Hydra asks for it at every start; to write it takes a third of the start's own time.
+    text = config.help_text() if any(word.startswith(("-h", "--h")) for word in sys.argv[1:]) else ""
+    node = {"app_name": "ablate", "header": "", "footer": "", "template": text}
     store.store(group="hydra/help", name="ablate", node=node, provider="ablate")
 
 
 class GridSweeper(BasicSweeper):
-    """Hydra's own grid sweeper, which composes no job: the launcher composes each once, and checks it."""
+    """Hydra's own grid, handed over as it is: all jobs at once, none composed, and no folder made for them yet."""
 
-    def validate_batch_is_legal(self, batch: Sequence[Sequence[str]]) -> None:
-        """Left to the launcher."""
+    def __init__(self, params: dict[str, str] | None) -> None:
+        super().__init__(max_batch_size=None, params=params)
+
+    def sweep(self, arguments: list[str]) -> Any:
+        assert self.hydra_context is not None
+        assert self.launcher is not None
+        parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
+        overrides = parser.parse_overrides([*self._parse_config(), *arguments])
+        [jobs] = self.split_arguments(overrides, None)
+        done = self.launcher.launch(jobs, initial_job_idx=0)
+        for job in done:
+            _ = job.return_value  # raises where a job of a foreign launcher failed
+        return [done]
+
+
+class TrialFailedError(RuntimeError):
+    """How a foreign launcher hears that its job failed, after the job's row is written."""
 
 
 class CohortLauncher(Launcher):
-    """Gets all jobs of a multirun and trains them together."""
+    """Gets all jobs of a multirun at once, to do with their trials what the command is for (`action`)."""
 
+    action: Callable[[Path, Sequence[Trial]], int]
     exit_code = sweep.FINISHED
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
@@ -61,13 +82,9 @@ class CohortLauncher(Launcher):
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         setup_globals()
         folder = Path(str(self.config.hydra.sweep.dir)).absolute()
-        try:
-            configs = [self._compose(job, initial_job_idx + index) for index, job in enumerate(job_overrides)]
-            trials = [trial(_without_hydra(composed), composed.hydra) for composed in configs]
-            code = run(folder, trials)
-        except Exception:
-            _remove_unused(folder)
-            raise
+        configs = [self._compose(job, initial_job_idx + index) for index, job in enumerate(job_overrides)]
+        trials = [trial(_without_hydra(composed), composed.hydra) for composed in configs]
+        code = type(self).action(folder, trials)
         # Hydra raises at the first job that failed, and then leaves out its callbacks: so the code goes this way.
         type(self).exit_code = max(type(self).exit_code, code)
         return [_job_return(folder, composed) for composed in configs]
@@ -84,25 +101,26 @@ def _without_hydra(composed: DictConfig) -> DictConfig:
     return OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"])
 
 
-def _remove_unused(folder: Path) -> None:
-    """Hydra's sweeper makes the folder before anything is checked: where no trial came into it, it goes again."""
-    if folder.is_dir() and {path.name for path in folder.iterdir()} <= {"multirun.yaml"}:
-        (folder / "multirun.yaml").unlink(missing_ok=True)
-        folder.rmdir()
-
-
 def _job_return(folder: Path, composed: DictConfig) -> JobReturn:
     """What a sweeper hears of a job: its final test accuracy, to be made as large as can be."""
     number = composed.hydra.job.num
     row = next((row for row in results.rows(folder) if row["trial"] == number), None)
-    overrides = [str(override) for override in composed.hydra.overrides.task]
-    done = JobReturn(overrides=overrides, cfg=composed, working_dir=str(folder), status=JobStatus.COMPLETED)
+    done = JobReturn(
+        overrides=_written(composed.hydra), cfg=composed, working_dir=str(folder), status=JobStatus.COMPLETED
+    )
     done.return_value = row["test_accuracy"] if row else None
     return done
 
 
 def trial(plain: DictConfig, hydra: DictConfig) -> Trial:
     """The trial of one composed job, its configuration and Hydra's. Raises ConfigError where a value is wrong."""
+    overrides = _split(_written(hydra))
+    for group, choice in overrides.items():
+        if group in config.GROUPS and choice.startswith("["):
+            allowed = ", ".join(config.choices(group))
+            raise ConfigError(
+                f"{group}={choice}: choose one of {allowed}; a sweep is written -m {group}={choice[1:-1]}"
+            )
     settings = config.parse(plain)
     choices = {str(group): str(choice) for group, choice in hydra.runtime.choices.items() if group in config.GROUPS}
     resolved = OmegaConf.to_container(plain, resolve=True)
@@ -110,26 +128,44 @@ def trial(plain: DictConfig, hydra: DictConfig) -> Trial:
     return Trial(
         number=int(OmegaConf.select(hydra, "job.num", default=0) or 0),
         settings=settings,
-        overrides=_split(hydra.overrides.task),
+        overrides=overrides,
         choices=choices,
         config={str(key): value for key, value in resolved.items()},
     )
 
 
+def _written(hydra: DictConfig) -> list[str]:
+    """The overrides as the user wrote them, a `${...}` in them included."""
+    written: Any = OmegaConf.to_container(hydra.overrides.task, resolve=False)
+    return [str(override) for override in written]
+
+
 def _split(overrides: Sequence[str]) -> Mapping[str, str]:
-    pairs = (str(override).lstrip("+~").split("=", 1) for override in overrides)
+    pairs = (override.lstrip("+~").split("=", 1) for override in overrides)
     return {pair[0]: pair[1] if len(pair) > 1 else "" for pair in pairs}
 
 
 def run(folder: Path, trials: Sequence[Trial]) -> int:
     """Check the trials and train them, or print the plan only; returns the exit code."""
-    console = Console() if sys.stdout.isatty() else Console(width=PIPE_WIDTH)
+    console = terminal.console()
     prepared = sweep.prepare(folder, trials)
     if trials[0].settings.dry_run:
         terminal.print_plan(console, trials)
-        _remove_unused(folder)
         return sweep.FINISHED
     return sweep.run(prepared, console)
+
+
+def examine(folder: Path, trials: Sequence[Trial]) -> int:
+    """Print the checks before training, each distinct one once; returns 1 where one found something."""
+    console = terminal.console()
+    prepared = sweep.prepare(folder, trials)
+    distinct = {check.key(one.settings): one for one in trials}
+    found = [check.check(one.settings, prepared.datasets[one.number]) for one in distinct.values()]
+    for one, result in zip(distinct.values(), found, strict=True):
+        values = [f"{key}={config.shown(one.value(key))}" for key in one.overrides]
+        console.print(" ".join(values) or "the defaults", markup=False, highlight=False, soft_wrap=True, style="bold")
+        terminal.print_check(console, result)
+    return sweep.FINISHED if all(result.is_right for result in found) else sweep.SOME_FAILED
 
 
 def task(cfg: DictConfig) -> float | None:
@@ -142,20 +178,61 @@ def task(cfg: DictConfig) -> float | None:
     try:
         one = trial(cfg, hydra)
         folder = Path(str(hydra.sweep.dir)).absolute()
-        code = run(folder, [one])
+        # In a process that a foreign launcher started nothing is registered: there is only training to do.
+        code = getattr(CohortLauncher, "action", run)(folder, [one])
     except ConfigError as error:
         if hydra.mode == RunMode.RUN:
             refuse(error)
         raise
     if hydra.mode == RunMode.RUN:
         raise SystemExit(code)
-    row = next(row for row in results.rows(folder) if row["trial"] == one.number)
+    row = next((row for row in results.rows(folder) if row["trial"] == one.number), None)
+    if row is None:
+        return None
     if code:
-        raise RuntimeError(f"trial {one.number} {row['verdict']}: {row['why']}")
+        raise TrialFailedError(f"trial {one.number} {row['verdict']}: {row['why']}")
     return row["test_accuracy"]
 
 
-def refuse(error: Exception) -> None:
+def is_mistake(error: Exception) -> bool:
+    """Whether an error is the user's: a wrong value, or a command or YAML that Hydra cannot compose."""
+    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+    by_hydra = isinstance(error, ValueError) and str(frame.f_globals["__name__"]).startswith("hydra.")
+    return by_hydra or isinstance(error, ConfigError | HydraException | OmegaConfBaseException | YAMLError)
+
+
+def refuse(error: Exception, code: int = 2) -> NoReturn:
     """Tell a user's mistake in one line and end with code 2."""
-    print(f"ablate: {' '.join(str(error).split())}", file=sys.stderr)
-    raise SystemExit(2)
+    print(f"ablate: {' '.join(_said(error).split())}", file=sys.stderr)
+    raise SystemExit(code)
+
+
+def _said(error: Exception) -> str:
+    """An error in our words: Hydra's leave out the key or the value, and tell of its insides."""
+    text = str(error)
+    if isinstance(error, OverrideParseException):
+        heard = [line for line in text.splitlines() if not line.startswith(("Error parsing", "See http"))]
+        return f"{error.override}: not understood ({' '.join(heard)}); write key=value"
+    if isinstance(error, MissingConfigException) and error.options:
+        group, _, name = str(error.missing_cfg_file).rpartition("/")
+        return f"{group}={name}: no such choice; choose one of {', '.join(error.options)}"
+    if found := re.match(r"Could not override '(.+)'\.\s.* use \+(.*)", text, re.DOTALL):
+        return config.unknown_key(*found.groups())
+    if found := re.match(r"Ambiguous value for argument '(.+)'|Sweep parameters '(.+)' requires", text):
+        return f"{found[1] or found[2]}: several values are a sweep, which needs -m (one list is written [1,2])"
+    if found := re.match(r"Multiple values for (\S+)\. .*'override \1: (.*)'", text, re.DOTALL):
+        return f"+{found[1]}={found[2]}: there is one already; write {found[1]}={found[2]}"
+    if text.startswith("Config group override must be"):
+        pairs = [word.partition("=") for word in sys.argv[1:]]
+        wrong = [
+            group
+            for group, _, name in pairs
+            if group in (*config.GROUPS, "experiment") and not isinstance(safe_load(name), str)
+        ]
+        return "; ".join(f"{group}: choose one of {', '.join(config.choices(group))}" for group in wrong) or text
+    if "does not support sweep type" in text:
+        written = [word for word in sys.argv[1:] if "interval(" in word]
+        return (
+            f"{' '.join(written)}: a range without steps cannot be swept; list its values, or use range(from,to,step)"
+        )
+    return re.split(r"Config search path|See https", text)[0]

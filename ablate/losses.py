@@ -46,9 +46,13 @@ def _sum(a: Array) -> Array:
 
 
 def softmax(z: Array, eps_sum: float = 0.0) -> Array:
-    """exp(z) / (sum exp(z) + eps_sum), after the largest logit is subtracted."""
-    e = np.exp(z - z.max(axis=-2, keepdims=True))
-    e /= _sum(e) + e.dtype.type(eps_sum)
+    """exp(z) / (sum exp(z) + eps_sum), numerator and denominator divided by the largest exp(z)."""
+    largest = z.max(axis=-2, keepdims=True)
+    e = np.exp(z - largest)
+    total = _sum(e)
+    if eps_sum:
+        total += e.dtype.type(eps_sum) * np.exp(-largest)
+    e /= total
     return e
 
 
@@ -104,8 +108,8 @@ def _mse_sigmoid_gradient(z: Array, p: Array, y: Array) -> Array:
 
 
 def _bce(z: Array, p: Array, y: Array) -> Array:
-    # softplus(z) - y z, with softplus(z) = max(z, 0) + ln(1 + exp(-|z|))
-    return (np.maximum(z, 0) + np.log1p(np.exp(-np.abs(z))) - y * z).sum(axis=-2)
+    # softplus(z) - y z, with softplus(z) = max(z, 0) + ln(1 + exp(-|z|)); the small term last, or it loses its digits
+    return (np.maximum(z, 0) - y * z + np.log1p(np.exp(-np.abs(z)))).sum(axis=-2)
 
 
 def _mae(z: Array, p: Array, y: Array) -> Array:
@@ -200,7 +204,9 @@ def _naive_focal(gamma: float, eps: float) -> tuple["Formula", "Formula"]:
 
     def by_p(z: Array, p: Array, y: Array) -> Array:
         p_t = _sum(p * y)
-        slope = gamma * (1 - p_t) ** (gamma - 1) * np.log(p_t + eps) if gamma else 0 * p_t
+        # Where p_t rounds to 1, (1-p)^(γ-1) ln p is ∞·0 for γ < 1; its limit is 0.
+        rest = np.maximum(1 - p_t, np.finfo(p.dtype).tiny)
+        slope = gamma * rest ** (gamma - 1) * np.log(p_t + eps)
         return y * (slope - (1 - p_t) ** gamma / (p_t + eps))
 
     return value, by_p
@@ -290,6 +296,26 @@ def _by_probability(loss: config.BuiltinLoss) -> tuple[Formula, Formula]:
         "mae": (_mae, lambda z, p, y: np.sign(p - y)),
         "hinge": (_hinge, _hinge_gradient),
     }[loss.name]
+
+
+def naive(loss: config.BuiltinLoss, output: str) -> Builtin:
+    """A loss in its form from probabilities, whatever form it is configured in."""
+    return Builtin(output, _OUTPUTS[output], *_naive(loss, output))
+
+
+def over(output: str) -> list[config.Loss]:
+    """The losses over an output function, in their default form."""
+    if output == "sigmoid":
+        return [config.PlainLoss(name="bce"), config.PlainLoss(name="mse")]
+    if output == "identity":
+        return [config.PlainLoss(name="hinge")]
+    plain = [config.PlainLoss(name="ce"), config.PlainLoss(name="mse"), config.PlainLoss(name="mae")]
+    return [*plain, config.FocalLoss(name="focal"), config.LabelSmoothingLoss(name="label_smoothing")]
+
+
+def by_probability(loss: config.BuiltinLoss) -> Formula:
+    """The derivative of a loss's value by the outputs p, as a function of (z, p, y)."""
+    return _by_probability(loss)[1]
 
 
 class LossFailedError(Exception):

@@ -5,7 +5,7 @@ import math
 import os
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any
 
@@ -13,10 +13,11 @@ import numpy as np
 
 from ablate import diagnose
 from ablate.backends import Engine
+from ablate.check import Check, Entry, TensorCheck
 from ablate.train import Summary
 from ablate.trials import Trial
 
-METRICS, RESULT, DELIVERY = "metrics.jsonl", "result.json", "mlflow.json"
+METRICS, RESULT, DELIVERY, CHECK = "metrics.jsonl", "result.json", "mlflow.json", "check.json"
 FLUSH_SECONDS = 0.5
 PREDICTIONS_ROWS = 100
 
@@ -60,10 +61,23 @@ class Recorder:
 
     def __init__(self, sweep: Path, trials: Sequence[Trial]) -> None:
         self.trials = trials
+        self.checks: Sequence[Check | None] = [None for _ in trials]
         self.folders = [sweep / str(trial.number) for trial in trials]
         self.files = [Metrics(folder) for folder in self.folders]
         self.seconds = dict.fromkeys(range(len(trials)), 0.0)
         self.unfinished = set(self.seconds)
+        self.clock = time.perf_counter()
+
+    def checked(self, checks: Sequence[Check | None]) -> None:
+        """Write what was found before training, trial by trial; the clock of training starts here."""
+        self.checks = checks
+        for lane, (folder, check) in enumerate(zip(self.folders, checks, strict=True)):
+            if check is not None:
+                replace_file(folder / CHECK, json.dumps(asdict(check)))
+                figures = {"gradient_error": check.gradient_error, "descent_cosine": check.descent_cosine}
+                values = {f"check/{name}": value for name, value in figures.items() if value is not None}
+                if values:
+                    self.metrics(lane, 0, 0, values)
         self.clock = time.perf_counter()
 
     def begin(self, engine: Engine) -> None:
@@ -80,7 +94,7 @@ class Recorder:
         np.savez(folder / "final.npz", **engine.weights(lane))  # type: ignore[arg-type]
         if sum(summary.labels) <= PREDICTIONS_ROWS and summary.error is None:
             np.savez(folder / "predictions.npz", outputs=engine.outputs(lane))
-        self._close(lane, _row(self.trials[lane], summary, self.seconds[lane]))
+        self._close(lane, _row(self.trials[lane], summary, self.checks[lane], self.seconds[lane]))
 
     def fail(self, why: str) -> None:
         """The whole cohort broke: every trial not yet finished failed of it."""
@@ -108,13 +122,13 @@ class Recorder:
         replace_file(self.folders[lane] / RESULT, json.dumps(row))
 
 
-def _row(trial: Trial, summary: Summary, seconds: float) -> dict[str, Any]:
-    verdict = diagnose.verdict(summary)
+def _row(trial: Trial, summary: Summary, check: Check | None, seconds: float) -> dict[str, Any]:
+    verdict = diagnose.verdict(summary, check)
     return {
         "trial": trial.number,
         "status": "failed" if summary.error is not None else "finished",
         "verdict": verdict.name,
-        "why": verdict.why,
+        "why": " ".join(verdict.why.split()),
         "overrides": {key: trial.value(key) for key in trial.overrides},
         "seed": trial.settings.seed,
         "test_accuracy": finite(summary.test_accuracy),
@@ -177,6 +191,19 @@ def read_result(folder: Path) -> dict[str, Any] | None:
     """A trial's row, once it has ended."""
     path = folder / RESULT
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+
+
+def read_check(folder: Path) -> Check | None:
+    """What was found before the trial's training; None where nothing was looked for."""
+    path = folder / CHECK
+    if not path.exists():
+        return None
+    values = json.loads(path.read_text(encoding="utf-8"))
+    tensors = (
+        TensorCheck(**{**tensor, "entries": tuple(Entry(**entry) for entry in tensor["entries"])})
+        for tensor in values.pop("tensors")
+    )
+    return Check(tensors=tuple(tensors), **values)
 
 
 def read_delivery(folder: Path) -> dict[str, Any]:

@@ -53,14 +53,15 @@ def varying(found: Sequence[dict[str, Any]]) -> list[str]:
     return [key for key in keys if key != "seed" and len({str(row["overrides"].get(key)) for row in found}) > 1]
 
 
-def write(sweep: Path, factors: Sequence[str] | None = None) -> list[dict[str, Any]]:
+def write(sweep: Path, factors: Sequence[str] = ()) -> list[dict[str, Any]]:
     """Write `results.csv` from the trials' rows so far; several processes may do so at once.
 
-    `factors` are those of the sweep's plan; without them, the keys that vary over the rows there are.
+    `factors` are those of the sweep's plan; where it has none, the keys that vary over the rows there are: a
+    foreign launcher's jobs are planned one by one.
     """
     with FileLock(sweep / ".results.lock"):
         found = rows(sweep)
-        columns = list(varying(found) if factors is None else factors)
+        columns = list(factors or varying(found))
         text = io.StringIO()
         writer = csv.DictWriter(text, [*_HEAD, *columns, *_TAIL], extrasaction="ignore", lineterminator="\n")
         writer.writeheader()

@@ -1,6 +1,7 @@
 """A sweep from its trials to its results: checked, planned, trained side by side, recorded and told."""
 
 import logging
+import multiprocessing.resource_tracker
 import platform
 import signal
 import sys
@@ -15,12 +16,13 @@ from typing import Any
 import numpy as np
 from joblib import Parallel, cpu_count, delayed
 from joblib.externals.loky import get_reusable_executor
+from joblib.externals.loky.backend import resource_tracker as loky_tracker
 from joblib.externals.loky.process_executor import TerminatedWorkerError
 from omegaconf import OmegaConf
 from rich.console import Console
 from threadpoolctl import threadpool_limits
 
-from ablate import data, losses, records, results, terminal, tracking, train
+from ablate import bugs, check, data, losses, records, results, terminal, tracking, train
 from ablate.backends.numpy import NumpyEngine
 from ablate.config import Settings
 from ablate.data import Dataset
@@ -83,24 +85,29 @@ def run(sweep: Sweep, console: Console) -> int:
     _create(sweep)
     with _log_file(sweep.folder), _terminable():
         tracker = _tracker(sweep)
-        tracker.start()
         interrupted = False
         try:
+            tracker.start()
             with terminal.progress(console, sweep.folder, sweep.trials):
                 for _ in _train(sweep):
                     results.write(sweep.folder, sweep.factors)
         except KeyboardInterrupt:
             interrupted = True
-            get_reusable_executor().shutdown(wait=True, kill_workers=True)
-            console.print("interrupted: writing the results so far")
-        _close_unfinished(sweep, interrupted)
-        tracker.finish()
-        rows = results.write(sweep.folder, sweep.factors)
-    terminal.print_results(console, rows, sweep.factors)
-    _print_places(console, sweep, tracker)
+        with _ignored(signal.SIGINT, signal.SIGTERM):
+            if interrupted:
+                get_reusable_executor().shutdown(wait=True, kill_workers=True)
+                console.print("interrupted: writing the results so far")
+            _close_unfinished(sweep, interrupted)
+            results.write(sweep.folder, sweep.factors)
+            report = _report(sweep.folder)  # before the tracker ends: its thread delivers meanwhile
+            tracker.finish()
+            rows = results.write(sweep.folder, sweep.factors)
+    terminal.print_results(console, rows, sweep.factors or results.varying(rows))
+    _print_places(console, sweep, tracker, report)
     if interrupted:
         return INTERRUPTED
-    return SOME_FAILED if any(row["status"] == "failed" for row in rows) else FINISHED
+    own = {trial.number for trial in sweep.trials}
+    return SOME_FAILED if any(row["status"] == "failed" and row["trial"] in own for row in rows) else FINISHED
 
 
 def _create(sweep: Sweep) -> None:
@@ -167,7 +174,9 @@ def _train(sweep: Sweep) -> Iterator[None]:
 def _spread(sweep: Sweep, work: Sequence[Sequence[Trial]], workers: int) -> Iterator[int]:
     tasks = (delayed(train_chunk)(sweep.folder, chunk, sweep.datasets[chunk[0].number]) for chunk in work)
     # The workers must not hear Ctrl-C, which a terminal sends to all: this process ends them in order. They
-    # start with the first task and inherit the blocked signal.
+    # start with the first task and inherit the blocked signal. The trackers' start would unblock it again.
+    for tracker in (multiprocessing.resource_tracker, loky_tracker) if workers > 1 else ():
+        tracker.ensure_running()
     with _blocked(signal.SIGINT):
         ended = Parallel(n_jobs=workers, return_as="generator_unordered")(tasks)
     yield from ended
@@ -192,17 +201,30 @@ def _blocked(number: signal.Signals) -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
+@contextmanager
+def _ignored(*numbers: signal.Signals) -> Iterator[None]:
+    """A second Ctrl-C, or one while the last results are delivered, must not leave them half written."""
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 def train_chunk(folder: Path, trials: Sequence[Trial], dataset: Dataset) -> int:
     """Train trials of one cohort together, in this process, and write their folders; returns the first's number.
 
     Whatever goes wrong is in the trials' rows: nothing but an interrupt is raised.
     """
-    recorder = records.Recorder(folder, trials)
     settings = [trial.settings for trial in trials]
+    recorder = records.Recorder(folder, trials)
     try:
         with threadpool_limits(1, user_api="blas"):
+            recorder.checked(check.check_all(settings, dataset))
             network = train.architecture(settings[0], dataset)
             lanes = [train.lane(each, network) for each in settings]
+            dataset = bugs.labels(settings[0].bug, dataset)
             engine = NumpyEngine(network, dataset, lanes, train.batch_size(settings[0], dataset))
             recorder.begin(engine)
             train.train(settings, dataset, engine, recorder)
@@ -248,9 +270,23 @@ def _log_file(folder: Path) -> Iterator[None]:
         handler.close()
 
 
-def _print_places(console: Console, sweep: Sweep, tracker: tracking.Tracker) -> None:
+def _report(folder: Path) -> Path | None:
+    """Write the report. What goes wrong with it costs the sweep nothing: one line, and no report."""
+    from ablate import report
+
+    try:
+        return report.write([folder], folder)
+    except Exception as error:
+        log.debug("%s", traceback.format_exc())
+        log.warning("no report: %s: %s", type(error).__name__, " ".join(str(error).split()))
+        return None
+
+
+def _print_places(console: Console, sweep: Sweep, tracker: tracking.Tracker, report: Path | None) -> None:
     here = Path.cwd()
     folder: Any = sweep.folder.relative_to(here) if sweep.folder.is_relative_to(here) else sweep.folder
     console.print(f"\nresults  {folder}/results.csv", highlight=False, soft_wrap=True)
+    if report:
+        console.print(f"report   {folder}/{report.name}", highlight=False, soft_wrap=True)
     if tracker.link:
         console.print(f"curves   mlflow ui   then open {tracker.link}", highlight=False, soft_wrap=True)

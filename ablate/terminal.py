@@ -1,6 +1,7 @@
 """What the user sees: a live table while a sweep trains, plain lines where there is no terminal, the results."""
 
 import json
+import sys
 import threading
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
@@ -14,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ablate import records
+from ablate.check import Check
 from ablate.config import shown
 from ablate.trials import Trial, cohorts, factors
 
@@ -245,6 +247,42 @@ def print_results(console: Console, rows: Sequence[Mapping[str, Any]], keys: Seq
                 highlight=False,
                 soft_wrap=True,
             )
+
+
+PIPE_WIDTH = 200
+
+
+def console() -> Console:
+    """The terminal; where there is none, lines wide enough for a table."""
+    return Console() if sys.stdout.isatty() else Console(width=PIPE_WIDTH)
+
+
+def print_check(console: Console, check: Check) -> None:
+    """A table of the tensors, the worst entry, and what it means."""
+    if check.left_out:
+        console.print(f"  left out: {check.left_out}", markup=False, highlight=False, soft_wrap=True)
+        return
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for column in ("tensor", "checked", "gradient error", "descent cosine"):
+        table.add_column(column, justify="left" if column == "tensor" else "right")
+    for tensor in check.tensors:
+        table.add_row(tensor.name, str(len(tensor.entries)), f"{tensor.error:.1e}", figure(tensor.cosine))
+    if check.gradient_error is not None:
+        table.add_row("all", "", f"{check.gradient_error:.1e}", figure(check.descent_cosine), style="bold")
+    if check.tensors:
+        console.print(table)
+    if check.worst is not None:
+        worst = check.worst
+        place = f"{worst.tensor}[{', '.join(str(index) for index in worst.index)}]"
+        line = f"  worst entry {place}: analytic {worst.analytic:.6g}, numeric {worst.numeric:.6g}"
+        console.print(line, markup=False, highlight=False)
+    if check.predicted is not None and check.actual is not None:
+        line = f"  one small step: the loss should change by {check.predicted:.3g} and changes by {check.actual:.3g}"
+        console.print(line, markup=False, highlight=False)
+    if check.is_right:
+        console.print("  the gradient is the derivative of the loss, and a step descends", style="green")
+    else:
+        console.print(Text(f"  {check.guess}: {check.advice}", "red"), soft_wrap=True)
 
 
 def print_plan(console: Console, trials: Sequence[Trial]) -> None:

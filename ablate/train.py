@@ -7,8 +7,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from ablate import losses, models
-from ablate.backends import Engine, Epoch, Evaluation, Lane
+from ablate import bugs, losses, models
+from ablate.backends import Engine, Epoch, Evaluation, Lane, Units
 from ablate.config import Settings
 from ablate.data import Dataset, preset_batch_size
 
@@ -24,7 +24,8 @@ class Summary:
 
     `initial_loss` is the loss before the first update on the first rows of the training set (1,000 at most);
     `test_losses` has one entry an epoch, the untrained network's first; `predicted` counts the test set's
-    predictions by class, `labels` its true classes.
+    predictions by class, `labels` its true classes. `too_large` and `too_small` count updates of the output layer
+    out of range (`ablate.backends.Watched`), `dead_units` and `saturated` are the shares last seen.
     """
 
     epochs: int
@@ -37,6 +38,10 @@ class Summary:
     test_losses: Sequence[float]
     predicted: Sequence[int]
     labels: Sequence[int]
+    too_large: int = 0
+    too_small: int = 0
+    dead_units: float = math.nan
+    saturated: float = math.nan
     not_finite_step: int | None = None
     error: str | None = None
 
@@ -64,12 +69,18 @@ class _Progress:
     test_losses: list[float] = field(default_factory=list)
     test_accuracies: list[float] = field(default_factory=list)
     predicted: list[int] = field(default_factory=list)
+    too_large: int = 0
+    too_small: int = 0
+    dead_units: float = math.nan
+    saturated: float = math.nan
 
 
 def architecture(settings: Settings, dataset: Dataset) -> models.Architecture:
     """The network of a trial on its data. Raises ConfigError where the shapes do not fit."""
     loss = losses.build(settings.loss, settings.output)
-    return models.build(settings.model, loss.output, dataset.sample_shape, dataset.classes)
+    network = models.build(settings.model, loss.output, dataset.sample_shape, dataset.classes)
+    bugs.check(settings, network, loss)
+    return network
 
 
 def batch_size(settings: Settings, dataset: Dataset) -> int:
@@ -101,12 +112,13 @@ def lane(settings: Settings, network: models.Architecture) -> Lane:
     sign = (1 if settings.update_sign == "minus" else -1) * (1 if settings.residual == "p-y" else -1)
     return Lane(
         weights=models.initial_weights(network, settings.init, streams(settings.seed)[0]),
-        loss=losses.build(settings.loss, settings.output),
+        loss=bugs.loss(settings.bug, settings.loss, losses.build(settings.loss, settings.output)),
         loss_key=(str(settings.loss), settings.output),
         reduction=settings.loss.reduction,
         optimizer=settings.optimizer,
         rate=sign * settings.lr,
         output_rate=sign * (settings.output_lr or settings.lr),
+        bug=settings.bug,
     )
 
 
@@ -149,6 +161,7 @@ class _Loop:
         self.log_every = log_every(settings[0], dataset)
         self.active = set(range(len(settings)))
         self.progress = [_Progress() for _ in settings]
+        self.units: Units | None = None
         self.labels = np.bincount(dataset.y_test, minlength=dataset.classes).tolist()
 
     def begin(self) -> None:
@@ -164,6 +177,7 @@ class _Loop:
         first = (number - 1) * self.steps_per_epoch
         logged = [step for step in range(self.steps_per_epoch) if (first + step) % self.log_every == 0]
         epoch = self.engine.train_epoch(self.orders.next(), logged)
+        self.units = self.engine.units() if logged else None
         for lane in sorted(self.active):
             self._record_steps(lane, epoch, first, number)
         for lane, ended in sorted(epoch.ended.items()):
@@ -180,7 +194,7 @@ class _Loop:
         test = self.engine.evaluate()
         for lane in sorted(self.active):
             self.progress[lane].train = (float(epoch.loss[lane]), float(epoch.accuracy[lane]))
-            self._record(lane, test, number * self.steps_per_epoch, number)
+            self._record(lane, test, number * self.steps_per_epoch, number, self._watched(lane, epoch))
         self._fail(test.failed)
         last = number == self.settings[0].epochs
         for lane in [lane for lane in sorted(self.active) if last or self._stops(lane)]:
@@ -197,7 +211,27 @@ class _Loop:
             }
             self.observer.metrics(lane, first + step, number, values)
 
-    def _record(self, lane: int, test: Evaluation, step: int, epoch: int) -> None:
+    def _watched(self, lane: int, epoch: Epoch) -> dict[str, float]:
+        """What was seen of the lane's inside in an epoch with logged steps."""
+        if self.units is None:
+            return {}
+        watched, units, progress = epoch.watched, self.units, self.progress[lane]
+        progress.too_large += int(watched.too_large[lane])
+        progress.too_small += int(watched.too_small[lane])
+        values = {
+            "watch/too_large": float(watched.too_large[lane]),
+            "watch/too_small": float(watched.too_small[lane]),
+            "watch/dead_units": float(units.dead[lane]),
+            "watch/saturated": float(units.saturated[lane]),
+        }
+        norms = zip(watched.layers, watched.layer_norms[lane], strict=True)
+        values |= {f"grad/{name}": float(norm) for name, norm in norms}
+        progress.dead_units, progress.saturated = values["watch/dead_units"], values["watch/saturated"]
+        return {name: value for name, value in values.items() if not math.isnan(value)}
+
+    def _record(
+        self, lane: int, test: Evaluation, step: int, epoch: int, watched: Mapping[str, float] | None = None
+    ) -> None:
         progress = self.progress[lane]
         progress.epoch, progress.step = epoch, step
         progress.test_losses.append(float(test.loss[lane]))
@@ -207,6 +241,8 @@ class _Loop:
         values["test/loss"] = progress.test_losses[-1]
         values["test/accuracy"] = progress.test_accuracies[-1]
         values["test/confidence"] = float(test.confidence[lane])
+        values["watch/largest_class"] = max(progress.predicted) / sum(progress.predicted)
+        values |= watched or {}
         self.observer.metrics(lane, step, epoch, values)
 
     def _fail(self, failures: Mapping[int, str]) -> None:
@@ -237,6 +273,10 @@ class _Loop:
             test_losses=progress.test_losses,
             predicted=progress.predicted,
             labels=self.labels,
+            too_large=progress.too_large,
+            too_small=progress.too_small,
+            dead_units=progress.dead_units,
+            saturated=progress.saturated,
             not_finite_step=not_finite_step,
             error=error,
         )

@@ -43,7 +43,7 @@ class Trial:
         return value if isinstance(value, int | float | str | bool | None) else self.overrides.get(key, str(value))
 
 
-_NOT_THE_EXPERIMENT = ("workers", "log_every", "dry_run", "tracking")
+_NOT_THE_EXPERIMENT = ("description", "workers", "log_every", "dry_run", "tracking")
 
 
 def factors(trials: Sequence[Trial]) -> list[str]:
@@ -69,7 +69,7 @@ def _cohort_key(settings: Settings) -> str:
     # The output is the loss's: a network is the same whether softmax or sigmoid follows it.
     parts = settings.model_dump(
         mode="json",
-        include={"model", "data", "batch_size", "epochs", "dtype", "backend", "device", "log_every"},
+        include={"model", "data", "batch_size", "epochs", "dtype", "backend", "device", "log_every", "bug"},
     )
     parts["model"].pop("output")
     return json.dumps(parts, sort_keys=True)

@@ -16,7 +16,8 @@ class Lane:
     """What distinguishes one trial from its neighbours in a cohort.
 
     `rate` and `output_rate` carry the sign of the update and of the residual. `loss_key` is equal for lanes
-    whose losses compute the same.
+    whose losses compute the same. `bug` names a mistake to be made in the backward pass (`ablate.bugs`); the
+    lanes of a cohort share it.
     """
 
     weights: Mapping[str, Array]
@@ -26,6 +27,7 @@ class Lane:
     optimizer: config.Optimizer
     rate: float
     output_rate: float
+    bug: str
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,35 @@ class Epoch:
     step_loss: Array
     gradient_norm: Array
     output_gradient_norm: Array
+    watched: "Watched"
     ended: dict[int, "Ended"]
+
+
+@dataclass(frozen=True)
+class Watched:
+    """What the logged steps of an epoch looked like from inside.
+
+    `layer_norms` `(K, L)` are means of the gradient's norm over the steps logged, by the names in `layers`;
+    `too_large` and `too_small` `(K,)` count numbers of the output layer's update, lr times gradient, above 1,
+    and below 1e-7 but not 0, over the steps logged.
+    """
+
+    layers: Sequence[str]
+    layer_norms: Array
+    too_large: Array
+    too_small: Array
+
+
+@dataclass(frozen=True)
+class Units:
+    """The hidden units on a few test samples, per lane `(K,)`; NaN where a network has none of a kind.
+
+    `dead`: share of ReLU units (for images: maps) that are 0 on all of them. `saturated`: share of sigmoid
+    and tanh values within a hundredth of the function's ends.
+    """
+
+    dead: Array
+    saturated: Array
 
 
 @dataclass(frozen=True)
@@ -78,6 +108,10 @@ class Engine(Protocol):
 
     def evaluate_lane(self, lane: int) -> Evaluation:
         """The test set for one lane, whether it is still in training or not; NaN for the others."""
+        ...
+
+    def units(self) -> Units:
+        """How the hidden units of the lanes in training stand."""
         ...
 
     def drop(self, lanes: Sequence[int]) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ablate import models
-from ablate.backends import Epoch, Evaluation, Lane
+from ablate.backends import Epoch, Evaluation, Lane, Units, Watched
 from ablate.backends.numpy.group import Group
 from ablate.backends.numpy.network import Plan
 from ablate.data import Dataset
@@ -33,7 +33,12 @@ class NumpyEngine:
         lanes: Sequence[Lane],
         batch_size: int,
     ) -> None:
-        self.plan, self.dataset, self.lanes, self.batch_size = Plan(architecture), dataset, lanes, batch_size
+        self.plan, self.dataset, self.lanes, self.batch_size = (
+            Plan(architecture, lanes[0].bug),
+            dataset,
+            lanes,
+            batch_size,
+        )
         stacked = STACKED_IMAGES if self.plan.takes_images else STACKED_DENSE
         self.groups = [
             self._group(range(start, min(start + stacked, len(lanes)))) for start in range(0, len(lanes), stacked)
@@ -43,7 +48,9 @@ class NumpyEngine:
         lanes = len(self.lanes)
         loss, accuracy = np.full((2, lanes), np.nan)
         steps = np.full((3, lanes, len(logged)), np.nan)
-        epoch = Epoch(loss, accuracy, logged, steps[0], steps[1], steps[2], ended={})
+        layers = self.plan.weighted_layers
+        watched = Watched(layers, np.zeros((lanes, len(layers))), np.zeros(lanes, int), np.zeros(lanes, int))
+        epoch = Epoch(loss, accuracy, logged, steps[0], steps[1], steps[2], watched, ended={})
         for group in self.groups:
             group.train_epoch(orders, epoch)
         return epoch
@@ -53,6 +60,12 @@ class NumpyEngine:
 
     def evaluate_lane(self, lane: int) -> Evaluation:
         return self._evaluate([self._alone(lane)], None)
+
+    def units(self) -> Units:
+        dead, saturated = np.full((2, len(self.lanes)), np.nan)
+        for group in self.groups:
+            group.units(Units(dead, saturated))
+        return Units(dead, saturated)
 
     def drop(self, lanes: Sequence[int]) -> None:
         for group in self.groups:

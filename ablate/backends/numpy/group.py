@@ -7,11 +7,16 @@ from typing import Any
 import numpy as np
 
 from ablate import losses, optimizers
-from ablate.backends import Ended, Epoch, Evaluation, Lane
+from ablate.backends import Ended, Epoch, Evaluation, Lane, Units
 from ablate.backends.numpy.network import Network, Plan
 from ablate.data import Dataset
 
 Array = np.ndarray[Any, np.dtype[Any]]
+
+
+# Post D's bounds for lr times gradient at the output layer.
+TOO_LARGE, TOO_SMALL = 1.0, 1e-7
+WATCHED_ROWS = 50
 
 
 class Group:
@@ -32,6 +37,7 @@ class Group:
         dtype = dataset.x_train.dtype
         self.theta = np.stack([plan.flatten(lane.weights, dtype) for lane in lanes])
         self.output = slice(plan.slots[f"{plan.architecture.output_layer}.weight"].start, None)
+        self.stale = np.zeros_like(self.theta)
         self.rate = np.empty_like(self.theta)
         self.rate[:] = np.array([lane.rate for lane in lanes])[:, None]
         self.rate[:, self.output] = np.array([lane.output_rate for lane in lanes])[:, None]
@@ -61,12 +67,13 @@ class Group:
             if not self.active:
                 return
             indices = stacked[:, start : start + self.batch_size]
-            values, correct, failures = self._differentiate(indices)
+            values, correct, failures = self.differentiate(indices)
             for lane, value, hits in zip(self.active, values, correct, strict=True):
                 loss[lane] += float(value)
                 right[lane] += float(hits)
             if step in columns:
-                self._log(epoch, columns[step], values / indices.shape[1])
+                with np.errstate(all="ignore"):
+                    self._log(epoch, columns[step], values / indices.shape[1])
             if failures or not np.isfinite(values).all():
                 ended = self._ended(step, values / indices.shape[1], failures)
                 epoch.ended.update(ended)
@@ -117,7 +124,7 @@ class Group:
         self.rules = rules
         self.active = [self.active[row] for row in kept]
         gradient = self.gradient[kept]
-        self.theta, self.rate = self.theta[kept], self.rate[kept]
+        self.theta, self.rate, self.stale = self.theta[kept], self.rate[kept], self.stale[kept]
         self._wire()
         self.gradient = gradient
 
@@ -147,7 +154,7 @@ class Group:
             network.forward()
         return network
 
-    def _differentiate(self, indices: Array) -> tuple[Array, Array, dict[int, str]]:
+    def differentiate(self, indices: Array) -> tuple[Array, Array, dict[int, str]]:
         """The gradient of a batch `(K or 1, n)` into `self.gradient`.
 
         Returns each active lane's sum of losses and count of right answers, and what lanes failed of.
@@ -155,7 +162,8 @@ class Group:
         n = indices.shape[1]
         totals = np.zeros((2, len(self.active)))
         failures: dict[int, str] = {}
-        scale = np.where(self.is_mean, 1 / n, 1.0).astype(self.theta.dtype)
+        divided = self.is_mean & (self.plan.bug != "sum_for_mean")
+        scale = np.where(divided, 1 / n, 1.0).astype(self.theta.dtype)
         parts = list(_parts(n, self.plan.micro_batch))
         for number, part in enumerate(parts):
             network = self._forward("train", indices[:, part])
@@ -169,7 +177,34 @@ class Group:
                 elif len(parts) > 1:
                     np.copyto(self.sum, self.partial)
         self.gradient = self.sum if len(parts) > 1 else self.partial
+        self._misread(n)
         return totals[0], totals[1], failures
+
+    def _misread(self, n: int) -> None:
+        """Make those of `ablate.bugs` that concern the gradient of a whole batch."""
+        if self.plan.bug == "bias_gradient":
+            for name, slot in self.plan.slots.items():
+                if name.endswith(".bias"):
+                    self.gradient[:, slot.span] /= n
+        if self.plan.bug == "stale_gradients":
+            self.stale += self.gradient
+            np.copyto(self.gradient, self.stale)
+
+    def logits(self, indices: Array) -> Array:
+        """The logits `(K, C, n)` of rows of the training set, at most a micro-batch."""
+        return self._forward("train", indices).z
+
+    def losses_of(self, indices: Array) -> Array:
+        """Each active lane's sum of losses on rows of the training set `(K or 1, n)`, in float64."""
+        totals = np.zeros(len(self.active))
+        for part in _parts(indices.shape[1], self.plan.micro_batch):
+            network = self._forward("train", indices[:, part])
+            targets = _targets(self.labels["train"][network.indices], network.z.shape[1], network.z.dtype)
+            with np.errstate(all="ignore"):
+                for span, loss in self.losses:
+                    z, y = network.z[span], targets if len(targets) == 1 else targets[span]
+                    totals[span] += loss.value(z, loss.outputs(z), y).astype(np.float64).sum(axis=-1)
+        return totals
 
     def _lose(self, network: Network, labels: Array, totals: Array, failures: dict[int, str]) -> None:
         """Loss and its gradient by the logits, one call for each run of lanes with the same loss."""
@@ -206,11 +241,27 @@ class Group:
             into.predicted[lane] += np.bincount(row, minlength=self.classes)
 
     def _log(self, epoch: Epoch, column: int, loss: Array) -> None:
-        squares = np.square(self.gradient.astype(np.float64))
+        squares = np.add.reduceat(np.square(self.gradient.astype(np.float64)), self.plan.layer_starts, axis=1)
         epoch.step_loss[self.active, column] = loss
         epoch.gradient_norm[self.active, column] = np.sqrt(squares.sum(axis=1))
-        output = np.ascontiguousarray(squares[:, self.output])
-        epoch.output_gradient_norm[self.active, column] = np.sqrt(output.sum(axis=1))
+        epoch.output_gradient_norm[self.active, column] = np.sqrt(squares[:, -1])
+        watched = epoch.watched
+        watched.layer_norms[self.active] += np.sqrt(squares) / len(epoch.steps)
+        update = np.abs(self.rate[:, self.output] * self.gradient[:, self.output])
+        watched.too_large[self.active] += np.count_nonzero(update > TOO_LARGE, axis=1)
+        watched.too_small[self.active] += np.count_nonzero((update < TOO_SMALL) & (update > 0), axis=1)
+
+    def units(self, into: Units) -> None:
+        """Write the active lanes' places of `into`, from the first part of the test set."""
+        if not self.active:
+            return
+        part = next(_parts(min(len(self.rows["test"]), WATCHED_ROWS), self.plan.micro_batch))
+        network = self._forward("test", np.arange(part.start, part.stop)[None])
+        dead, saturated = network.dead(), network.saturated()
+        if dead:
+            into.dead[self.active] = np.concatenate(dead, axis=1).mean(axis=1)
+        if saturated:
+            into.saturated[self.active] = np.concatenate(saturated, axis=1).mean(axis=1)
 
     def _ended(self, step: int, loss: Array, failures: Mapping[int, str]) -> dict[int, Ended]:
         ended = {lane: Ended(step, why, failed=True) for lane, why in failures.items()}

@@ -288,12 +288,12 @@ class Pool:
 
 
 class _Maximum:
-    """The largest of several arrays; backward, its gradient goes to the first that is largest."""
+    """The largest of two arrays or more; backward, its gradient goes to the first that is largest."""
 
     def __init__(self, parts: list[Array]) -> None:
         self.parts = parts
         self.running = [np.empty(parts[0].shape, parts[0].dtype) for _ in parts[1:]]
-        self.y = self.running[-1] if self.running else parts[0]
+        self.y = self.running[-1]
         self.scratch = np.empty(parts[0].shape, parts[0].dtype)
 
     def forward(self) -> None:
@@ -303,20 +303,22 @@ class _Maximum:
             before = into
 
     def connect(self, d: Array) -> None:
-        self.d = d
+        self.gradient, self.mask = _integers(d), _integers(self.scratch)
+        self.shift = d.itemsize * 8 - 1
+        largest = [self.parts[0], *self.running]
+        # From the last part to the second: what it takes of the gradient goes into its place, the rest goes on.
+        self.duels = [
+            (part, before, _integers(part), _integers(self.parts[0]) if before is self.parts[0] else self.gradient)
+            for part, before in zip(reversed(self.parts[1:]), reversed(largest[:-1]), strict=True)
+        ]
 
     def backward(self) -> None:
         # The sign bit of (largest so far - part), spread over the word, masks where the part is larger.
-        shift = self.d.itemsize * 8 - 1
-        mask, d = _integers(self.scratch), _integers(self.d)
-        largest = [self.parts[0], *self.running][: len(self.parts) - 1]
-        for part, before in zip(reversed(self.parts[1:]), reversed(largest), strict=True):
+        for part, before, taken, rest in self.duels:
             np.subtract(before, part, out=self.scratch)
-            np.right_shift(mask, shift, out=mask)
-            np.bitwise_and(mask, d, out=mask)
-            np.copyto(part, self.scratch)
-            np.bitwise_xor(d, mask, out=d)
-        np.copyto(self.parts[0], self.d)
+            np.right_shift(self.mask, self.shift, out=self.mask)
+            np.bitwise_and(self.mask, self.gradient, out=taken)
+            np.bitwise_xor(self.gradient, taken, out=rest)
 
 
 class Relu:
@@ -391,6 +393,22 @@ class Tanh:
         np.multiply(self.y, self.y, out=self.scratch)
         np.subtract(1, self.scratch, out=self.scratch)
         np.multiply(self.d, self.scratch, out=self.d)
+
+
+class Copy:
+    """x, in an array of its own."""
+
+    def __init__(self, x: Array) -> None:
+        self.x, self.y = x, np.empty(x.shape, x.dtype)
+
+    def forward(self) -> None:
+        np.copyto(self.y, self.x)
+
+    def connect(self, d: Array) -> Array:
+        return d
+
+    def backward(self) -> None:
+        """The gradient passes as it is."""
 
 
 class Divide:

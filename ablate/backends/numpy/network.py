@@ -37,8 +37,8 @@ class Slot:
 class Plan:
     """The layout of an architecture: phases of every image, slots of every parameter, order of the steps."""
 
-    def __init__(self, architecture: models.Architecture) -> None:
-        self.architecture = architecture
+    def __init__(self, architecture: models.Architecture, bug: str) -> None:
+        self.architecture, self.bug = architecture, bug
         self.stages = _pools_first(architecture.stages)
         self.orders = _phase_orders(self.stages)
         self.slots: dict[str, Slot] = {}
@@ -51,6 +51,16 @@ class Plan:
         self.micro_batch = 50 if any(isinstance(stage.layer, models.Conv) for stage in self.stages) else 1024
         source = models.fit_indices(architecture.sample, architecture.fitted) if len(architecture.fitted) == 3 else None
         self.source = None if source is None else self._image_source(source)
+
+    @property
+    def weighted_layers(self) -> list[str]:
+        """The layers with parameters, in the order in which they lie in the flat vector."""
+        return [stage.name for stage in self.stages if stage.name]
+
+    @property
+    def layer_starts(self) -> list[int]:
+        """Where each of them begins."""
+        return [self.slots[f"{name}.weight"].start for name in self.weighted_layers]
 
     @property
     def takes_images(self) -> bool:
@@ -88,9 +98,12 @@ def _pools_first(stages: Sequence[models.Stage]) -> list[models.Stage]:
     """Max-pooling moved before the element-wise layers it follows.
 
     They are all non-decreasing, so the maximum is the same, and they then run over a fraction of the values.
+    Pooling of single pixels is left out.
     """
     moved: list[models.Stage] = []
     for stage in stages:
+        if stage.layer == models.Pool(1):
+            continue
         place = len(moved)
         if isinstance(stage.layer, models.Pool):
             while place and isinstance(moved[place - 1].layer, models.Activation | models.Divide):
@@ -152,6 +165,13 @@ def _internal(
     return (parameter.size // outputs, outputs), places.ravel()
 
 
+# What a backward pass with one of `ablate.bugs` forgets.
+_LEFT_OUT: dict[str, tuple[type, ...]] = {
+    "missing_activation_derivative": (layers.Relu, layers.Sigmoid, layers.Tanh),
+    "missing_divisor": (layers.Divide,),
+}
+
+
 class Network:
     """The layers of one batch size, wired: K lanes, n samples, inputs shared by the lanes or one set each.
 
@@ -183,11 +203,17 @@ class Network:
         self.z = z
         self.dz = np.zeros((theta.shape[0], *z.shape[1:]), theta.dtype)
         self.forwards: list[Callable[[], None]] = [layer.forward for layer in self.layers]
-        self.backwards = self._connect()
+        self.backwards = self._connect(_LEFT_OUT.get(plan.bug, ()))
 
     def _add(self, stage: models.Stage, order: list[int]) -> bool:
         """Append a stage's layer; True where its bias is still to be added, after any pooling."""
         x = self.layers[-1].y
+        if isinstance(stage.layer, models.Divide | models.Activation) and isinstance(
+            self.layers[-1], layers.Relu | layers.Sigmoid | layers.Tanh
+        ):
+            # Backward, a function needs the values it gave: what follows in place works on a copy.
+            self.layers.append(layers.Copy(x))
+            x = self.layers[-1].y
         match stage.layer:
             case models.Conv(_, kernel) if not _is_whole(stage):
                 weight, gradient = self._views[f"{stage.name}.weight"]
@@ -209,13 +235,14 @@ class Network:
     def _add_bias(self, stage: models.Stage) -> None:
         self.layers.append(layers.Bias(self.layers[-1].y, *self._views[f"{stage.name}.bias"]))
 
-    def _connect(self) -> list[Callable[[], None]]:
+    def _connect(self, left_out: tuple[type, ...]) -> list[Callable[[], None]]:
         first = next(i for i, layer in enumerate(self.layers) if isinstance(layer, layers.Conv | layers.Dense))
         steps: list[Callable[[], None]] = []
         d = self.dz
         for layer in reversed(self.layers[first + 1 :]):
             d = layer.connect(d)
-            steps.append(layer.backward)
+            if not isinstance(layer, left_out):
+                steps.append(layer.backward)
         lowest = self.layers[first]
         assert isinstance(lowest, layers.Conv | layers.Dense)
         lowest.connect_parameters(d)
@@ -224,6 +251,21 @@ class Network:
     def forward(self) -> None:
         for step in self.forwards:
             step()
+
+    def dead(self) -> list[Array]:
+        """After `forward`: for each ReLU, which of its units `(K, D)` are 0 for all samples; of images, the maps."""
+        relus = [layer.y for layer in self.layers if isinstance(layer, layers.Relu)]
+        return [np.asarray(~(y > 0).any(axis=(1, 3, 4, 5) if y.ndim == 6 else 2)) for y in relus]
+
+    def saturated(self) -> list[Array]:
+        """After `forward`: for each sigmoid or tanh, which of its values are near the function's ends `(K, ...)`."""
+        parts = []
+        for layer in self.layers:
+            if isinstance(layer, layers.Sigmoid):
+                parts.append(np.abs(layer.y - 0.5) > 0.49)
+            elif isinstance(layer, layers.Tanh):
+                parts.append(np.abs(layer.y) > 0.98)
+        return [part.reshape(len(part), -1) for part in parts]
 
     def backward(self) -> None:
         for step in self.backwards:

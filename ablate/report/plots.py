@@ -1,0 +1,296 @@
+"""The picture of a report: training loss and test accuracy of every cell, by epoch or by step."""
+
+import io
+import math
+import os
+import textwrap
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
+from PIL import Image
+
+from ablate.report.cells import Cell, Curve, Study
+
+Array = np.ndarray[Any, np.dtype[Any]]
+Axes = Any  # matplotlib's own annotations do not pass a strict check
+
+# Okabe and Ito's palette, told apart by colour-blind readers too.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+STYLES = ("-", "--", ":", "-.")
+MOST_LINES, MOST_COLUMNS, MOST_FACETS = len(COLOURS), 4, 16
+LOG_DECADES = 1.0
+LOG_EPOCHS = 200
+RISE = 1e5
+DPI = 100
+PALETTE = 64
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Which factors make the lines of a facet, and which the facets: the last ones make the lines."""
+
+    lines: Sequence[str]
+    facets: Sequence[str]
+
+
+def layout(factors: Mapping[str, Sequence[str]]) -> Layout:
+    """As many of the last factors as give at most `MOST_LINES` lines, or the last alone; the rest make the facets.
+
+    Where that would be too many facets, all cells share one.
+    """
+    keys = list(factors)
+    first = max(len(keys) - 1, 0)
+    while first > 0 and math.prod(len(factors[key]) for key in keys[first - 1 :]) <= MOST_LINES:
+        first -= 1
+    if math.prod(len(factors[key]) for key in keys[:first]) > MOST_FACETS:
+        first = 0
+    return Layout(keys[first:], keys[:first])
+
+
+def draw(study: Study, path: Path) -> None:
+    """Draw a study and write it as a PNG, replacing the old one in one step."""
+    picture = _Picture(study)
+    canvas = FigureCanvasAgg(picture.figure)
+    canvas.draw()
+    data = io.BytesIO()
+    # A palette makes the file a third as large, and lines lose nothing by it.
+    Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB").quantize(PALETTE).save(data, "PNG", optimize=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_bytes(data.getvalue())
+    temporary.replace(path)
+
+
+class _Picture:
+    def __init__(self, study: Study) -> None:
+        self.study = study
+        self.by_step = max(trial.row["epochs"] for trial in study.trials) <= 1
+        self.layout = layout(study.factors)
+        self.styles = _styles(self.layout.lines, study)
+        self.facets = self._facets()
+        self.curves = {id(cell): self._curves(cell, "loss") for cell in study.cells}
+        self.figure = self._figure()
+
+    def _facets(self) -> list[tuple[str, list[Cell]]]:
+        """The cells by facet, with the facet's title."""
+        found: dict[str, list[Cell]] = {}
+        for cell in self.study.cells:
+            found.setdefault(_named(cell, self.layout.facets), []).append(cell)
+        return list(found.items())
+
+    def _curves(self, cell: Cell, what: str) -> list[Curve]:
+        if what == "accuracy":
+            return [trial.epochs("test/accuracy") for trial in cell.trials]
+        if self.by_step:
+            return [_smooth(trial.steps("step/loss")) for trial in cell.trials]
+        return [trial.epochs("train/loss") for trial in cell.trials]
+
+    def _figure(self) -> Figure:
+        """A column a facet, loss above accuracy; further rows where there are more facets than fit side by side.
+
+        A single facet has its two panels side by side.
+        """
+        alone = len(self.facets) == 1
+        columns = 1 if alone else self._columns()
+        rows = math.ceil(len(self.facets) / columns)
+        legend = self._legend()
+        width = 10.5 if alone else max(7.5, 3.1 * columns + 0.6)
+        height = 3.6 if alone else 4.4 * rows
+        legend_rows = math.ceil(len(legend) / _legend_columns(legend, width))
+        height += 0.25 * legend_rows + 0.35
+        figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained")
+        axes = figure.subplots(*((1, 2) if alone else (2 * rows, columns)), squeeze=False)
+        places = [divmod(number, columns) for number in range(rows * columns)]
+        losses = [axes[0][0]] if alone else [axes[2 * row][column] for row, column in places]
+        accuracies = [axes[0][1]] if alone else [axes[2 * row + 1][column] for row, column in places]
+        for (title, members), loss, accuracy in zip(self.facets, losses, accuracies, strict=False):
+            loss.set_title("\n".join(textwrap.wrap(title.replace("=", "\x00"), 34)).replace("\x00", "="), fontsize=8)
+            self._loss(loss, members)
+            self._accuracy(accuracy, members)
+        for spare in [*losses[len(self.facets) :], *accuracies[len(self.facets) :]]:
+            spare.axis("off")
+        self._label(losses, accuracies, 1 if alone else columns)
+        self._scale(losses[: len(self.facets)])
+        for (_, members), loss in zip(self.facets, losses, strict=False):
+            self._marks(loss, members)
+        if legend:
+            figure.legend(
+                handles=legend,
+                loc="outside lower center",
+                ncols=_legend_columns(legend, width),
+                fontsize=9,
+                frameon=False,
+            )
+        return figure
+
+    def _columns(self) -> int:
+        """Side by side as many facets as the last of their factors has levels, further factors while they fit."""
+        columns = 1
+        for key in reversed(self.layout.facets):
+            if columns * len(self.study.factors[key]) > MOST_COLUMNS:
+                break
+            columns *= len(self.study.factors[key])
+        return columns if columns > 1 else min(MOST_COLUMNS, len(self.facets))
+
+    def _loss(self, axis: Axes, members: Sequence[Cell]) -> None:
+        for cell in members:
+            style = self.styles[_named(cell, self.layout.lines)]
+            curves = self.curves[id(cell)]
+            for curve in curves:
+                _line(axis, curve, style, thin=len(curves) > 1)
+            if len(curves) > 1:
+                _line(axis, _mean(curves), style)
+
+    def _marks(self, axis: Axes, members: Sequence[Cell]) -> None:
+        """A cross where a line breaks off, at its last finite value or at the edge of the picture."""
+        top = axis.get_ylim()[1]
+        for cell in members:
+            style = self.styles[_named(cell, self.layout.lines)]
+            for curve in self.curves[id(cell)]:
+                last = [(x, min(y, top)) for x, y in zip(curve.x, curve.y, strict=True) if y is not None]
+                if last and curve.y[-1] is None:
+                    axis.plot(*last[-1], "X", color=style["color"], ms=8, mec="white", clip_on=False, zorder=5)
+
+    def _accuracy(self, axis: Axes, members: Sequence[Cell]) -> None:
+        if self.by_step:
+            self._dots(axis, members)
+            return
+        for cell in members:
+            style = self.styles[_named(cell, self.layout.lines)]
+            curves = self._curves(cell, "accuracy")
+            for curve in curves:
+                _line(axis, curve, style, thin=len(curves) > 1)
+            if len(curves) > 1:
+                _line(axis, _mean(curves), style)
+        axis.set_ylim(-0.02, 1.02)
+        self._x(axis)
+
+    def _dots(self, axis: Axes, members: Sequence[Cell]) -> None:
+        """After one epoch there is one accuracy a trial: a dot, its cells below each other."""
+        names = list(self.styles)
+        for cell in members:
+            name = _named(cell, self.layout.lines)
+            height = len(names) - 1 - names.index(name)
+            axis.plot(
+                cell.accuracies,
+                [height] * len(cell.accuracies),
+                "o",
+                color=self.styles[name]["color"],
+                markersize=6,
+                alpha=0.6,
+                markeredgewidth=0,
+            )
+        axis.set_yticks(range(len(names)), [_short(name) for name in reversed(names)], fontsize=7)
+        axis.set_ylim(-0.6, len(names) - 0.4)
+        axis.set_xlim(-0.02, 1.02)
+        axis.grid(alpha=0.25)
+
+    def _x(self, axis: Axes) -> None:
+        longest = max(trial.row["epochs"] for trial in self.study.trials)
+        if not self.by_step and longest > LOG_EPOCHS:
+            axis.set_xscale("symlog", linthresh=1)
+            axis.set_xlim(left=0)
+        else:
+            axis.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+        axis.grid(alpha=0.25)
+
+    def _label(self, losses: Sequence[Axes], accuracies: Sequence[Axes], columns: int) -> None:
+        """Words at the axes; only the first of a row has them at its left, as all share their scales."""
+        for number, (loss, accuracy) in enumerate(zip(losses, accuracies, strict=True)):
+            self._x(loss)
+            loss.set_xlabel("step" if self.by_step else "epoch", fontsize=8)
+            accuracy.set_xlabel("test accuracy" if self.by_step else "epoch", fontsize=8)
+            for axis, words in ((loss, "training loss"), (accuracy, "" if self.by_step else "test accuracy")):
+                axis.tick_params(labelsize=7)
+                if number % columns == 0:
+                    axis.set_ylabel(words, fontsize=9)
+                else:
+                    axis.tick_params(labelleft=False)
+
+    def _scale(self, axes: Sequence[Axes]) -> None:
+        """One scale for all losses: logarithmic where they span decades, and cut where one rises without bound."""
+        curves = [curve for found in self.curves.values() for curve in found]
+        values = np.array([y for curve in curves for y in curve.y if y is not None and y > 0], dtype=np.float64)
+        if not len(values):
+            return
+        first = [curve.y[0] for curve in curves if curve.y and curve.y[0]]
+        top = min(values.max(), RISE * float(np.median(first))) if first else values.max()
+        low = values.min()
+        if math.log10(top / low) > LOG_DECADES:
+            for axis in axes:
+                axis.set_yscale("log")
+                axis.set_ylim(low / 1.5, top * 1.5)
+        else:
+            for axis in axes:
+                axis.set_ylim(min(0.0, low), top * 1.05)
+
+    def _legend(self) -> list[Line2D]:
+        if not self.layout.lines:
+            return []
+        return [Line2D([], [], label=name, linewidth=2, **style) for name, style in self.styles.items()]
+
+
+def _legend_columns(legend: Sequence[Line2D], width: float) -> int:
+    """As many as fit side by side, made even over the rows that it takes."""
+    longest = max((len(str(line.get_label())) for line in legend), default=1)
+    most = max(1, int(width / (0.085 * longest + 0.55)))
+    return math.ceil(len(legend) / max(1, math.ceil(len(legend) / most)))
+
+
+def _named(cell: Cell, keys: Sequence[str]) -> str:
+    return ", ".join(f"{key}={cell.levels[key]}" for key in keys)
+
+
+def _short(name: str) -> str:
+    """A cell's name on an axis: its levels without their keys."""
+    return " ".join(part.partition("=")[2] for part in name.split(", "))
+
+
+def _styles(keys: Sequence[str], study: Study) -> dict[str, dict[str, Any]]:
+    """Colour and dash of each line. Of two factors one has the colours and the other, of at most four levels, the dashes."""
+    names = list(dict.fromkeys(_named(cell, keys) for cell in study.cells))
+    if len(keys) == 2 and len(study.factors[keys[0]]) <= len(STYLES):
+        dashes, colours = study.factors[keys[0]], _colours(len(study.factors[keys[1]]))
+        found = {_named(cell, keys): cell.levels for cell in study.cells}
+        return {
+            name: {
+                "color": colours[study.factors[keys[1]].index(found[name][keys[1]])],
+                "linestyle": STYLES[list(dashes).index(found[name][keys[0]])],
+            }
+            for name in names
+        }
+    return {name: {"color": colour, "linestyle": "-"} for name, colour in zip(names, _colours(len(names)), strict=True)}
+
+
+def _colours(count: int) -> list[Any]:
+    if count <= len(COLOURS):
+        return list(COLOURS[:count])
+    from matplotlib import colormaps
+
+    return list(colormaps["turbo"](np.linspace(0.03, 0.97, count)))
+
+
+def _line(axis: Axes, curve: Curve, style: Mapping[str, Any], thin: bool = False) -> None:
+    y = [math.nan if value is None else value for value in curve.y]
+    axis.plot(curve.x, y, linewidth=0.7 if thin else 1.7, alpha=0.45 if thin else 1.0, **style)
+
+
+def _mean(curves: Sequence[Curve]) -> Curve:
+    """The mean over the seeds at every x that all of them have, with a finite value."""
+    tables = [{x: y for x, y in zip(c.x, c.y, strict=True) if y is not None} for c in curves]
+    shared = sorted(set.intersection(*(set(table) for table in tables)))
+    return Curve(shared, [sum(table[x] for table in tables) / len(tables) for x in shared])
+
+
+def _smooth(curve: Curve) -> Curve:
+    """A running mean over a twentieth of a noisy curve, over what there is of it at the ends."""
+    y = [value for value in curve.y if value is not None]
+    half = len(y) // 40
+    windows = [y[max(0, place - half) : place + half + 1] for place in range(len(y))]
+    return Curve(curve.x, [*(sum(window) / len(window) for window in windows), *([None] * (len(curve.x) - len(y)))])

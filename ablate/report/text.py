@@ -1,0 +1,97 @@
+"""The words of a report: `report.md`."""
+
+from collections.abc import Iterator, Sequence
+
+from ablate.report.cells import Cell, Study
+
+
+def report(study: Study, picture: str) -> str:
+    """The whole page in Markdown; `picture` is the path of the curves as seen from it."""
+    parts = [f"# {study.title}", *_commands(study), facts(study), table(study), f"![curves]({picture})", caption(study)]
+    return "\n\n".join(parts) + "\n"
+
+
+def _commands(study: Study) -> Iterator[str]:
+    if study.commands:
+        yield "\n".join(["```sh", *(_runnable(command) for command in study.commands), "```"])
+
+
+def _runnable(command: str) -> str:
+    """`ablate ...` as a shell takes it: words with characters that mean something to it are quoted."""
+    first, *words = command.split(" ")
+    quoted = [f"'{word}'" if set(word) & set('()[]{}*$<>&;|"') and "'" not in word else word for word in words]
+    return " ".join(["python", "-m", first, *quoted])
+
+
+def facts(study: Study) -> str:
+    """How many trials of what, and what they were trained on."""
+    seeds = sorted({trial.row["seed"] for trial in study.trials})
+    counts = sorted({len(cell.trials) for cell in study.cells})
+    repeats = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
+    trials, number = len(study.trials), len(study.cells)
+    what = f"{trials} trial{'s' if trials > 1 else ''}"
+    if number > 1:
+        what += f": {number} combinations, n = {repeats} each"
+    lines = [f"{what} ({'seeds' if len(seeds) > 1 else 'seed'} {_listed(seeds)})."]
+    lines += [f"- `{key}`: {', '.join(levels)}" for key, levels in study.factors.items()]
+    setting = _setting(study)
+    return "\n".join([*lines[:1], "", *lines[1:], *([""] if setting and lines[1:] else []), setting]).strip()
+
+
+def _listed(seeds: Sequence[int]) -> str:
+    if len(seeds) > 2 and seeds == list(range(seeds[0], seeds[-1] + 1)):
+        return f"{seeds[0]} to {seeds[-1]}"
+    return ", ".join(map(str, seeds))
+
+
+def _setting(study: Study) -> str:
+    """Data, epochs and precision, where they are the same for all trials and known."""
+    settings = study.trials[0].settings
+    if not settings:
+        return ""
+    limit = settings["data"].get("train_limit")
+    data = settings["data"]["name"] + (f" (the first {limit:,} training samples)" if limit else "")
+    batch = settings.get("batch_size")
+    parts = [f"Data: {data}", f"at most {settings['epochs']:,} epochs" if settings["epochs"] > 1 else "one epoch"]
+    parts += [f"batches of {batch:,}"] if batch else []
+    return ", ".join([*parts, settings["dtype"]]) + "."
+
+
+def table(study: Study) -> str:
+    """One line a cell, the best first: test accuracy over its seeds, verdicts, and why the typical trial got its own."""
+    head = [*study.factors, "test accuracy", "lowest", "highest", "n", "verdict", "why (typical trial)"]
+    lines = [_line(head), _line(["---"] * len(head))]
+    lines += [_line([*cell.levels.values(), *_figures(cell), *_judged(cell)]) for cell in study.best_first]
+    return "\n".join(lines)
+
+
+def _line(words: Sequence[str]) -> str:
+    return "| " + " | ".join(word.replace("|", "\\|") for word in words) + " |"
+
+
+def _figures(cell: Cell) -> list[str]:
+    if not cell.accuracies:
+        return ["–", "–", "–", str(len(cell.trials))]
+    values = (cell.mean, min(cell.accuracies), max(cell.accuracies))
+    return [*(f"{value:.1%}" for value in values), str(len(cell.trials))]
+
+
+def _judged(cell: Cell) -> list[str]:
+    return [verdicts(cell), str(cell.typical.row["why"])]
+
+
+def verdicts(cell: Cell) -> str:
+    """`trained`, or `collapsed 2, stuck 1` where the seeds differ."""
+    counts = cell.verdicts
+    return counts[0][0] if len(counts) == 1 else ", ".join(f"{name} {count}" for name, count in counts)
+
+
+def caption(study: Study) -> str:
+    """How to read the picture."""
+    by_step = max(trial.row["epochs"] for trial in study.trials) <= 1
+    loss = "batch by batch, smoothed" if by_step else "mean over each epoch, and of the first batch at 0"
+    parts = [f"Training loss ({loss}) and test accuracy."]
+    if len(study.trials) > len(study.cells):
+        parts.append("Thin: one seed each; thick: their mean.")
+    parts.append("A cross marks where a loss ceased to be a finite number.")
+    return " ".join(parts)

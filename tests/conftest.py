@@ -1,0 +1,85 @@
+"""Two ways to run the command: in this process, which is fast, and as a process of its own."""
+
+import contextlib
+import io
+import logging
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from unittest import mock
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@dataclass(frozen=True)
+class Done:
+    """How a command ended: its exit code and what it printed."""
+
+    code: int
+    out: str
+    err: str
+
+
+def environment(**changes: str) -> dict[str, str]:
+    """The environment of a process that finds this checkout from any folder."""
+    path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    return {**os.environ, "PYTHONPATH": path, **changes}
+
+
+def run_in_process(folder: Path, *arguments: str) -> Done:
+    """Run `ablate` in this process, in `folder`, and undo what it leaves behind: signals, handlers, environment."""
+    from ablate import __main__, launcher
+
+    logger, before = logging.getLogger("ablate"), signal.getsignal(signal.SIGTERM)
+    handlers = list(logger.handlers)
+    launcher.CohortLauncher.exit_code = 0
+    out, err = io.StringIO(), io.StringIO()
+    with (
+        contextlib.chdir(folder),
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+        mock.patch.dict(os.environ),
+        mock.patch.object(sys, "argv", ["ablate", *arguments]),
+        mock.patch.object(sys, "path", list(sys.path)),
+    ):
+        os.environ.pop("HYDRA_FULL_ERROR", None)
+        try:
+            __main__.main()
+            code = 0
+        except SystemExit as ended:
+            code = int(ended.code or 0)
+        finally:
+            logger.handlers = handlers
+            signal.signal(signal.SIGTERM, before)
+    return Done(code, out.getvalue(), err.getvalue())
+
+
+def run_as_process(folder: Path, *arguments: str, **changes: str) -> Done:
+    """Run `python -m ablate` in `folder`; `changes` are to its environment."""
+    done = subprocess.run(
+        [sys.executable, "-m", "ablate", *arguments],
+        cwd=folder,
+        env=environment(**changes),
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    return Done(done.returncode, done.stdout, done.stderr)
+
+
+@pytest.fixture
+def ablate(tmp_path: Path) -> Callable[..., Done]:
+    """Runs the command in this process, in the test's own folder."""
+    return lambda *arguments: run_in_process(tmp_path, *arguments)
+
+
+@pytest.fixture
+def ablate_process(tmp_path: Path) -> Callable[..., Done]:
+    """Runs the command as a process, in the test's own folder."""
+    return lambda *arguments, **changes: run_as_process(tmp_path, *arguments, **changes)

@@ -1,0 +1,131 @@
+"""Losses as a user writes them, named by tests as `loss.target=custom_losses.<class>`."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.floating]
+
+
+def softmax(z: Array) -> Array:
+    e = np.exp(z - z.max(axis=1, keepdims=True))
+    return e / e.sum(axis=1, keepdims=True)
+
+
+class CrossEntropy:
+    """The built-in `ce`, written once more; `scale` multiplies it."""
+
+    output = "softmax"
+
+    def __init__(self, scale: float = 1.0) -> None:
+        self.scale = scale
+
+    def value(self, z: Array, y: Array) -> Array:
+        shifted = z - z.max(axis=1, keepdims=True)
+        return self.scale * -(y * (shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True)))).sum(axis=1)
+
+    def gradient(self, z: Array, y: Array) -> Array:
+        return self.scale * (softmax(z) - y)
+
+
+class Squared:
+    """½ Σ (sigmoid(z) - y)²."""
+
+    output = "sigmoid"
+
+    def value(self, z: Array, y: Array) -> Array:
+        return 0.5 * np.square(1 / (1 + np.exp(-z)) - y).sum(axis=1)
+
+    def gradient(self, z: Array, y: Array) -> Array:
+        p = 1 / (1 + np.exp(-z))
+        return (p - y) * p * (1 - p)
+
+
+class Failing(CrossEntropy):
+    """Raises at the `after`-th gradient it is asked for."""
+
+    def __init__(self, after: int = 3) -> None:
+        super().__init__()
+        self.after = after
+
+    def gradient(self, z: Array, y: Array) -> Array:
+        self.after -= 1
+        if self.after < 0:
+            raise ArithmeticError("no more of this")
+        return super().gradient(z, y)
+
+
+class ScalarValue(CrossEntropy):
+    def value(self, z: Array, y: Array) -> Array:
+        return super().value(z, y).mean()
+
+
+class TurnedGradient(CrossEntropy):
+    def gradient(self, z: Array, y: Array) -> Array:
+        return super().gradient(z, y).T
+
+
+class TextValue(CrossEntropy):
+    def value(self, z: Array, y: Array) -> Array:
+        return super().value(z, y).astype(str)
+
+
+class NoValue:
+    output = "softmax"
+
+    def gradient(self, z: Array, y: Array) -> Array:
+        return softmax(z) - y
+
+
+class NoGradient:
+    output = "softmax"
+
+    def value(self, z: Array, y: Array) -> Array:
+        return np.zeros(len(z))
+
+
+class NoOutput(NoValue, NoGradient):
+    output = "probabilities"
+
+
+class Raising(CrossEntropy):
+    def __init__(self) -> None:
+        raise RuntimeError("not today")
+
+
+class Mistaken:
+    """A loss whose gradient is right (`none`), or wrong as many have written it.
+
+    `loss` is `ce` or `mse` over a softmax, or `sigmoid_mse`.
+    """
+
+    def __init__(self, loss: str = "ce", mistake: str = "none") -> None:
+        self.loss, self.mistake = loss, mistake
+        self.output = "sigmoid" if loss == "sigmoid_mse" else "softmax"
+
+    def value(self, z: Array, y: Array) -> Array:
+        p = self._p(z)
+        return -(y * np.log(p)).sum(axis=1) if self.loss == "ce" else 0.5 * np.square(p - y).sum(axis=1)
+
+    def gradient(self, z: Array, y: Array) -> Array:
+        p = self._p(z)
+        by_p = -y / p if self.loss == "ce" else p - y
+        right = self._through(p, by_p)
+        wrong = {
+            "none": right,
+            "sign": -right,
+            "factor 2": 2 * right,
+            "no Jacobian": by_p,
+            "diagonal Jacobian": by_p * p * (1 - p),
+            "Jacobian twice": self._through(p, right),
+            "divided by N": right / len(z),
+            "times N": right * len(z),
+            "one class forgotten": right * (np.arange(z.shape[1]) > 0),
+        }
+        return wrong[self.mistake]
+
+    def _p(self, z: Array) -> Array:
+        return softmax(z) if self.output == "softmax" else 1 / (1 + np.exp(-z))
+
+    def _through(self, p: Array, d: Array) -> Array:
+        """(dp/dz)^T d"""
+        return p * (d - (d * p).sum(axis=1, keepdims=True)) if self.output == "softmax" else d * p * (1 - p)

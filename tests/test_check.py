@@ -1,0 +1,317 @@
+"""The checks before training: every known mistake is named, nothing correct is, and the command says so."""
+
+import math
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import Done, environment, run_in_process
+from in_process import load, settings, train_alone
+from threadpoolctl import threadpool_limits
+
+from ablate import __main__, check, diagnose
+from ablate.data import Dataset
+
+MODELS = {
+    "lenet5": ["model=lenet5"],
+    "mlp": ["model=mlp", "model.preactivation_divisor=78.5"],
+    "softmax_regression": ["model=softmax_regression"],
+}
+BUGS = ["diagonal_jacobian", "sum_for_mean", "bias_gradient", "stale_gradients"]
+HIDDEN = [("lenet5", "missing_activation_derivative"), ("mlp", "missing_activation_derivative")]
+NAMED = [*((model, bug) for model in MODELS for bug in BUGS), *HIDDEN, ("mlp", "missing_divisor")]
+OWN = ["loss=custom", "loss.target=custom_losses.Mistaken"]
+
+
+def examine(*overrides: str, dataset: Dataset | None = None) -> check.Check:
+    trial = settings(*overrides)
+    with threadpool_limits(1, user_api="blas"):
+        return check.check(trial, dataset or load(trial))
+
+
+@pytest.mark.parametrize(("model", "bug"), NAMED)
+def test_a_known_mistake_is_named(model: str, bug: str) -> None:
+    found = examine(*MODELS[model], f"bug={bug}", "loss=mse" if bug == "diagonal_jacobian" else "loss=ce")
+    assert found.guess == bug
+    assert found.advice
+    assert "besides" not in found.advice
+    if bug != "stale_gradients":  # the first gradient is right, the next is not
+        assert (found.gradient_error or 0) > 0.01
+
+
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("wrong", ["update_sign=plus", "residual=y-p"])
+def test_a_step_uphill_is_named_with_its_remedy(model: str, wrong: str) -> None:
+    found = examine(*MODELS[model], wrong)
+    assert (found.guess, found.descent_cosine) == ("wrong sign", pytest.approx(-1, abs=1e-6))
+    assert found.actual is not None
+    assert found.predicted is not None
+    assert found.actual > 0
+    assert found.actual == pytest.approx(found.predicted, rel=0.01)
+    key, _, value = wrong.partition("=")
+    assert f"{key}={'minus' if value == 'plus' else 'p-y'}" in str(found.advice)
+
+
+def test_a_mistake_beside_a_wrong_sign_is_told_too() -> None:
+    found = examine("model=mlp", "update_sign=plus", "bug=missing_activation_derivative")
+    assert found.guess == "wrong sign"
+    assert "besides, the backward pass leaves out the derivative of the hidden activations" in str(found.advice)
+
+
+CORRECT = [
+    "",
+    "update_sign=plus residual=y-p",
+    "loss.reduction=sum dtype=float64",
+    "loss=mae init=uniform01",
+    "loss=hinge data.normalize=none",
+    "loss=focal loss.gamma=0.5 init=normal init.scale=5",
+    "model.logits=relu init=normal init.scale=0.01",
+    "model.logits=relu loss=mse init=uniform01 data.normalize=unit",
+    "bug=double_softmax",
+    "bug=swapped_labels",
+    "model=mlp model.hidden=[40,30,20,10] model.activation=relu init=normal init.scale=1e-6",
+    "model=mlp model.preactivation_divisor=78.5 init=uniform01 data.normalize=none",
+    "model=mlp model.activation=tanh init=normal init.scale=100 loss=mse model.output=sigmoid",
+    "model=mlp loss=bce loss.from_logits=false data.normalize=none",
+    "model=mlp loss=label_smoothing loss.from_logits=false loss.eps_sum=0.1 loss.eps_log=0.01",
+    "model=softmax_regression loss=ce loss.from_logits=false loss.eps_log=1e-10 init=normal init.scale=20",
+    "model=softmax_regression loss=mae data.train_limit=1",
+    "data=xor model=mlp model.units=1 loss=bce init=uniform01",
+    "data=xor model=mlp model.units=1 loss=mse model.output=sigmoid bug=none",
+    "data=xor model=mlp loss=hinge",
+    "data=xor model=softmax_regression loss=mae loss.from_logits=false",
+    "model=mlp loss=custom loss.target=custom_losses.CrossEntropy loss.args.scale=1e9",
+    "model=mlp loss=custom loss.target=custom_losses.Squared",
+]
+
+
+@pytest.mark.parametrize("overrides", CORRECT)
+def test_nothing_is_found_where_nothing_is_wrong(overrides: str) -> None:
+    found = examine(*overrides.split())
+    assert (found.guess, found.advice, found.left_out) == (None, None, None)
+    assert found.gradient_error is not None
+    assert found.gradient_error <= check.TOLERANCE
+    assert found.descent_cosine == pytest.approx(1, abs=1e-6)
+
+
+def test_dead_inputs_and_few_samples_are_no_mistakes() -> None:
+    """Columns of zeros have no gradient; two samples are all there is; a feature may be huge."""
+    x = np.array([[0.0, 1e6, 0.5], [0.0, -3e6, 1.0]])
+    few = Dataset("few", "few", x, np.array([1, 0]), x, np.array([1, 0]), 2)
+    for overrides in (["model=softmax_regression"], ["model=mlp", "model.activation=relu", "loss=mse"]):
+        assert examine(*overrides, dataset=few).guess is None
+    assert examine("model=mlp", dataset=replace(few, x_train=0 * x)).guess is None
+
+
+def test_a_kink_beside_a_coordinate_is_passed_over() -> None:
+    """|w - kink| has slope 1 or -1; a smaller step tells which, and at the kink itself there is no telling."""
+
+    def loss(kink: float) -> Callable[[float], float]:
+        return lambda step: abs(step - kink)
+
+    for kink, slope in ((3e-8, -1.0), (-5e-7, 1.0)):
+        assert check._measured(loss(kink), abs(kink), slope, 1.0, check.STEPS) == pytest.approx((slope, 0), abs=1e-5)
+        wrong = check._measured(loss(kink), abs(kink), -slope, 1.0, check.STEPS)
+        assert wrong is not None
+        assert wrong[1] == pytest.approx(2, rel=1e-4)
+    assert check._measured(loss(0.0), 0.0, 0.3, 1.0, check.STEPS) is None
+
+
+# A loss of one's own
+
+
+@pytest.mark.parametrize(
+    ("mistake", "guess", "said"),
+    [
+        ("sign", "wrong sign", "change it"),
+        ("factor 2", "scale factor", "2 times the derivative of its value"),
+        ("no Jacobian", "missing_jacobian", "multiply it by the softmax's derivative"),
+        ("diagonal Jacobian", "diagonal_jacobian", "the whole Jacobian"),
+        ("Jacobian twice", "jacobian_twice", "leave one out"),
+        ("divided by N", "factor of samples", "give each sample its own gradient"),
+        ("times N", "factor of samples", "give each sample its own gradient"),
+        ("one class forgotten", "wrong derivative", "look at gradient(z, y)"),
+    ],
+)
+@pytest.mark.parametrize("loss", ["ce", "mse"])
+@pytest.mark.parametrize("model", ["mlp", "softmax_regression"])
+def test_a_wrong_gradient_of_ones_own_is_named(model: str, loss: str, mistake: str, guess: str, said: str) -> None:
+    found = examine(f"model={model}", *OWN, f"loss.args.loss={loss}", f"loss.args.mistake={mistake}")
+    assert found.guess == guess
+    assert said in str(found.advice)
+    by_itself = next(tensor for tensor in found.tensors if tensor.name == check.LOGITS)
+    worst = max(by_itself.entries, key=lambda entry: abs(entry.analytic - entry.numeric))
+    sample, index = worst.index
+    beside = f"gradient(z, y)[{sample}, {index}] is {worst.analytic:.6g}, the slope of value(z, y)"
+    assert beside in str(found.advice)
+    assert f"{worst.numeric:.6g})" in str(found.advice)
+
+
+@pytest.mark.parametrize("mistake", ["no Jacobian", "Jacobian twice", "factor 2"])
+def test_a_wrong_gradient_over_a_sigmoid_is_named(mistake: str) -> None:
+    found = examine("model=mlp", *OWN, "loss.args.loss=sigmoid_mse", f"loss.args.mistake={mistake}")
+    named = {"no Jacobian": "missing_jacobian", "Jacobian twice": "jacobian_twice", "factor 2": "scale factor"}
+    assert found.guess == named[mistake]
+
+
+def test_two_wrong_signs_descend_and_are_told() -> None:
+    found = examine("model=mlp", "update_sign=plus", *OWN, "loss.args.mistake=sign")
+    assert (found.guess, found.descent_cosine) == ("wrong sign", pytest.approx(1, abs=1e-6))
+    assert "cancel" in str(found.advice)
+
+
+class Unsteady:
+    """Draws a number each time it is asked for its gradient."""
+
+    output = "identity"
+
+    def __init__(self) -> None:
+        self.rng = np.random.default_rng(0)
+
+    def value(self, z: np.ndarray[Any, Any], y: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        return 0.5 * np.square(z - y).sum(axis=1)
+
+    def gradient(self, z: np.ndarray[Any, Any], y: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        return (z - y) * self.rng.uniform(0.5, 1.5)
+
+
+def test_a_gradient_that_is_another_each_time() -> None:
+    assert examine("model=mlp", "loss=custom", "loss.target=test_check.Unsteady").guess == "not repeatable"
+
+
+def test_a_wrong_gradient_trains_and_its_why_has_cosine_and_error() -> None:
+    trial = settings("model=mlp", "epochs=4", *OWN, "loss.args.loss=mse", "loss.args.mistake=no Jacobian")
+    found, trained = check.check(trial, load(trial)), train_alone(trial)
+    assert trained.summary
+    assert trained.summary.train_accuracy > 0.5
+    verdict = diagnose.verdict(trained.summary, found)
+    assert found.descent_cosine is not None
+    assert 0 < found.descent_cosine < 0.99
+    assert f"gradient error {found.gradient_error:.2g}, descent cosine {found.descent_cosine:.2f}" in verdict.why
+
+
+def test_a_loss_that_cannot_be_computed_is_left_out() -> None:
+    found = examine("model=mlp", "loss=custom", "loss.target=custom_losses.Failing", "loss.args.after=0")
+    assert "no more of this" in str(found.left_out)
+
+
+# What is not finite, what is left out, and how much is made
+
+
+@pytest.mark.parametrize(
+    ("overrides", "guess", "said"),
+    [
+        ("bug=unshifted_softmax init=uniform01 data.normalize=none", "unshifted_softmax", "the largest logit is"),
+        ("loss.from_logits=false init=normal init.scale=100", "not finite", "loss.from_logits=true"),
+        ("init=normal init.scale=1e38", "not finite", "the logits are not finite"),
+    ],
+)
+def test_a_start_that_is_not_finite(overrides: str, guess: str, said: str) -> None:
+    found = examine("model=softmax_regression", *overrides.split())
+    assert found.guess == guess
+    assert said in str(found.advice)
+    assert (found.gradient_error or math.inf) <= check.TOLERANCE
+
+
+def test_straight_through_has_no_gradient_to_check() -> None:
+    found = examine("model=softmax_regression", "model.logits=straight_through_relu")
+    assert "no true gradient" in str(found.left_out)
+    assert found.is_right
+
+
+def test_each_distinct_check_is_made_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[Any] = []
+    monkeypatch.setattr(check, "check", lambda trial, dataset: made.append(trial) or check.Check())
+    alike = [settings("model=mlp", f"lr={lr}", f"seed={seed}") for lr in (0.1, 0.5) for seed in range(3)]
+    others = [settings("model=mlp", "check=false"), settings("model=mlp", "loss=mse"), settings("model=mlp", "lr=1")]
+    found = check.check_all([*alike, *others], load(alike[0]))
+    assert len(made) == 2
+    assert [each is None for each in found] == [False] * 6 + [True, False, False]
+
+
+# The command
+
+
+@pytest.fixture
+def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Done]:
+    """`python -m ablate.check` in this process."""
+    monkeypatch.setattr(__main__, "main", lambda: __main__.command("examine"))
+    return lambda *arguments: run_in_process(tmp_path, *arguments)
+
+
+def assert_nothing_created(folder: Path) -> None:
+    assert not [path for path in folder.iterdir() if path.name in ("runs", "mlflow.db")]
+
+
+def test_the_command_prints_a_table_and_ends_with_0(command: Callable[..., Done], tmp_path: Path) -> None:
+    done = command("model=mlp", "lr=0.5")
+    assert done.code == 0, done.err
+    words = [line.split() for line in done.out.splitlines()]
+    assert words[0] == ["model=mlp", "lr=0.5"]
+    names = [line[0] for line in words if len(line) == 4]
+    assert names == ["dense1.weight", "dense1.bias", "dense2.weight", "dense2.bias", "logits"]
+    assert "a step descends" in done.out
+    assert_nothing_created(tmp_path)
+
+
+def test_the_command_ends_with_1_where_something_is_found(command: Callable[..., Done], tmp_path: Path) -> None:
+    done = command("-m", "model=mlp", "bug=none,missing_activation_derivative", "lr=0.1,0.5")
+    assert done.code == 1, done.err
+    assert done.out.count("worst entry") == 2  # the rate makes no difference
+    worst = next(line for line in done.out.splitlines() if "worst entry dense1" in line)
+    assert "analytic" in worst
+    assert "numeric" in worst
+    assert "missing_activation_derivative: " in done.out
+    assert_nothing_created(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["lr=-1"], "lr=-1"),
+        (["model=lenet5", "data=xor"], "images are needed"),
+        ([*OWN[:1], "loss.target=custom_losses.ScalarValue"], "(4, 10); (4,) was expected"),
+        ([*OWN[:1], "loss.target=custom_losses.TurnedGradient"], "(10, 4) for logits (4, 10); (4, 10) was expected"),
+    ],
+)
+def test_the_command_ends_with_2_where_it_is_wrong(
+    command: Callable[..., Done], tmp_path: Path, arguments: Sequence[str], said: str
+) -> None:
+    done = command(*arguments)
+    assert (done.code, done.out) == (2, "")
+    assert said in done.err
+    assert len(done.err.splitlines()) == 1
+    assert_nothing_created(tmp_path)
+
+
+@pytest.mark.parametrize("target", ["ScalarValue", "TurnedGradient"])
+def test_wrong_shapes_are_refused_before_training(ablate: Callable[..., Done], tmp_path: Path, target: str) -> None:
+    done = ablate("model=mlp", "loss=custom", f"loss.target=custom_losses.{target}")
+    assert done.code == 2
+    assert "was expected" in done.err
+    assert_nothing_created(tmp_path)
+
+
+def test_the_sweep_writes_the_checks_unless_told_not_to(ablate: Callable[..., Done], tmp_path: Path) -> None:
+    tiny = ["model=softmax_regression", "data.train_limit=64", "epochs=1", "tracking=none", "workers=1"]
+    done = ablate("-m", *tiny, "check=true,false", "update_sign=plus")
+    assert done.code == 0, done.err
+    [sweep] = (tmp_path / "runs").iterdir()
+    checked, not_checked = (sweep / number for number in "01")
+    assert '"wrong sign"' in (checked / "check.json").read_text()
+    assert '"check/descent_cosine": -1' in (checked / "metrics.jsonl").read_text()
+    assert not (not_checked / "check.json").exists()
+    assert "check/" not in (not_checked / "metrics.jsonl").read_text()
+    assert (sweep / "results.csv").read_text().splitlines()[1].split(",")[2] == "ascending"
+
+
+def test_the_command_as_a_process(tmp_path: Path) -> None:
+    words = [sys.executable, "-m", "ablate.check", "model=softmax_regression", "bug=bias_gradient"]
+    done = subprocess.run(words, cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1, done.stderr
+    assert "bias_gradient: " in done.stdout

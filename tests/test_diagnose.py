@@ -1,0 +1,119 @@
+"""Verdicts: on trainings whose truth is known, and of every rule at its threshold."""
+
+import math
+import re
+from typing import Any
+
+import pytest
+from in_process import settings, train_alone
+
+from ablate.diagnose import verdict
+from ablate.train import Summary
+
+TRAININGS = [
+    ("data=xor model=mlp model.hidden=8 lr=2 epochs=500 seed=1", "trained", "100.0%"),
+    ("model=mlp lr=0.1 epochs=5", "trained", "at or above 90%"),
+    # The wrong sign, where the loss has no upper end and where it has one.
+    ("model=softmax_regression update_sign=plus epochs=2", "diverged", "rose from .* times its start"),
+    ("model=softmax_regression residual=y-p epochs=2", "diverged", "rose from .* times its start"),
+    ("model=softmax_regression update_sign=plus loss=mse epochs=5", "collapsed", "100% .* class 5"),
+    ("data=xor model=mlp lr=3e38 epochs=5", "diverged", r"not a finite number any more at step 1 \(epoch 2\)"),
+    ("data=xor model=mlp lr=0.0001 epochs=5", "collapsed", "so the accuracy is that class's share, 50.0%"),
+    ("model=mlp lr=1e-6 epochs=1", "stuck", "did not fall"),
+    ("model=mlp lr=0.01 epochs=5 loss=mse", "stuck", "fell by only 0.9%"),
+    ("model=mlp lr=0.01 epochs=5", "slow", "more epochs or a larger lr"),
+    # One layer cannot do exclusive or, and forty images are not enough.
+    ("data=xor model=softmax_regression lr=0.5 epochs=100", "plateau", "below 90%"),
+    ("model=softmax_regression data.train_limit=40 epochs=150", "plateau", ""),
+    ("loss=custom loss.target=custom_losses.Failing data=xor model=mlp", "failed", "ArithmeticError: no more of this"),
+]
+
+
+@pytest.mark.parametrize(("overrides", "name", "why"), TRAININGS, ids=lambda text: text)
+def test_verdict_on_a_training(overrides: str, name: str, why: str) -> None:
+    summary = train_alone(settings(*overrides.split())).summary
+    assert summary
+    found = verdict(summary)
+    assert found.name == name
+    assert re.search(why, found.why)
+    assert found.why == " ".join(found.why.split())
+
+
+def _summary(**values: Any) -> Summary:
+    """A training that went well, but for the values given: ten epochs, a hundred test rows of ten classes."""
+    well: dict[str, Any] = {
+        "epochs": 10,
+        "steps": 100,
+        "initial_loss": 2.0,
+        "train_loss": 0.1,
+        "train_accuracy": 0.85,
+        "test_loss": 0.2,
+        "test_accuracy": 0.95,
+        "test_losses": [2.0] + [0.2] * 10,
+        "predicted": [10] * 10,
+        "labels": [10] * 10,
+    }
+    return Summary(**well | values)
+
+
+def _predicting_one_class(share: int, accuracy: float) -> dict[str, Any]:
+    return {"predicted": [share, 100 - share, *[0] * 8], "test_accuracy": accuracy}
+
+
+@pytest.mark.parametrize(
+    ("values", "name"),
+    [
+        ({}, "trained"),
+        ({"test_accuracy": 0.9}, "trained"),
+        ({"test_accuracy": 0.899}, "plateau"),
+        ({"train_loss": 4.0, "test_accuracy": 0.34}, "stuck"),
+        # It has learned something, whatever its mean training loss says.
+        ({"train_loss": 4.0, "test_accuracy": 0.36}, "plateau"),
+        ({"train_loss": 4.001}, "diverged"),
+        ({"train_loss": math.nan}, "diverged"),
+        ({"train_loss": math.inf}, "diverged"),
+        ({"not_finite_step": 7}, "diverged"),
+        (_predicting_one_class(90, 0.1), "collapsed"),
+        (_predicting_one_class(89, 0.1), "plateau"),
+        (_predicting_one_class(100, 0.149), "collapsed"),
+        (_predicting_one_class(100, 0.151), "plateau"),
+        (_predicting_one_class(100, 0.051), "collapsed"),
+        (_predicting_one_class(100, 0.049), "plateau"),
+        ({"train_loss": 1.95}, "trained"),
+        ({"train_loss": 1.961, "test_accuracy": 0.2}, "stuck"),
+        ({"train_loss": 2.0, "test_accuracy": 0.2}, "stuck"),
+        ({"initial_loss": 0.0, "train_loss": 0.0, "test_accuracy": 0.2}, "stuck"),
+        # Over the last fifth of ten epochs: from the eighth on.
+        ({"test_accuracy": 0.5, "test_losses": [2.0] * 8 + [1.0, 0.99, 0.979]}, "slow"),
+        ({"test_accuracy": 0.5, "test_losses": [2.0] * 8 + [1.0, 0.99, 0.981]}, "plateau"),
+        ({"test_accuracy": 0.5, "test_losses": [2.0] * 8 + [1.0, 0.99, 1.5]}, "plateau"),
+        ({"test_accuracy": 0.9, "test_losses": [2.0] * 8 + [1.0, 0.99, 0.5]}, "trained"),
+        # Up and down, and down last; and a training set that is learned.
+        ({"test_accuracy": 0.5, "test_losses": [2.0] * 5 + [0.9, 1.5, 0.9, 1.5, 1.2, 1.0]}, "plateau"),
+        ({"test_accuracy": 0.5, "test_losses": [2.0] * 8 + [1.0, 0.9, 0.8], "train_accuracy": 0.99}, "plateau"),
+        # Fewer epochs than a fifth can be taken of: the last one.
+        ({"test_accuracy": 0.5, "test_losses": [2.0, 1.9], "epochs": 1}, "slow"),
+        ({"test_accuracy": 0.5, "test_losses": [2.0, 1.0, 0.99], "epochs": 2}, "plateau"),
+    ],
+)
+def test_rule_at_its_threshold(values: dict[str, Any], name: str) -> None:
+    assert verdict(_summary(**values)).name == name
+
+
+def test_the_first_rule_that_holds_gives_the_verdict() -> None:
+    """Each of these is taken away in turn, and the next one shows."""
+    values: dict[str, Any] = {
+        "error": "ValueError: no",
+        "not_finite_step": 3,
+        **_predicting_one_class(100, 0.1),
+        "train_loss": 3.0,
+        "test_losses": [4.0, 3.0, 2.0],
+    }
+    found = [verdict(_summary(**values))]
+    for gone in ({"error": None}, {"not_finite_step": None}, {"predicted": [10] * 10}, {"train_loss": 1.0}):
+        values |= gone
+        found.append(verdict(_summary(**values)))
+    values["test_accuracy"] = 0.95
+    found.append(verdict(_summary(**values)))
+    assert [each.name for each in found] == ["failed", "diverged", "collapsed", "stuck", "slow", "trained"]
+    assert found[0].why == "ValueError: no"

@@ -1,0 +1,417 @@
+"""Runs repeated from `init.npz`, the seed and the rules of docs/reproduce.md, by code that is not ablate's."""
+
+import math
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from in_process import Trained, settings, train_alone
+from sklearn.datasets import load_digits
+
+Array = np.ndarray[Any, np.dtype[Any]]
+Tensors = dict[str, Array]
+
+ROOT = Path(__file__).resolve().parents[1]
+DOC = (ROOT / "docs" / "reproduce.md").read_text(encoding="utf-8")
+TOLERANCE = {"float64": 1e-9, "float32": 1e-4}
+
+
+def test_example_of_the_documentation(tmp_path: Path) -> None:
+    command = re.search(r"^python -m ablate (.*)$", DOC, re.MULTILINE)
+    example = re.search(r"```python\n(.*?)```", DOC, re.DOTALL)
+    assert command
+    assert example
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    program = [sys.executable, "-m", "ablate", *command[1].split(), "tracking=none"]
+    subprocess.run(program, cwd=tmp_path, env=environment, check=True, capture_output=True)
+    run = subprocess.run([sys.executable, "-c", example[1]], cwd=tmp_path, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    assert "largest difference" in run.stdout
+
+
+# A reference trainer: plain NumPy over whole batches, one function a layer, nothing of ablate.
+
+
+def digits(rows: int = 1497) -> tuple[Array, Array]:
+    """Standardised training images `(rows, 8, 8)` and one-hot targets."""
+    bunch = load_digits()
+    chosen = np.random.default_rng(0).permutation(1797)[:rows]
+    x = bunch.images[chosen]
+    x = (x - x.mean(axis=(1, 2), keepdims=True)) / x.std(axis=(1, 2), keepdims=True)
+    return x, np.eye(10)[bunch.target[chosen]]
+
+
+def batches(count: int, size: int, epochs: int, seed: int, shuffle: bool = True) -> list[Array]:
+    stream = np.random.default_rng(np.random.SeedSequence(seed).spawn(2)[1])
+    orders = [stream.permutation(count) if shuffle else np.arange(count) for _ in range(epochs)]
+    return [order[start : start + size] for order in orders for start in range(0, count, size)]
+
+
+def softmax(z: Array) -> Array:
+    e = np.exp(z - z.max(axis=1, keepdims=True))
+    return e / e.sum(axis=1, keepdims=True)
+
+
+def cross_entropy_delta(z: Array, y: Array) -> Array:
+    return softmax(z) - y
+
+
+def bce_delta(z: Array, y: Array) -> Array:
+    return 1 / (1 + np.exp(-z)) - y
+
+
+def squared_error_delta(z: Array, y: Array) -> Array:
+    """By the whole Jacobian of the softmax, sample by sample."""
+    return np.array([(np.diag(p) - np.outer(p, p)) @ (p - t) for p, t in zip(softmax(z), y, strict=True)])
+
+
+Delta = Callable[[Array, Array], Array]
+
+
+def mlp_gradient(w: Tensors, x: Array, y: Array, delta: Delta) -> Tensors:
+    """Of the sum over the samples, through one hidden layer of sigmoids or none."""
+    if "dense2.weight" not in w:
+        d = delta(x @ w["dense1.weight"] + w["dense1.bias"], y)
+        return {"dense1.weight": x.T @ d, "dense1.bias": d.sum(axis=0)}
+    hidden = 1 / (1 + np.exp(-(x @ w["dense1.weight"] + w["dense1.bias"])))
+    d2 = delta(hidden @ w["dense2.weight"] + w["dense2.bias"], y)
+    d1 = d2 @ w["dense2.weight"].T * hidden * (1 - hidden)
+    return {
+        "dense1.weight": x.T @ d1,
+        "dense1.bias": d1.sum(axis=0),
+        "dense2.weight": hidden.T @ d2,
+        "dense2.bias": d2.sum(axis=0),
+    }
+
+
+class Sgd:
+    def __call__(self, g: Array, t: int) -> Array:
+        return g
+
+
+class Momentum:
+    def __init__(self, momentum: float = 0.9) -> None:
+        self.momentum, self.v = momentum, 0.0
+
+    def __call__(self, g: Array, t: int) -> Array:
+        self.v = self.momentum * self.v + g
+        return self.v
+
+
+class Adam:
+    def __init__(self, beta1: float = 0.9, beta2: float = 0.999, epsilon: float = 1e-8) -> None:
+        self.beta1, self.beta2, self.epsilon, self.m, self.v = beta1, beta2, epsilon, 0.0, 0.0
+
+    def __call__(self, g: Array, t: int) -> Array:
+        self.m = self.beta1 * self.m + (1 - self.beta1) * g
+        self.v = self.beta2 * self.v + (1 - self.beta2) * g * g
+        return (self.m / (1 - self.beta1**t)) / (np.sqrt(self.v / (1 - self.beta2**t)) + self.epsilon)
+
+
+class RmsProp:
+    def __init__(self, decay: float = 0.99, epsilon: float = 1e-8) -> None:
+        self.decay, self.epsilon, self.v = decay, epsilon, 0.0
+
+    def __call__(self, g: Array, t: int) -> Array:
+        self.v = self.decay * self.v + (1 - self.decay) * g * g
+        return g / (np.sqrt(self.v) + self.epsilon)
+
+
+class Adagrad:
+    def __init__(self, epsilon: float = 1e-8) -> None:
+        self.epsilon, self.v = epsilon, 0.0
+
+    def __call__(self, g: Array, t: int) -> Array:
+        self.v = self.v + g * g
+        return g / (np.sqrt(self.v) + self.epsilon)
+
+
+def descend(
+    initial: Mapping[str, Array],
+    gradient: Callable[[Tensors, Array], Tensors],
+    plan: list[Array],
+    rates: float | Mapping[str, float],
+    rule: Callable[[], Callable[[Array, int], Array]] = Sgd,
+    reduction: str = "mean",
+) -> Tensors:
+    """The weights after every batch of `plan`; `gradient` is that of the sum over a batch's rows."""
+    w = {name: tensor.astype(np.float64) for name, tensor in initial.items()}
+    rules = {name: rule() for name in w}
+    for t, batch in enumerate(plan, start=1):
+        g = gradient(w, batch)
+        for name in w:
+            mean = g[name] / len(batch) if reduction == "mean" else g[name]
+            w[name] = w[name] - (rates if isinstance(rates, float) else rates[name]) * rules[name](mean, t)
+    return w
+
+
+def assert_near(trained: Trained, expected: Tensors, tolerance: float) -> None:
+    assert trained.final.keys() == expected.keys()
+    for name, tensor in expected.items():
+        moved = np.abs(tensor - trained.initial[name]).max()
+        assert moved > 100 * tolerance, f"{name} hardly moved: nothing is shown"
+        np.testing.assert_allclose(trained.final[name], tensor, rtol=tolerance, atol=tolerance, err_msg=name)
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize(
+    ("overrides", "delta", "rate", "rule", "reduction"),
+    [
+        (["loss=bce", "loss.reduction=sum", "optimizer=momentum", "lr=0.002"], bce_delta, 0.002, Momentum, "sum"),
+        (["loss=ce", "lr=0.3"], cross_entropy_delta, 0.3, Sgd, "mean"),
+        (["loss=mse", "lr=0.5", "optimizer=momentum"], squared_error_delta, 0.5, Momentum, "mean"),
+    ],
+    ids=["bce-sum-momentum", "ce-mean-sgd", "mse-mean-momentum"],
+)
+def test_mlp(dtype: str, overrides: list[str], delta: Delta, rate: float, rule: Any, reduction: str) -> None:
+    """Shuffled, 1,497 rows in batches of 100: the last has 97."""
+    trial = settings(*overrides, "model=mlp", "epochs=3", "batch_size=100", "seed=5", f"dtype={dtype}")
+    trained = train_alone(trial)
+    x, y = digits()
+    x = x.reshape(len(x), -1)
+    plan = batches(1497, 100, 3, seed=5)
+    assert len(plan[14]) == 97
+    expected = descend(
+        trained.initial, lambda w, rows: mlp_gradient(w, x[rows], y[rows], delta), plan, rate, rule, reduction
+    )
+    assert_near(trained, expected, TOLERANCE[dtype])
+
+
+@pytest.mark.parametrize(
+    ("overrides", "rule"),
+    [
+        (["optimizer=sgd"], Sgd),
+        (["optimizer=momentum"], Momentum),
+        (["optimizer=momentum", "optimizer.momentum=0.5"], lambda: Momentum(0.5)),
+        (["optimizer=adam", "lr=0.01"], Adam),
+        (["optimizer=adam", "optimizer.beta1=0.7", "optimizer.beta2=0.9"], lambda: Adam(0.7, 0.9)),
+        (["optimizer=adam", "optimizer.epsilon=0.1"], lambda: Adam(epsilon=0.1)),
+        (["optimizer=rmsprop", "lr=0.01"], RmsProp),
+        (["optimizer=rmsprop", "optimizer.decay=0.5", "optimizer.epsilon=0.1"], lambda: RmsProp(0.5, 0.1)),
+        (["optimizer=adagrad"], Adagrad),
+        (["optimizer=adagrad", "optimizer.epsilon=0.1"], lambda: Adagrad(0.1)),
+    ],
+    ids=lambda value: "-".join(value) if isinstance(value, list) else "",
+)
+def test_optimizer(overrides: list[str], rule: Any) -> None:
+    trial = settings(
+        "model=softmax_regression",
+        "lr=0.05",
+        "epochs=2",
+        "batch_size=400",
+        "dtype=float64",
+        "init.bias=same",
+        *overrides,
+    )
+    trained = train_alone(trial)
+    x, y = digits()
+    x = x.reshape(len(x), -1)
+    expected = descend(
+        trained.initial,
+        lambda w, rows: mlp_gradient(w, x[rows], y[rows], cross_entropy_delta),
+        batches(1497, 400, 2, seed=0),
+        trial.lr,
+        rule,
+    )
+    assert_near(trained, expected, TOLERANCE["float64"])
+
+
+@pytest.mark.parametrize("way", ["minus p-y", "plus y-p", "plus p-y", "minus y-p"])
+def test_output_lr_and_signs(way: str) -> None:
+    sign, residual = way.split()
+    trial = settings(
+        "model=mlp", f"update_sign={sign}", f"residual={residual}", "lr=0.1", "output_lr=0.02",
+        "epochs=1", "dtype=float64", "shuffle=false",
+    )  # fmt: skip
+    trained = train_alone(trial)
+    x, y = digits()
+    x = x.reshape(len(x), -1)
+    factor = 1 if way in ("minus p-y", "plus y-p") else -1
+    rates = {name: factor * (0.02 if name.startswith("dense2") else 0.1) for name in trained.initial}
+    plan = batches(1497, 32, 1, seed=0, shuffle=False)
+    expected = descend(
+        trained.initial, lambda w, rows: mlp_gradient(w, x[rows], y[rows], cross_entropy_delta), plan, rates
+    )
+    assert_near(trained, expected, TOLERANCE["float64"])
+
+
+@pytest.mark.parametrize(("reduction", "rate"), [("mean", 0.1), ("sum", 0.0005)])
+def test_metrics_are_means_over_samples(reduction: str, rate: float) -> None:
+    """Of the training set as it was met, short batch and all; of the test set before and after."""
+    trial = settings(
+        "model=softmax_regression", f"loss.reduction={reduction}", f"lr={rate}",
+        "dtype=float64", "batch_size=400", "epochs=1", "log_every=1",
+    )  # fmt: skip
+    trained = train_alone(trial)
+    x, y = digits(1797)
+    x, test, y, truth = x[:1497].reshape(1497, -1), x[1497:].reshape(300, -1), y[:1497], y[1497:]
+    w = {name: tensor.copy() for name, tensor in trained.initial.items()}
+
+    def measure(x: Array, y: Array) -> tuple[float, float, float]:
+        p = softmax(x @ w["dense1.weight"] + w["dense1.bias"])
+        loss = -np.log(p[y == 1]).sum()
+        return loss, np.count_nonzero(p.argmax(axis=1) == y.argmax(axis=1)), p.max(axis=1).sum()
+
+    before = np.array(measure(test, truth)) / 300
+    total, norms = np.zeros(3), []
+    for batch in batches(1497, 400, 1, seed=0):
+        total += measure(x[batch], y[batch])
+        gradient = mlp_gradient(w, x[batch], y[batch], cross_entropy_delta)
+        share = 1 / len(batch) if reduction == "mean" else 1
+        norms.append(math.sqrt(sum(np.square(g).sum() for g in gradient.values())) * share)
+        w = {name: w[name] - rate * gradient[name] * share for name in w}
+    after = np.array(measure(test, truth)) / 300
+
+    first, *steps, last = [values for _, _, values in trained.records]
+    assert [step for step, _, _ in trained.records] == [0, 0, 1, 2, 3, 4]
+    np.testing.assert_allclose([first[f"test/{k}"] for k in ("loss", "accuracy", "confidence")], before, rtol=1e-9)
+    np.testing.assert_allclose([last[f"test/{k}"] for k in ("loss", "accuracy", "confidence")], after, rtol=1e-9)
+    np.testing.assert_allclose([last["train/loss"], last["train/accuracy"]], total[:2] / 1497, rtol=1e-9)
+    np.testing.assert_allclose([step["grad/norm"] for step in steps], norms, rtol=1e-9)
+
+
+# A reference convolutional network: one image at a time, loops over the pixels of the output.
+
+
+def conv_forward(x: Array, w: Array, b: Array) -> Array:
+    k = w.shape[2]
+    y = np.empty((len(w), x.shape[1] - k + 1, x.shape[2] - k + 1))
+    for i, j in np.ndindex(y.shape[1:]):
+        y[:, i, j] = np.tensordot(w, x[:, i : i + k, j : j + k], 3) + b
+    return y
+
+
+def conv_backward(x: Array, w: Array, d: Array) -> tuple[Array, Array, Array]:
+    k = w.shape[2]
+    dx, dw = np.zeros_like(x), np.zeros_like(w)
+    for i, j in np.ndindex(d.shape[1:]):
+        dw += d[:, i, j][:, None, None, None] * x[:, i : i + k, j : j + k]
+        dx[:, i : i + k, j : j + k] += np.tensordot(d[:, i, j], w, 1)
+    return dx, dw, d.sum(axis=(1, 2))
+
+
+def pool_places(x: Array, size: int) -> tuple[Array, Array, Array]:
+    """Where each window's first maximum stands."""
+    channels, rows, columns = x.shape[0], x.shape[1] // size, x.shape[2] // size
+    windows = x[:, : rows * size, : columns * size].reshape(channels, rows, size, columns, size)
+    first = windows.transpose(0, 1, 3, 2, 4).reshape(channels, rows, columns, -1).argmax(axis=-1)
+    c, i, j = np.indices(first.shape)
+    return c, i * size + first // size, j * size + first % size
+
+
+def image_gradient(w: Tensors, layers: list[str], x: Array, y: Array) -> Tensors:
+    """Of one image's cross-entropy; a layer is `conv1`, `relu`, `pool2` or `dense1`."""
+    inputs, h = [], x
+    for layer in layers:
+        inputs.append(h)
+        if layer.startswith("conv"):
+            h = conv_forward(h, w[f"{layer}.weight"], w[f"{layer}.bias"])
+        elif layer.startswith("dense"):
+            h = h.ravel() @ w[f"{layer}.weight"] + w[f"{layer}.bias"]
+        else:
+            h = np.maximum(h, 0) if layer == "relu" else h[pool_places(h, int(layer[4:]))]
+    d, gradient = cross_entropy_delta(h[None], y[None])[0], {}
+    for layer, before in zip(reversed(layers), reversed(inputs), strict=True):
+        if layer.startswith("conv"):
+            d, gradient[f"{layer}.weight"], gradient[f"{layer}.bias"] = conv_backward(before, w[f"{layer}.weight"], d)
+        elif layer.startswith("dense"):
+            gradient[f"{layer}.weight"], gradient[f"{layer}.bias"] = np.outer(before.ravel(), d), d
+            d = (w[f"{layer}.weight"] @ d).reshape(before.shape)
+        elif layer == "relu":
+            d = d * (before > 0)
+        else:
+            passed = np.zeros_like(before)
+            passed[pool_places(before, int(layer[4:]))] = d
+            d = passed
+    return gradient
+
+
+LENET5 = ["conv1", "relu", "pool2", "conv2", "relu", "pool2", "conv3", "relu", "dense1"]
+SMALL = ["conv1", "relu", "pool2", "conv2", "relu", "dense1", "relu", "dense2"]
+SMALL_LAYERS = "{conv: 3, kernel: 3}, relu, {pool: 2}, {conv: 4, kernel: 2}, relu, {dense: 6}, relu, {dense: classes}"
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize(
+    ("layers", "overrides", "rows", "batch", "side"),
+    [
+        (SMALL, [f"model.layers=[{SMALL_LAYERS}]", "model.fit=null"], 20, 8, 8),
+        (LENET5, [], 5, 3, 32),
+    ],
+    ids=["small", "lenet5"],
+)
+def test_convolutional_network(
+    dtype: str, layers: list[str], overrides: list[str], rows: int, batch: int, side: int
+) -> None:
+    trial = settings(
+        *overrides, f"data.train_limit={rows}", f"batch_size={batch}", "epochs=2", "seed=1", f"dtype={dtype}"
+    )
+    trained = train_alone(trial)
+    x, y = digits(rows)
+    x = x.repeat(side // 8, axis=1).repeat(side // 8, axis=2)[:, None]
+
+    def gradient(w: Tensors, batch: Array) -> Tensors:
+        each = [image_gradient(w, layers, x[row], y[row]) for row in batch]
+        return {name: sum(g[name] for g in each) for name in w}
+
+    expected = descend(trained.initial, gradient, batches(rows, batch, 2, seed=1), 0.1)
+    assert_near(trained, expected, TOLERANCE[dtype])
+
+
+# Initial weights.
+
+SHAPES = {
+    "conv1.weight": ((6, 1, 5, 5), 25, 150),
+    "conv1.bias": ((6,), 25, 150),
+    "conv2.weight": ((16, 6, 5, 5), 150, 400),
+    "conv2.bias": ((16,), 150, 400),
+    "conv3.weight": ((120, 16, 5, 5), 400, 3000),
+    "conv3.bias": ((120,), 400, 3000),
+    "dense1.weight": ((120, 10), 120, 10),
+    "dense1.bias": ((10,), 120, 10),
+}
+
+
+@pytest.mark.parametrize("bias", ["zero", "same"])
+@pytest.mark.parametrize(
+    "overrides", [["init=glorot_uniform"], ["init=uniform01"], ["init=normal", "init.scale=0.3"]], ids=lambda o: o[0]
+)
+def test_initial_weights_by_the_documented_recipe(overrides: list[str], bias: str) -> None:
+    trial = settings(*overrides, f"init.bias={bias}", "seed=7", "data.train_limit=1", "data.test_limit=1", "epochs=1")
+    initial = train_alone(trial).initial
+    stream = np.random.default_rng(np.random.SeedSequence(7).spawn(2)[0])
+    for name, (shape, fan_in, fan_out) in SHAPES.items():
+        bound = math.sqrt(6 / (fan_in + fan_out))
+        if bias == "zero" and name.endswith("bias"):
+            expected = np.zeros(shape)
+        elif overrides[0] == "init=glorot_uniform":
+            expected = stream.uniform(-bound, bound, shape)
+        else:
+            expected = stream.random(shape) if overrides[0] == "init=uniform01" else stream.normal(0, 0.3, shape)
+        np.testing.assert_array_equal(initial[name], expected.astype(np.float32), strict=True)
+    assert list(initial) == list(SHAPES)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "low", "high", "mean", "deviation"),
+    [
+        (["init=glorot_uniform"], -0.042008, 0.042008, 0, 0.042008 / math.sqrt(3)),
+        (["init=uniform01"], 0, 1, 0.5, math.sqrt(1 / 12)),
+        (["init=normal", "init.scale=0.3"], -2, 2, 0, 0.3),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else "",
+)
+def test_distribution_of_initial_weights(
+    overrides: list[str], low: float, high: float, mean: float, deviation: float
+) -> None:
+    trial = settings(*overrides, "data.train_limit=1", "data.test_limit=1", "epochs=1")
+    drawn = train_alone(trial).initial["conv3.weight"]  # 48,000 numbers
+    assert low <= drawn.min() < mean < drawn.max() <= high
+    assert drawn.mean() == pytest.approx(mean, abs=5 * deviation / math.sqrt(drawn.size))
+    assert drawn.std() == pytest.approx(deviation, rel=0.02)

@@ -1,0 +1,226 @@
+"""The report: its table against the results, its picture, its command, several sweeps, wrong folders."""
+
+import json
+import shutil
+import statistics
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from conftest import run_in_process
+from PIL import Image
+
+from ablate import report, results
+from ablate.errors import ConfigError
+from ablate.report import cells, plots
+from ablate.report.__main__ import main
+from ablate.report.cells import Curve
+
+SWEEP = ["-m", "model=softmax_regression", "lr=0.1,3e38", "loss=mse,ce", "seed=0,1", "epochs=3", "data.train_limit=200"]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A sweep of four cells with two seeds; cross-entropy at 3e38 is no number any more after a few steps."""
+    folder = tmp_path_factory.mktemp("report")
+    done = run_in_process(folder, *SWEEP, "workers=1", "tracking=none")
+    assert done.code == 0, done.err
+    [sweep] = (folder / "runs").iterdir()
+    assert f"report   runs/{sweep.name}/report.md" in done.out
+    return sweep
+
+
+@pytest.fixture
+def sweep(finished: Path, tmp_path: Path) -> Path:
+    """A copy of that sweep, to be written to."""
+    return shutil.copytree(finished, tmp_path / finished.name)
+
+
+def table(text: str) -> list[dict[str, str]]:
+    """The rows of the only table in a page."""
+    lines = [line.strip("| \n").split(" | ") for line in text.splitlines() if line.startswith("|")]
+    head, rule, *body = lines
+    assert set("".join(rule)) <= set("-")
+    return [dict(zip(head, line, strict=True)) for line in body]
+
+
+def by_cell(sweep: Path) -> Mapping[tuple[str, str], list[dict[str, Any]]]:
+    found: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for row in results.rows(sweep):
+        found.setdefault((str(row["overrides"]["lr"]), row["overrides"]["loss"]), []).append(row)
+    return found
+
+
+def test_table_agrees_with_the_results(finished: Path) -> None:
+    told, expected = table((finished / "report.md").read_text(encoding="utf-8")), by_cell(finished)
+    assert {(line["lr"], line["loss"]) for line in told} == set(expected)
+    means = []
+    for line in told:
+        trials = expected[line["lr"], line["loss"]]
+        accuracies = [row["test_accuracy"] for row in trials]
+        means.append(statistics.fmean(accuracies))
+        assert line["test accuracy"] == f"{means[-1]:.1%}"
+        assert line["lowest"] == f"{min(accuracies):.1%}"
+        assert line["highest"] == f"{max(accuracies):.1%}"
+        assert line["n"] == "2"
+        assert all(row["verdict"] in line["verdict"] for row in trials)
+        assert line["why (typical trial)"] in [row["why"] for row in trials]
+    assert means == sorted(means, reverse=True)
+
+
+def test_page_says_what_was_run(finished: Path) -> None:
+    text = (finished / "report.md").read_text(encoding="utf-8")
+    assert text.startswith("# What lr, loss did to training\n")
+    assert "python -m ablate -m model=softmax_regression lr=0.1,3e38 loss=mse,ce" in text
+    assert "8 trials: 4 combinations, n = 2 each (seeds 0, 1)" in text
+    assert "the first 200 training samples" in text
+    assert "![curves](curves.png)" in text
+    assert str(finished.parent) not in text
+
+
+def test_a_description_is_the_title(sweep: Path) -> None:
+    path = sweep / "0" / ".hydra" / "config.yaml"
+    path.write_text(yaml.safe_dump(yaml.safe_load(path.read_text()) | {"description": "Does it learn?"}))
+    assert report.write([sweep], sweep).read_text(encoding="utf-8").startswith("# Does it learn?\n")
+
+
+def test_picture_is_an_image_with_something_on_it(finished: Path) -> None:
+    with Image.open(finished / "curves.png") as image:
+        assert image.format == "PNG"
+        assert 600 < image.width < 2000
+        assert 300 < image.height < 2500
+        colours = {colour: count for count, colour in image.convert("RGB").getcolors(100_000)}
+    assert max(colours, key=colours.__getitem__) == (255, 255, 255)
+    assert len(colours) > 10
+    assert (finished / "curves.png").stat().st_size < 200_000
+
+
+def test_curves_hold_the_start_every_epoch_and_the_end(finished: Path) -> None:
+    trials = {trial.row["trial"]: trial for trial in cells.read([finished]).trials}
+    for number, trial in trials.items():
+        lines = [json.loads(line) for line in (finished / str(number) / "metrics.jsonl").read_text().splitlines()]
+        losses = trial.epochs("train/loss")
+        assert losses.x[0] == 0
+        assert losses.y[0] == next(line["step/loss"] for line in lines if "step/loss" in line)
+        epochs = [line for line in lines if "test/loss" in line]
+        assert list(losses.x[1:]) == [line["epoch"] for line in epochs[1:]]
+        assert list(losses.y[1:]) == [line.get("train/loss") for line in epochs[1:]]
+        assert (losses.y[-1] is None) == (trial.row["train_loss"] is None)
+        assert list(trial.epochs("test/accuracy").y) == [line["test/accuracy"] for line in epochs]
+    assert any(trial.epochs("train/loss").y[-1] is None for trial in trials.values())
+
+
+def test_a_line_that_ends_not_finite_has_a_mark(finished: Path) -> None:
+    def crosses(picture: Any) -> int:
+        return sum(line.get_marker() == "X" for axis in picture.figure.axes for line in axis.get_lines())
+
+    study = cells.read([finished])
+    broken = sum(trial.row["train_loss"] is None for trial in study.trials)
+    assert broken
+    assert crosses(plots._Picture(study)) == broken
+
+
+def test_long_curves_are_thinned_out_with_their_ends(tmp_path: Path) -> None:
+    lines = [{"step": i, "epoch": i, "test/loss": 1.0, "test/accuracy": i / 5000} for i in range(5001)]
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    curve = cells.Replicate({"overrides": {}}, tmp_path).epochs("test/accuracy")
+    assert len(curve.x) <= cells.CURVE_POINTS + 1
+    assert (curve.x[0], curve.x[-1]) == (0, 5000)
+    assert curve.y[-1] == 1.0
+    assert list(curve.x) == sorted(set(curve.x))
+
+
+@pytest.mark.parametrize(
+    ("levels", "lines", "facets"),
+    [
+        ({}, [], []),
+        ({"lr": 3}, ["lr"], []),
+        ({"loss": 2, "lr": 2}, ["loss", "lr"], []),
+        ({"update_sign": 2, "residual": 2, "loss": 2, "lr": 2}, ["loss", "lr"], ["update_sign", "residual"]),
+        ({"logits": 2, "loss": 2, "form": 2, "step": 7}, ["step"], ["logits", "loss", "form"]),
+        ({"lr": 20}, ["lr"], []),
+        ({"loss": 20, "lr": 2}, ["loss", "lr"], []),
+    ],
+)
+def test_layout_gives_few_lines_a_facet(levels: Mapping[str, int], lines: list[str], facets: list[str]) -> None:
+    found = plots.layout({key: [str(level) for level in range(count)] for key, count in levels.items()})
+    assert (list(found.lines), list(found.facets)) == (lines, facets)
+
+
+def test_mean_is_over_what_all_seeds_have() -> None:
+    curves = [Curve([0, 1, 2], [1.0, 2.0, 3.0]), Curve([0, 1, 2], [3.0, None, None])]
+    assert plots._mean(curves) == Curve([0], [2.0])
+
+
+def test_one_epoch_is_drawn_by_step(tmp_path: Path) -> None:
+    done = run_in_process(tmp_path, "model=softmax_regression", "epochs=1", "workers=1", "tracking=none")
+    assert done.code == 0, done.err
+    [sweep] = (tmp_path / "runs").iterdir()
+    text = (sweep / "report.md").read_text(encoding="utf-8")
+    assert text.startswith("# One configuration\n")
+    assert "batch by batch" in text
+    study = cells.read([sweep])
+    curve = study.trials[0].steps("step/loss")
+    assert len(curve.x) == 47
+    assert plots._Picture(study).figure.axes[0].get_xlabel() == "step"
+
+
+def test_command_rebuilds_the_report(sweep: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = (sweep / "report.md").read_text(encoding="utf-8")
+    for name in ("report.md", "curves.png"):
+        (sweep / name).unlink()
+    assert main([str(sweep)]) == 0
+    assert capsys.readouterr().out == f"report   {sweep}/report.md\n"
+    assert (sweep / "report.md").read_text(encoding="utf-8") == before
+    assert (sweep / "curves.png").is_file()
+
+
+def test_several_sweeps_make_one_report(sweep: Path, tmp_path: Path) -> None:
+    """Two sweeps of which one never named the factor: its level is taken from its configuration."""
+    done = run_in_process(tmp_path, *SWEEP[:1], *SWEEP[1:4], "seed=2", *SWEEP[5:], "workers=1", "tracking=none")
+    assert done.code == 0, done.err
+    other = run_in_process(tmp_path, *SWEEP[1:2], "loss=mse", *SWEEP[5:], "workers=1", "tracking=none", "seed=3")
+    assert other.code == 0, other.err
+    more = sorted((tmp_path / "runs").iterdir())
+    into = tmp_path / "together"
+    assert main([str(sweep), *map(str, more), "--into", str(into)]) == 0
+    lines = {(line["lr"], line["loss"]): line for line in table((into / "report.md").read_text(encoding="utf-8"))}
+    assert {key: line["n"] for key, line in lines.items()} == {
+        ("0.1", "mse"): "4",
+        ("0.1", "ce"): "3",
+        ("3e+38", "mse"): "3",
+        ("3e+38", "ce"): "3",
+    }
+    assert (into / "curves.png").is_file()
+
+
+@pytest.mark.parametrize("make", [lambda path: None, lambda path: path.mkdir()], ids=["missing", "empty"])
+def test_a_wrong_folder_is_refused_in_one_line(make: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "nothing"
+    make(folder)
+    assert main([str(folder)]) == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert line == f"ablate: {folder}: no results.csv there; expected the folder of a sweep, such as runs/<sweep>"
+    assert not (folder / "report.md").exists()
+
+
+def test_a_sweep_without_any_result_is_refused(sweep: Path) -> None:
+    for path in sweep.glob("*/result.json"):
+        path.unlink()
+    with pytest.raises(ConfigError, match="no trial has ended there"):
+        report.write([sweep], sweep)
+
+
+def test_a_report_that_fails_costs_the_sweep_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: Any) -> None:
+        raise ValueError("no picture today")
+
+    monkeypatch.setattr(plots, "draw", broken)
+    done = run_in_process(tmp_path, *SWEEP[1:2], *SWEEP[5:], "workers=1", "tracking=none")
+    assert done.code == 0
+    assert "no report: ValueError: no picture today" in done.err
+    assert "report   " not in done.out
+    [sweep] = (tmp_path / "runs").iterdir()
+    assert (sweep / "results.csv").is_file()
