@@ -98,11 +98,14 @@ def key(settings: Settings) -> str:
     return same if settings.loss.name != "custom" else same + str(settings.loss)
 
 
-def check(settings: Settings, dataset: Dataset) -> Check:
+def check(settings: Settings, dataset: Dataset, seed: int = 0) -> Check:
     """Check a trial's gradient and the direction of its step, on the first training samples of several classes.
 
-    Raises ConfigError where the network does not fit the data. A loss that raises gives a check left out.
+    `seed` draws where to look; the trial's own has no part in it, so that trials that differ in their seed have
+    the same check. Raises ConfigError where the network does not fit the data. A loss that raises gives a check
+    left out.
     """
+    settings = settings.model_copy(update={"seed": seed})
     network = train.architecture(settings, dataset)
     if settings.model.logits == "straight_through_relu":
         return Check(

@@ -356,7 +356,7 @@ def presets() -> Mapping[str, str]:
 
 
 def _described(preset: Path) -> str:
-    return str(OmegaConf.load(preset).get("description") or "")
+    return str(OmegaConf.select(OmegaConf.load(preset), "description") or "")
 
 
 def _sections(annotation: Any) -> Iterator[type[Section]]:

@@ -22,7 +22,7 @@ from omegaconf import OmegaConf
 from rich.console import Console
 from threadpoolctl import threadpool_limits
 
-from ablate import bugs, check, data, losses, records, results, terminal, tracking, train
+from ablate import bugs, check, data, interrupts, losses, records, results, terminal, tracking, train
 from ablate.backends.numpy import NumpyEngine
 from ablate.config import Settings
 from ablate.data import Dataset
@@ -83,7 +83,7 @@ def run(sweep: Sweep, console: Console) -> int:
     Returns the exit code: 0, 1 where a trial failed, 130 where the user interrupted.
     """
     _create(sweep)
-    with _log_file(sweep.folder), _terminable():
+    with _log_file(sweep.folder), interrupts.terminable():
         tracker = _tracker(sweep)
         interrupted = False
         try:
@@ -93,7 +93,7 @@ def run(sweep: Sweep, console: Console) -> int:
                     results.write(sweep.folder, sweep.factors)
         except KeyboardInterrupt:
             interrupted = True
-        with _ignored(signal.SIGINT, signal.SIGTERM):
+        with interrupts.ignored():
             if interrupted:
                 get_reusable_executor().shutdown(wait=True, kill_workers=True)
                 console.print("interrupted: writing the results so far")
@@ -177,7 +177,7 @@ def _spread(sweep: Sweep, work: Sequence[Sequence[Trial]], workers: int) -> Iter
     # start with the first task and inherit the blocked signal. The trackers' start would unblock it again.
     for tracker in (multiprocessing.resource_tracker, loky_tracker) if workers > 1 else ():
         tracker.ensure_running()
-    with _blocked(signal.SIGINT):
+    with interrupts.blocked(signal.SIGINT):
         ended = Parallel(n_jobs=workers, return_as="generator_unordered")(tasks)
     yield from ended
 
@@ -190,26 +190,6 @@ def _alone(sweep: Sweep, chunk: Sequence[Trial]) -> Iterator[None]:
         for trial in chunk:
             _close_row(sweep, trial, "failed", "failed", "its worker process died (out of memory?)")
         yield
-
-
-@contextmanager
-def _blocked(number: signal.Signals) -> Iterator[None]:
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {number})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-@contextmanager
-def _ignored(*numbers: signal.Signals) -> Iterator[None]:
-    """A second Ctrl-C, or one while the last results are delivered, must not leave them half written."""
-    before = {number: signal.signal(number, signal.SIG_IGN) for number in numbers}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def train_chunk(folder: Path, trials: Sequence[Trial], dataset: Dataset) -> int:
@@ -245,16 +225,6 @@ def _close_unfinished(sweep: Sweep, interrupted: bool) -> None:
 
 def _close_row(sweep: Sweep, trial: Trial, status: str, verdict: str, why: str) -> None:
     records.close(sweep.folder / str(trial.number), trial, status, verdict, why)
-
-
-@contextmanager
-def _terminable() -> Iterator[None]:
-    """SIGTERM ends a sweep in order, as Ctrl-C does."""
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager

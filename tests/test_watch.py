@@ -113,7 +113,9 @@ def units(trial: Settings, dataset: Dataset, **weights: Array) -> Units:
     lane = train.lane(trial, network)
     given = {name.replace("_", "."): np.asarray(tensor, float) for name, tensor in weights.items()}
     lane = replace(lane, weights={**lane.weights, **given})
-    return NumpyEngine(network, dataset, [lane], len(dataset.y_train)).units()
+    engine = NumpyEngine(network, dataset, [lane], len(dataset.y_train))
+    engine.evaluate()
+    return engine.units()
 
 
 def test_dead_units_of_a_dense_layer() -> None:
@@ -178,14 +180,12 @@ def test_a_lane_that_is_not_finite_stops_at_that_step_and_the_others_go_on() -> 
         "log_every=1",
         "loss.from_logits=false",
     ]
-    doomed = settings(
-        *common, "lr=3", "init=normal", "init.scale=40", "dtype=float64", "shuffle=false", "update_sign=plus"
-    )
+    doomed = settings(*common, "lr=150", "dtype=float64", "shuffle=false", "update_sign=plus")
     others = [settings(*common, f"seed={seed}", "dtype=float64", "shuffle=false") for seed in (1, 2)]
     first, broken, last = train_together([others[0], doomed, others[1]])
     assert broken.summary
     step = _first_infinite(doomed, load(doomed), dict(broken.initial))
-    assert 0 < step
+    assert step > 2
     assert broken.summary.not_finite_step == step
     losses = [(at, values["step/loss"]) for at, _, values in broken.records if "step/loss" in values]
     assert [at for at, _ in losses] == list(range(step + 1))

@@ -111,7 +111,7 @@ class Engine(Protocol):
         ...
 
     def units(self) -> Units:
-        """How the hidden units of the lanes in training stand."""
+        """How the hidden units of the lanes in training stood when the test set was last evaluated."""
         ...
 
     def drop(self, lanes: Sequence[int]) -> None:

@@ -57,7 +57,7 @@ def layout(factors: Mapping[str, Sequence[str]]) -> Layout:
 def draw(study: Study, path: Path) -> None:
     """Draw a study and write it as a PNG, replacing the old one in one step."""
     picture = _Picture(study)
-    canvas = FigureCanvasAgg(picture.figure)
+    canvas: Any = FigureCanvasAgg(picture.figure)
     canvas.draw()
     data = io.BytesIO()
     # A palette makes the file a third as large, and lines lose nothing by it.
@@ -240,7 +240,7 @@ def _legend_columns(legend: Sequence[Line2D], width: float) -> int:
     """As many as fit side by side, made even over the rows that it takes."""
     longest = max((len(str(line.get_label())) for line in legend), default=1)
     most = max(1, int(width / (0.085 * longest + 0.55)))
-    return math.ceil(len(legend) / max(1, math.ceil(len(legend) / most)))
+    return max(1, math.ceil(len(legend) / max(1, math.ceil(len(legend) / most))))
 
 
 def _named(cell: Cell, keys: Sequence[str]) -> str:
@@ -253,7 +253,7 @@ def _short(name: str) -> str:
 
 
 def _styles(keys: Sequence[str], study: Study) -> dict[str, dict[str, Any]]:
-    """Colour and dash of each line. Of two factors one has the colours and the other, of at most four levels, the dashes."""
+    """Colour and dash of each line. Of two factors the last has the colours, the other the dashes, if they suffice."""
     names = list(dict.fromkeys(_named(cell, keys) for cell in study.cells))
     if len(keys) == 2 and len(study.factors[keys[0]]) <= len(STYLES):
         dashes, colours = study.factors[keys[0]], _colours(len(study.factors[keys[1]]))

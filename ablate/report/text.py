@@ -58,7 +58,7 @@ def _setting(study: Study) -> str:
 
 
 def table(study: Study) -> str:
-    """One line a cell, the best first: test accuracy over its seeds, verdicts, and why the typical trial got its own."""
+    """One line a cell, the best first: test accuracy over its seeds, verdicts, and why of the typical trial."""
     head = [*study.factors, "test accuracy", "lowest", "highest", "n", "verdict", "why (typical trial)"]
     lines = [_line(head), _line(["---"] * len(head))]
     lines += [_line([*cell.levels.values(), *_figures(cell), *_judged(cell)]) for cell in study.best_first]

@@ -252,12 +252,12 @@ class Group:
         watched.too_small[self.active] += np.count_nonzero((update < TOO_SMALL) & (update > 0), axis=1)
 
     def units(self, into: Units) -> None:
-        """Write the active lanes' places of `into`, from the first part of the test set."""
+        """Write the active lanes' places of `into`: what the last evaluation of the test set left in the layers."""
         if not self.active:
             return
-        part = next(_parts(min(len(self.rows["test"]), WATCHED_ROWS), self.plan.micro_batch))
-        network = self._forward("test", np.arange(part.start, part.stop)[None])
-        dead, saturated = network.dead(), network.saturated()
+        part = next(_parts(len(self.rows["test"]), self.plan.micro_batch))
+        network = self.networks[("test", 1, part.stop - part.start)]
+        dead, saturated = network.dead(WATCHED_ROWS), network.saturated(WATCHED_ROWS)
         if dead:
             into.dead[self.active] = np.concatenate(dead, axis=1).mean(axis=1)
         if saturated:

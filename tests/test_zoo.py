@@ -1,0 +1,74 @@
+"""`docs/bugs.md` is true: the zoo trained again, its guesses and verdicts beside those of the page."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+from conftest import ROOT, Done
+
+from ablate import bugs, explain
+
+PAGE = (ROOT / "docs" / "bugs.md").read_text(encoding="utf-8")
+# What a person expects of each: seldom anything else over five seeds.
+EXPECTED = {
+    "right": "trained",
+    "update_sign_plus": "ascending",
+    "residual_y-p": "ascending",
+    "diagonal_jacobian": "diverged",
+    "missing_activation_derivative": "slow",
+    "missing_divisor": "slow",
+    "sum_for_mean": "collapsed",
+    "bias_gradient": "trained",
+    "stale_gradients": "collapsed",
+    "unshifted_softmax": "diverged",
+    "double_softmax": "collapsed",
+    "swapped_labels": "plateau",
+    "logits_relu": "slow",
+    "logits_straight_through": "trained",
+}
+
+
+def told() -> dict[str, list[str]]:
+    """The page's table: by mistake, the other columns."""
+    rows = [
+        [cell.strip() for cell in line.strip("|").split("|")] for line in PAGE.splitlines() if line.startswith("| `")
+    ]
+    return {row[0].strip("`"): row[1:] for row in rows}
+
+
+def test_every_mistake_has_its_place() -> None:
+    preset = yaml.safe_load((ROOT / "conf" / "experiment" / "bugs.yaml").read_text(encoding="utf-8"))
+    swept = preset["hydra"]["sweeper"]["params"]["mistake"].split(",")
+    choices = {path.stem for path in (ROOT / "conf" / "mistake").glob("*.yaml")}
+    headings = re.findall(r"^## (.+)$", PAGE, re.MULTILINE)
+    assert list(told()) == swept == list(EXPECTED)
+    assert set(swept) == choices
+    assert set(bugs.CATALOGUE) < choices
+    assert headings == swept[1:]
+    assert (ROOT / "docs" / "bugs.png").stat().st_size < 40_000
+
+
+def test_guesses_and_verdicts_are_those_of_the_page(ablate: Callable[..., Done], tmp_path: Path) -> None:
+    done = ablate("experiment=bugs_small", "tracking=none")
+    assert done.code == 0, done.err
+    [sweep] = (tmp_path / "runs").iterdir()
+    found = {}
+    for folder in sweep.glob("*/.hydra"):
+        trial = explain.read(folder.parent)
+        found[trial.row["overrides"]["mistake"]] = trial
+    page = told()
+    assert set(found) == set(page)
+    for name, trial in found.items():
+        guess, error, cosine, verdicts, _ = page[name]
+        check = trial.check
+        assert check is not None
+        assert (check.guess or ("left out" if check.left_out else "nothing")) == guess, name
+        assert trial.row["verdict"] == EXPECTED[name], name
+        assert verdicts.startswith(EXPECTED[name]), f"{name}: {verdicts}"
+        if check.gradient_error is not None:
+            assert check.descent_cosine == pytest.approx(float(cosine), abs=0.01)
+            assert (check.gradient_error > 1e-3) == (float(error) > 1e-3)
+    advice = explain.advice(found["double_softmax"])
+    assert "bug=double_softmax on purpose" in advice[0]
