@@ -106,8 +106,8 @@ def _slow(summary: Summary) -> Verdict | None:
     if summary.test_accuracy >= TARGET_ACCURACY or drop <= SLOW_DROP or not lowest or summary.train_accuracy >= LEARNED:
         return None
     why = (
-        f"the test loss still fell by {drop:.1%} over the last fifth and the accuracy is {summary.test_accuracy:.1%}:"
-        " more epochs or a larger lr may do"
+        f"the test loss still fell by {drop:.1%} over the last {_span(summary)} and the accuracy is"
+        f" {summary.test_accuracy:.1%}: more epochs or a larger lr may do"
     )
     return Verdict("slow", why)
 
@@ -125,7 +125,7 @@ def _plateau(summary: Summary) -> Verdict:
             return Verdict("plateau", f"{gap}: it learned another task; do training and test labels mean the same?")
         return Verdict("plateau", f"{gap}: it fits the training set better than the task; more training data may do")
     drop = _late_drop(summary.test_losses)
-    late = f"fell by only {drop:.1%} over the last fifth" if 0 < drop <= SLOW_DROP else "falls no more"
+    late = f"fell by only {drop:.1%} over the last {_span(summary)}" if 0 < drop <= SLOW_DROP else "falls no more"
     accuracy = f"{summary.test_accuracy:.1%}, below {TARGET_ACCURACY:.0%}"
     return Verdict("plateau", f"the test accuracy is {accuracy}, and the test loss {late}")
 
@@ -133,6 +133,10 @@ def _plateau(summary: Summary) -> Verdict:
 def _late_drop(losses: Sequence[float]) -> float:
     """The share by which the test loss fell over the last fifth of the epochs, the last one at least."""
     return _drop(losses[min(len(losses) - 2, math.floor((len(losses) - 1) * (1 - SLOW_TAIL)))], losses[-1])
+
+
+def _span(summary: Summary) -> str:
+    return "fifth" if len(summary.test_losses) > 5 else "epoch"
 
 
 def _drop(start: float, end: float) -> float:

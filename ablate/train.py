@@ -178,7 +178,8 @@ class _Loop:
         first = (number - 1) * self.steps_per_epoch
         logged = [step for step in range(self.steps_per_epoch) if (first + step) % self.log_every == 0]
         epoch = self.engine.train_epoch(self.orders.next(), logged)
-        self.counted += (epoch.watched.too_large, epoch.watched.too_small)
+        if logged:
+            self.counted += (epoch.watched.too_large, epoch.watched.too_small)
         for lane in sorted(self.active):
             self._record_steps(lane, epoch, first, number)
         for lane, ended in sorted(epoch.ended.items()):
@@ -229,8 +230,11 @@ class _Loop:
                 f"grad/{layer}": norms for layer, norms in zip(watched.layers, watched.layer_norms.T, strict=True)
             }
         self.told = self.counted.copy()
-        known = {name: column.tolist() for name, column in columns.items() if not np.isnan(column).all()}
-        return {lane: {name: values[lane] for name, values in known.items()} for lane in self.active}
+        seen = {name: column.tolist() for name, column in columns.items()}
+        return {
+            lane: {name: values[lane] for name, values in seen.items() if not math.isnan(values[lane])}
+            for lane in self.active
+        }
 
     def _record(
         self, lane: int, test: Evaluation, step: int, epoch: int, watched: Mapping[str, float] | None = None

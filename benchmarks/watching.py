@@ -27,9 +27,9 @@ from ablate.backends.numpy import NumpyEngine
 from ablate.backends.numpy.group import Group
 from tests.in_process import load, settings
 
-ROUNDS = 7
+ROUNDS = 9
 CASES = {
-    "LeNet-5, digits, 1 lane": (["epochs=3"], 1),
+    "LeNet-5, digits, 1 lane": (["epochs=6"], 1),
     "XOR, 64 lanes": (["data=xor", "model=mlp", "model.hidden=[10]", "epochs=3000"], 64),
 }
 
@@ -44,7 +44,7 @@ class Silent:
 
 def _log(group: Group, epoch: Epoch, column: int, loss: Any) -> None:
     """What a step's record needs, and no more."""
-    squares = np.square(group.gradient.astype(np.float64))
+    squares = np.square(group.gradient, dtype=np.float64)
     epoch.step_loss[group.active, column] = loss
     epoch.gradient_norm[group.active, column] = np.sqrt(squares.sum(axis=1))
     epoch.output_gradient_norm[group.active, column] = np.sqrt(squares[:, group.output].sum(axis=1))

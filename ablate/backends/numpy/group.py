@@ -241,7 +241,8 @@ class Group:
             into.predicted[lane] += np.bincount(row, minlength=self.classes)
 
     def _log(self, epoch: Epoch, column: int, loss: Array) -> None:
-        squares = np.add.reduceat(np.square(self.gradient.astype(np.float64)), self.plan.layer_starts, axis=1)
+        every = np.square(self.gradient, dtype=np.float64)
+        squares = np.stack([every[:, span].sum(axis=1) for span in self.plan.layer_spans], axis=1)
         epoch.step_loss[self.active, column] = loss
         epoch.gradient_norm[self.active, column] = np.sqrt(squares.sum(axis=1))
         epoch.output_gradient_norm[self.active, column] = np.sqrt(squares[:, -1])

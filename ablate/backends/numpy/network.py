@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -58,9 +59,10 @@ class Plan:
         return [stage.name for stage in self.stages if stage.name]
 
     @property
-    def layer_starts(self) -> list[int]:
-        """Where each of them begins."""
-        return [self.slots[f"{name}.weight"].start for name in self.weighted_layers]
+    def layer_spans(self) -> list[slice]:
+        """Where each of them lies."""
+        starts = [self.slots[f"{name}.weight"].start for name in self.weighted_layers]
+        return [slice(start, stop) for start, stop in pairwise([*starts, self.size])]
 
     @property
     def takes_images(self) -> bool:
@@ -253,7 +255,7 @@ class Network:
             step()
 
     def dead(self, rows: int) -> list[Array]:
-        """For each ReLU, which of its units `(K, D)` are 0 for the first samples after `forward`; of images, the maps."""
+        """For each ReLU, which of its units `(K, D)` (of images: maps) are 0 for the first samples after `forward`."""
         relus = [layer.y[..., :rows] for layer in self.layers if isinstance(layer, layers.Relu)]
         return [np.asarray(~(y > 0).any(axis=(1, 3, 4, 5) if y.ndim == 6 else 2)) for y in relus]
 
