@@ -65,11 +65,10 @@ def _diverged(summary: Summary) -> Verdict | None:
         return Verdict("diverged", why)
     if not math.isfinite(summary.train_loss):
         return Verdict("diverged", "the training loss is not a finite number")
-    if summary.train_loss > DIVERGED_RATIO * summary.initial_loss:
-        ratio = summary.train_loss / summary.initial_loss if summary.initial_loss else math.inf
+    # For a loss of the user's own, which may be negative, a rise by its own size is what doubling is for others.
+    if summary.train_loss - summary.initial_loss > (DIVERGED_RATIO - 1) * abs(summary.initial_loss):
         rise = f"from {summary.initial_loss:.3g} to {summary.train_loss:.3g}"
-        why = f"the training loss rose {rise}, {ratio:.1f} times its start"
-        return Verdict("diverged", why)
+        return Verdict("diverged", f"the training loss rose {rise}, more than {DIVERGED_RATIO:g} times its start")
     return None
 
 
@@ -77,9 +76,13 @@ def _collapsed(summary: Summary) -> Verdict | None:
     total = sum(summary.predicted)
     most = max(range(len(summary.predicted)), key=summary.predicted.__getitem__)
     share, chance = summary.predicted[most] / total, summary.labels[most] / total
-    if share < COLLAPSED_SHARE or abs(summary.test_accuracy - chance) > COLLAPSED_MARGIN:
+    # Where the test set has one class only, to predict it alone is right.
+    if share < COLLAPSED_SHARE or abs(summary.test_accuracy - chance) > COLLAPSED_MARGIN or chance == 1:
         return None
     why = f"{share:.0%} of the test predictions are class {most}, so the accuracy is that class's share, {chance:.1%}"
+    if share < 1:
+        accuracy = f"the accuracy, {summary.test_accuracy:.1%}, is near that class's share, {chance:.1%}"
+        why = f"{share:.0%} of the test predictions are class {most}, and {accuracy}"
     return Verdict("collapsed", why)
 
 
@@ -140,5 +143,5 @@ def _span(summary: Summary) -> str:
 
 
 def _drop(start: float, end: float) -> float:
-    """The share by which a loss fell from `start` to `end`; losses are not negative."""
-    return (start - end) / start if start > 0 else 0.0
+    """The share of its size by which a loss fell from `start` to `end`."""
+    return (start - end) / abs(start) if start else 0.0

@@ -37,7 +37,9 @@ def read(folder: Path) -> Known:
     """Read a trial's folder. Raises ConfigError where it is none, or the trial has not ended."""
     config = folder / ".hydra" / "config.yaml"
     if not config.is_file():
-        raise ConfigError(f"{folder}: not the folder of a trial; expected runs/<sweep>/<number>")
+        trials = sorted(path.parents[1].name for path in folder.glob("*/.hydra/config.yaml"))
+        there = f", here one of {', '.join(trials)}" if trials else ""
+        raise ConfigError(f"{folder}: not the folder of a trial; expected runs/<sweep>/<number>{there}")
     row = records.read_result(folder)
     if row is None:
         raise ConfigError(f"{folder}: the trial has not ended yet; try again when the sweep has")
@@ -123,7 +125,7 @@ def _advice(known: Known) -> Iterator[str]:
                 yield "the stable form of the loss: loss.from_logits=true"
             if config["loss"].get("reduction") == "sum":
                 yield "the mean instead of the sum, so that a step does not grow with the batch: loss.reduction=mean"
-            yield "several seeds, to see whether it is chance: -m seed=range(0,5)"
+            yield "several seeds, to see whether it is chance: -m 'seed=range(0,5)'"
         case "stuck":
             yield higher
             yield "another start: init=glorot_uniform; weights all alike, or very small or large, learn slowly"
@@ -136,7 +138,7 @@ def _advice(known: Known) -> Iterator[str]:
         case "failed":
             yield "mend the error above; the traceback is in the sweep's ablate.log"
         case "trained":
-            yield "nothing is wrong here; repeat it with -m seed=range(0,5) to see how much is chance"
+            yield "nothing is wrong here; repeat it with -m 'seed=range(0,5)' to see how much is chance"
 
 
 def main() -> None:

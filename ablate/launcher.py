@@ -29,6 +29,7 @@ from hydra._internal.core_plugins.basic_sweeper import BasicSweeper  # noqa: E40
 
 # Hydra accepts plugins of this package only; the classes are registered under it and live here.
 _NAMESPACE = "hydra_plugins.ablate"
+MAX_TRIALS = 10_000
 
 
 def register(action: Callable[[Path, Sequence[Trial]], int]) -> None:
@@ -59,7 +60,10 @@ class GridSweeper(BasicSweeper):
         assert self.launcher is not None
         parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
         overrides = parser.parse_overrides([*self._parse_config(), *arguments])
-        [jobs] = self.split_arguments(overrides, None)
+        [jobs] = self.split_arguments(overrides, None) or [[]]
+        if not 0 < len(jobs) <= MAX_TRIALS:
+            values = " ".join(word for word in arguments if "range(" in word or "," in word)
+            raise ConfigError(f"{values}: {len(jobs)} trials; a sweep has 1 to {MAX_TRIALS}")
         done = self.launcher.launch(jobs, initial_job_idx=0)
         for job in done:
             _ = job.return_value  # raises where a job of a foreign launcher failed
@@ -115,6 +119,10 @@ def _job_return(folder: Path, composed: DictConfig) -> JobReturn:
 def trial(plain: DictConfig, hydra: DictConfig) -> Trial:
     """The trial of one composed job, its configuration and Hydra's. Raises ConfigError where a value is wrong."""
     overrides = _split(_written(hydra))
+    for key, value in overrides.items():
+        group, _, rest = key.partition(".")
+        if rest == "name" and group in config.GROUPS:
+            raise ConfigError(f"{key}={value}: an option is chosen by its group; write {group}={value}")
     for group, choice in overrides.items():
         if group in config.GROUPS and choice.startswith("["):
             allowed = ", ".join(config.choices(group))
@@ -203,7 +211,8 @@ def is_mistake(error: Exception) -> bool:
 
 def refuse(error: Exception, code: int = 2) -> NoReturn:
     """Tell a user's mistake in one line and end with code 2."""
-    print(f"ablate: {' '.join(_said(error).split())}", file=sys.stderr)
+    said = " ".join(_said(error).split()) or f"{type(error).__name__} in the command or in a YAML of --config-dir"
+    print(f"ablate: {said}", file=sys.stderr)
     raise SystemExit(code)
 
 

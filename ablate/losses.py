@@ -355,7 +355,7 @@ class Custom:
     def _call(self, method: str, z: Array, y: Array, shape: tuple[int, ...]) -> Array:
         try:
             result = np.asarray(getattr(self.instance, method)(z, y))
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise LossFailedError(f"{self.target}.{method} raised {type(error).__name__}: {error}") from error
         if result.shape != shape or result.dtype.kind not in "biuf":
             raise LossFailedError(
@@ -374,7 +374,7 @@ def build(loss: config.Loss, output: str) -> Loss:
     return _builtin(loss, output)
 
 
-def check(loss: Loss, units: int) -> None:
+def try_out(loss: Loss, units: int) -> None:
     """Try a user's loss on four made-up samples.
 
     Raises ConfigError where it gives wrong shapes. Where it raises, its trial will fail of that while it runs.
@@ -397,8 +397,11 @@ def _build_custom(loss: config.CustomLoss, output: str) -> Custom:
     for method in ("value", "gradient"):
         if not callable(getattr(instance, method, None)):
             raise ConfigError(f"loss.target={target}: the class has no method {method}(z, y)")
-    named = getattr(instance, "output", None)
-    if named not in _OUTPUTS:
+    try:
+        named = getattr(instance, "output", None)
+    except Exception as error:
+        raise ConfigError(f"loss.target={target}: its output cannot be read ({type(error).__name__})") from None
+    if not isinstance(named, str) or named not in _OUTPUTS:
         raise ConfigError(f"loss.target={target}: its output is {named!r}; expected 'softmax', 'sigmoid' or 'identity'")
     if output not in ("auto", named):
         raise ConfigError(f"model.output={output}: loss.target={target} has output {named!r} (auto chooses it)")
@@ -413,13 +416,13 @@ def _instantiate(target: str, args: Mapping[str, Any]) -> Any:
         sys.path.insert(0, here)
     try:
         cls = getattr(importlib.import_module(module), name) if module else None
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise ConfigError(f"loss.target={target}: cannot be imported ({type(error).__name__}: {error})") from None
     if not callable(cls):
         raise ConfigError(f"loss.target={target}: expected package.Class that can be imported from here")
     try:
         return cls(**args)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise ConfigError(
             f"loss.target={target}: {name}({_shown(args)}) raised {type(error).__name__}: {error}"
         ) from None

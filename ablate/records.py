@@ -20,6 +20,7 @@ from ablate.trials import Trial
 METRICS, RESULT, DELIVERY, CHECK = "metrics.jsonl", "result.json", "mlflow.json", "check.json"
 FLUSH_SECONDS = 0.5
 PREDICTIONS_ROWS = 100
+WHY_CHARACTERS = 600
 
 
 def replace_file(path: Path, text: str) -> None:
@@ -128,7 +129,7 @@ def _row(trial: Trial, summary: Summary, check: Check | None, seconds: float) ->
         "trial": trial.number,
         "status": "failed" if summary.error is not None else "finished",
         "verdict": verdict.name,
-        "why": " ".join(verdict.why.split()),
+        "why": _short(verdict.why),
         "overrides": {key: trial.value(key) for key in trial.overrides},
         "seed": trial.settings.seed,
         "test_accuracy": finite(summary.test_accuracy),
@@ -149,7 +150,7 @@ def close(folder: Path, trial: Trial, status: str, verdict: str, why: str) -> No
         "trial": trial.number,
         "status": status,
         "verdict": verdict,
-        "why": why,
+        "why": _short(why),
         "overrides": {key: trial.value(key) for key in trial.overrides},
         "seed": trial.settings.seed,
         **{
@@ -161,6 +162,12 @@ def close(folder: Path, trial: Trial, status: str, verdict: str, why: str) -> No
         "seconds": None,
     }
     replace_file(folder / RESULT, json.dumps(row))
+
+
+def _short(why: str) -> str:
+    """A reason as one line that a table can hold; a user's own error may be of any length."""
+    line = " ".join(why.split())
+    return line if len(line) <= WHY_CHARACTERS else f"{line[:WHY_CHARACTERS]} ..."
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:

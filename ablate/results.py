@@ -108,12 +108,11 @@ def _curves(sweep: Path, table: "pd.DataFrame") -> "pd.DataFrame":
     ]
     parts = []
     for row in table.to_dict("records"):
-        wide = pd.DataFrame(records.read_metrics(sweep / str(row["trial"])))
+        lines = records.read_metrics(sweep / str(row["trial"]))
+        wide = pd.DataFrame(lines)
         long = wide.melt(["step", "epoch"], var_name="metric", value_name="value")
         # A wide table has a gap for every metric that a line does not have, and one for every null it has.
-        present = [
-            name in record for name in wide.columns[2:] for record in records.read_metrics(sweep / str(row["trial"]))
-        ]
+        present = [name in line for name in wide.columns[2:] for line in lines]
         long = long[present]
         for place, key in enumerate(keys):
             long.insert(place, key, row[key])

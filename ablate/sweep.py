@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from filelock import FileLock
 from joblib import Parallel, cpu_count, delayed
 from joblib.externals.loky import get_reusable_executor
 from joblib.externals.loky.backend import resource_tracker as loky_tracker
@@ -57,6 +58,7 @@ def prepare(folder: Path, trials: Sequence[Trial]) -> Sweep:
     Raises ConfigError before anything is created: a file that is missing or wrong, shapes that do not fit, a
     batch larger than the training set, a loss that cannot be had.
     """
+    _check_together(trials)
     loaded: dict[str, Dataset] = {}
     datasets = {}
     for trial in trials:
@@ -69,12 +71,43 @@ def prepare(folder: Path, trials: Sequence[Trial]) -> Sweep:
     return Sweep(folder, trials, datasets)
 
 
+def _check_together(trials: Sequence[Trial]) -> None:
+    """Refuse what concerns the whole sweep but differs between its trials, and trials that are the same."""
+    for key in ("workers", "dry_run", "tracking"):
+        if len({str(getattr(trial.settings, key)) for trial in trials}) > 1:
+            raise ConfigError(f"{key}: it concerns the whole sweep, so it cannot vary; give it one value")
+    seen: dict[str, Trial] = {}
+    for trial in trials:
+        other = seen.setdefault(trial.digest, trial)
+        if other is not trial:
+            same = " ".join(f"{key}={value}" for key, value in trial.overrides.items())
+            raise ConfigError(f"{same}: trials {other.number} and {trial.number} are the same; give each value once")
+
+
 def _check(settings: Settings, dataset: Dataset) -> None:
     rows = len(dataset.y_train)
     if settings.batch_size and settings.batch_size > rows:
         raise ConfigError(f"batch_size={settings.batch_size}: the training set has {rows} rows; choose 1 to {rows}")
     network = train.architecture(settings, dataset)
-    losses.check(losses.build(settings.loss, settings.output), network.units)
+    losses.try_out(losses.build(settings.loss, settings.output), network.units)
+    _check_precision(settings)
+
+
+def _check_precision(settings: Settings) -> None:
+    """Refuse numbers that the precision of the arithmetic turns into 0 or infinity."""
+    numbers = {
+        "lr": settings.lr,
+        "output_lr": settings.output_lr,
+        "init.scale": settings.init.scale,
+        "optimizer.epsilon": getattr(settings.optimizer, "epsilon", None),
+        "model.preactivation_divisor": settings.model.preactivation_divisor,
+    }
+    cast = np.dtype(settings.dtype).type
+    for key, value in numbers.items():
+        with np.errstate(all="ignore"):
+            held = 1.0 if value is None else float(cast(value))
+        if not 0 < held < np.inf:
+            raise ConfigError(f"{key}={value}: in {settings.dtype} this is {held}; choose a less extreme number")
 
 
 def run(sweep: Sweep, console: Console) -> int:
@@ -127,19 +160,33 @@ def _create(sweep: Sweep) -> None:
 
 
 def _describe(sweep: Sweep) -> None:
-    """`sweep.yaml`: how the sweep was started, with what, and of what it consists."""
+    """`sweep.yaml`: how the sweep was started, with what, and of what it consists.
+
+    A foreign launcher's jobs share the folder: each adds its trial to those that are there.
+    """
     packages = ("ablate", "numpy", "hydra-core", "mlflow")
-    described = {
-        "command": " ".join(["ablate", *sys.argv[1:]]),
-        "versions": {"python": platform.python_version(), **{name: _version(name) for name in packages}},
-        "git_commit": tracking.git_commit(),
-        "factors": sweep.factors,
-        "trials": [
-            {"trial": trial.number, "overrides": dict(trial.overrides), "config": trial.digest}
-            for trial in sweep.trials
-        ],
-    }
-    records.replace_file(sweep.folder / "sweep.yaml", OmegaConf.to_yaml(OmegaConf.create(described)))
+    path = sweep.folder / "sweep.yaml"
+    with FileLock(sweep.folder / ".results.lock"):
+        listed = {entry["trial"]: entry for entry in _listed(path)}
+        for trial in sweep.trials:
+            entry = {"trial": trial.number, "overrides": dict(trial.overrides), "config": trial.digest}
+            listed[trial.number] = entry
+        trials = [listed[number] for number in sorted(listed)]
+        described = {
+            "command": " ".join(["ablate", *sys.argv[1:]]),
+            "versions": {"python": platform.python_version(), **{name: _version(name) for name in packages}},
+            "git_commit": tracking.git_commit(),
+            "factors": sweep.factors or results.varying(trials),
+            "trials": trials,
+        }
+        records.replace_file(path, OmegaConf.to_yaml(OmegaConf.create(described)))
+
+
+def _listed(path: Path) -> Sequence[Any]:
+    """The trials in a `sweep.yaml` that is there already."""
+    described: Any = OmegaConf.to_container(OmegaConf.load(path)) if path.exists() else {"trials": []}
+    trials: Sequence[Any] = described["trials"]
+    return trials
 
 
 def _version(package: str) -> str | None:
@@ -208,8 +255,9 @@ def train_chunk(folder: Path, trials: Sequence[Trial], dataset: Dataset) -> int:
             engine = NumpyEngine(network, dataset, lanes, train.batch_size(settings[0], dataset))
             recorder.begin(engine)
             train.train(settings, dataset, engine, recorder)
-    except Exception as error:
-        (folder / "ablate.log").open("a", encoding="utf-8").write(traceback.format_exc())
+    except (Exception, SystemExit) as error:
+        with (folder / "ablate.log").open("a", encoding="utf-8") as log_file:
+            log_file.write(traceback.format_exc())
         recorder.fail(f"{type(error).__name__}: {' '.join(str(error).split())}")
     finally:
         recorder.close()
@@ -258,5 +306,5 @@ def _print_places(console: Console, sweep: Sweep, tracker: tracking.Tracker, rep
     console.print(f"\nresults  {folder}/results.csv", highlight=False, soft_wrap=True)
     if report:
         console.print(f"report   {folder}/{report.name}", highlight=False, soft_wrap=True)
-    if tracker.link:
-        console.print(f"curves   mlflow ui   then open {tracker.link}", highlight=False, soft_wrap=True)
+    if tracker.how:
+        console.print(f"curves   {tracker.how}", highlight=False, markup=False, soft_wrap=True)

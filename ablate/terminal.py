@@ -1,6 +1,7 @@
 """What the user sees: a live table while a sweep trains, plain lines where there is no terminal, the results."""
 
-import json
+import io
+import os
 import sys
 import threading
 from collections.abc import Mapping, Sequence
@@ -30,7 +31,6 @@ COLOURS = {
     "failed": "bold red",
 }
 _BARS = "▁▂▃▄▅▆▇█"
-_TAIL_BYTES = 4096
 _REFRESH_SECONDS = 0.25
 
 
@@ -90,6 +90,7 @@ class LiveTable(Progress):
     def __init__(self, console: Console, sweep: Path, trials: Sequence[Trial]) -> None:
         super().__init__(console, sweep, trials)
         self.last: dict[int, Mapping[str, Any]] = {}
+        self.tails = {number: records.Tail(folder) for number, folder in self.folders.items()}
         self.losses: dict[int, list[float]] = {trial.number: [] for trial in trials}
         self.live = Live(console=console, get_renderable=self.table, refresh_per_second=4, transient=True)
 
@@ -102,37 +103,20 @@ class LiveTable(Progress):
 
     def table(self) -> Table:
         self.newly_ended()
-        table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-        for column in (
-            "trial",
-            *self.keys,
-            "seed",
-            "epoch",
-            "train loss",
-            "test loss",
-            "test acc.",
-            "loss",
-            "",
-        ):
-            table.add_column(column)
         # Those in training first; a large sweep shows as many rows as the window holds.
         ordered = sorted(self.trials, key=lambda trial: (trial.number in self.rows, trial.number))
         room = max(3, self.console.size.height - 6)
-        for trial in ordered[:room]:
-            self._add_row(table, trial)
+        titles = ["trial", *self.keys, "seed", "epoch", "train loss", "test loss", "test acc.", "loss", ""]
+        rows = [self._row(trial) for trial in ordered[:room]]
+        table = fitting(self.console, titles, rows, spare=("test loss", "seed", "train loss"))
         if len(ordered) > room:
             table.caption = f"{len(self.rows)} of {len(self.trials)} trials have ended"
         return table
 
-    def _add_row(self, table: Table, trial: Trial) -> None:
+    def _row(self, trial: Trial) -> list[str | Text]:
         last = self._follow(trial)
         row = self.rows.get(trial.number)
-        state = (
-            Text(row["verdict"], COLOURS.get(row["verdict"], ""))
-            if row
-            else Text("training" if last else "waiting", "dim")
-        )
-        table.add_row(
+        return [
             str(trial.number),
             *[shown(trial.value(key)) for key in self.keys],
             str(trial.settings.seed),
@@ -141,35 +125,18 @@ class LiveTable(Progress):
             figure(last.get("test/loss")),
             percent(last.get("test/accuracy")),
             sparkline(self.losses[trial.number]),
-            state,
-        )
+            _verdict(row) if row else Text("training" if last else "waiting", "dim"),
+        ]
 
     def _follow(self, trial: Trial) -> Mapping[str, Any]:
-        """The trial's last epoch record; its training loss goes into the sparkline."""
-        if trial.number in self.rows and trial.number in self.last:
-            return self.last[trial.number]
-        record = _last_epoch(self.folders[trial.number])
-        if record and record != self.last.get(trial.number):
-            self.last[trial.number] = record
-            loss = record.get("train/loss", record.get("test/loss"))
-            if loss is not None:
-                self.losses[trial.number].append(loss)
+        """The trial's last epoch record; the training losses go into its sparkline."""
+        for record in self.tails[trial.number].read():
+            if "test/loss" in record:
+                self.last[trial.number] = record
+                loss = record.get("train/loss", record["test/loss"])
+                if loss is not None:
+                    self.losses[trial.number].append(loss)
         return self.last.get(trial.number, {})
-
-
-def _last_epoch(folder: Path) -> Mapping[str, Any]:
-    """The last epoch record near the end of a growing `metrics.jsonl`."""
-    path = folder / records.METRICS
-    if not path.exists():
-        return {}
-    with path.open("rb") as file:
-        file.seek(max(0, path.stat().st_size - _TAIL_BYTES))
-        lines = file.read().split(b"\n")
-    for line in reversed(lines[1 if len(lines) > 2 else 0 : -1]):
-        if b'"test/loss"' in line and line.startswith(b"{"):
-            record: Mapping[str, Any] = json.loads(line)
-            return record
-    return {}
 
 
 class PlainLines(Progress):
@@ -196,10 +163,10 @@ class PlainLines(Progress):
     def _print(self) -> None:
         for trial in self.newly_ended():
             row = self.rows[trial.number]
-            accuracy = percent(row["test_accuracy"])
-            line = (
-                f"trial {trial.number} ({self.label(trial)}): {row['verdict']}, test accuracy {accuracy}: {row['why']}"
-            )
+            line = f"trial {trial.number} ({self.label(trial)}): {_verdict(row).plain}, test accuracy"
+            line = f"{line} {percent(row['test_accuracy'])}"
+            if row["verdict"] != "trained":
+                line = f"{line}: {row['why']}"
             self.console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
@@ -208,53 +175,79 @@ def progress(console: Console, sweep: Path, trials: Sequence[Trial]) -> Progress
     return LiveTable(console, sweep, trials) if console.is_terminal else PlainLines(console, sweep, trials)
 
 
+def fitting(
+    console: Console, titles: Sequence[str], rows: Sequence[Sequence[str | Text]], spare: Sequence[str]
+) -> Table:
+    """A table as wide as the terminal at most: where it is narrower, the spare columns go, the first named first."""
+    gone = 0
+    while True:
+        kept = [place for place, title in enumerate(titles) if title not in spare[:gone]]
+        table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+        for place in kept:
+            number = titles[place] in _NUMBERS
+            table.add_column(Text(titles[place]), justify="right" if number else "left", no_wrap=True)
+        for row in rows:
+            # As text, so that brackets in a user's value are no markup.
+            table.add_row(*[cell if isinstance(cell := row[place], Text) else Text(cell) for place in kept])
+        wanted = console.measure(table, options=console.options.update(width=10_000, max_width=10_000)).maximum
+        if wanted <= console.width or gone == len(spare):
+            return table
+        gone += 1
+
+
+_NUMBERS = ("trial", "seed", "epoch", "epochs", "test acc.", "test loss", "train loss", "seconds")
+
+
+def _verdict(row: Mapping[str, Any]) -> Text:
+    # A trial that was interrupted is no failure of its own.
+    name = "interrupted" if row["status"] == "killed" else row["verdict"]
+    return Text(name, COLOURS.get(name, ""))
+
+
 def print_results(console: Console, rows: Sequence[Mapping[str, Any]], keys: Sequence[str]) -> None:
-    """The results table, best first, and below it why each trial that did not train did not."""
+    """The results table, best first, and below it why those that did not train did not."""
     ordered = sorted(
         rows, key=lambda row: (-(row["test_accuracy"] or 0), row["test_loss"] or float("inf"), row["trial"])
     )
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for column in (
-        "trial",
-        *keys,
-        "seed",
-        "verdict",
-        "test acc.",
-        "test loss",
-        "train loss",
-        "epochs",
-        "seconds",
-    ):
-        table.add_column(column, justify="left" if column in ("verdict", *keys) else "right")
-    for row in ordered:
-        table.add_row(
+    titles = ["trial", *keys, "seed", "verdict", "test acc.", "test loss", "train loss", "epochs", "seconds"]
+    cells: list[list[str | Text]] = [
+        [
             str(row["trial"]),
             *[shown(row["overrides"].get(key)) for key in keys],
             str(row["seed"]),
-            Text(row["verdict"], COLOURS.get(row["verdict"], "")),
+            _verdict(row),
             percent(row["test_accuracy"]),
             figure(row["test_loss"]),
             figure(row["train_loss"]),
             str(row["epochs"]),
             figure(row["seconds"]),
-        )
-    console.print(table)
+        ]
+        for row in ordered
+    ]
+    console.print(fitting(console, titles, cells, spare=("seconds", "epochs", "train loss", "test loss")))
+    reasons: dict[str, list[int]] = {}
     for row in ordered:
         if row["verdict"] != "trained":
-            console.print(
-                f"trial {row['trial']} {row['verdict']}: {row['why']}",
-                markup=False,
-                highlight=False,
-                soft_wrap=True,
-            )
+            reasons.setdefault(f"{_verdict(row).plain}: {row['why']}", []).append(row["trial"])
+    for reason, numbers in reasons.items():
+        named = f"{'trial' if len(numbers) == 1 else 'trials'} {', '.join(map(str, sorted(numbers)))}"
+        console.print(f"{named} {reason}", markup=False, highlight=False, soft_wrap=True)
 
 
 PIPE_WIDTH = 200
 
 
+class _Terminal(Console):
+    def on_broken_pipe(self) -> None:
+        """A reader that has seen enough, such as `head`, is no reason to fail."""
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def console() -> Console:
-    """The terminal; where there is none, lines wide enough for a table."""
-    return Console() if sys.stdout.isatty() else Console(width=PIPE_WIDTH)
+    """The terminal; where there is none, lines wide enough for a table, and nowhere if the output is closed."""
+    if sys.stdout is None:
+        return Console(file=io.StringIO())
+    return _Terminal() if sys.stdout.isatty() else _Terminal(width=PIPE_WIDTH)
 
 
 def print_check(console: Console, check: Check) -> None:
@@ -288,10 +281,8 @@ def print_check(console: Console, check: Check) -> None:
 def print_plan(console: Console, trials: Sequence[Trial]) -> None:
     """What a sweep would do: its factors, its trials and its cohorts."""
     keys = factors(trials)
-    console.print(
-        f"{len(trials)} {'trial' if len(trials) == 1 else 'trials'}, factors: {', '.join(keys) or 'none'}",
-        highlight=False,
-    )
+    count = "1 trial" if len(trials) == 1 else f"{len(trials)} trials"
+    console.print(f"{count}, factors: {', '.join(keys) or 'none'}", highlight=False)
     for key in keys:
         levels = dict.fromkeys(shown(trial.value(key)) for trial in trials)
         console.print(f"  {key}: {', '.join(levels)}", markup=False, highlight=False)
@@ -300,6 +291,7 @@ def print_plan(console: Console, trials: Sequence[Trial]) -> None:
         console.print(
             f"cohort {number}: {len(cohort)} trials of {cohort[0].choices.get('model', 'one model')} on"
             f" {settings.data.name}, {settings.epochs} epochs, {settings.dtype}, {settings.backend}",
+            markup=False,
             highlight=False,
         )
         for trial in sorted(cohort, key=lambda trial: trial.number):

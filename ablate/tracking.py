@@ -8,6 +8,7 @@ import contextlib
 import logging
 import math
 import os
+import sqlite3
 import subprocess
 import threading
 import time
@@ -29,6 +30,7 @@ log = logging.getLogger("ablate")
 MAX_POINTS = 1000
 BATCH = 1000
 SEND_SECONDS = 2.0
+STALLED_SECONDS = 30.0
 # A fresh browser opens another page of the UI than the runs' charts.
 _CHARTS = "workflowType=machine_learning&compareRunsMode=CHART"
 _STATUS = {"finished": "FINISHED", "failed": "FAILED", "killed": "KILLED"}
@@ -37,7 +39,7 @@ _STATUS = {"finished": "FINISHED", "failed": "FAILED", "killed": "KILLED"}
 class Tracker:
     """Where a sweep is tracked besides its folder; this one does nothing (`tracking=none`)."""
 
-    link: str | None = None
+    how: str | None = None
 
     def start(self) -> None:
         """Begin to deliver, in the background."""
@@ -81,6 +83,7 @@ class MlflowTracker(Tracker):
             _Delivery(trial, sweep / str(trial.number), records.Tail(sweep / str(trial.number))) for trial in trials
         ]
         self.ending = threading.Event()
+        self.moved = time.monotonic()
         self.thread = threading.Thread(target=self._run, name="mlflow", daemon=True)
         self.lock: contextlib.AbstractContextManager[Any] = (
             FileLock(Path.cwd() / ".mlflow.db.lock") if self.is_local else contextlib.nullcontext()
@@ -96,8 +99,11 @@ class MlflowTracker(Tracker):
 
     def finish(self) -> None:
         self.ending.set()
-        while self.thread.is_alive():
+        self.moved = time.monotonic()
+        while self.thread.is_alive() and time.monotonic() - self.moved < STALLED_SECONDS:
             self.thread.join(0.1)
+        if self.thread.is_alive():
+            self._say(f"no answer for {STALLED_SECONDS:.0f} s")
 
     def _run(self) -> None:
         try:
@@ -106,20 +112,19 @@ class MlflowTracker(Tracker):
                 self._send_all()
             self._send_all()
         except Exception as error:
-            message = " ".join(str(error).split())[:300]
-            log.warning(
-                "MLflow at %s cannot be used (%s: %s); the sweep goes on, its results are in %s, not in MLflow",
-                self.uri,
-                type(error).__name__,
-                message,
-                self.sweep,
-            )
+            self._say(f"{type(error).__name__}: {' '.join(str(error).split())[:300]}")
             log.debug("MLflow delivery stopped", exc_info=True)
+
+    def _say(self, problem: str) -> None:
+        advice = "the sweep goes on, its results are in %s, not all in MLflow"
+        log.warning(f"MLflow at %s cannot be used (%s); {advice}", self.uri, problem, self.sweep)
 
     def _connect(self) -> None:
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
         os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
+        self._try_file()
         logging.getLogger("alembic").setLevel(logging.WARNING)
         from mlflow import MlflowClient
 
@@ -129,8 +134,23 @@ class MlflowTracker(Tracker):
             self.experiment_id = self._experiment()
             for delivery in self.deliveries:
                 self._create(delivery)
-        server = "http://127.0.0.1:5000" if self.is_local else self.uri.rstrip("/")
-        self.link = f"{server}/#/experiments/{self.experiment_id}/runs?{_CHARTS}"
+        self.how = self._how_to_look()
+
+    def _how_to_look(self) -> str:
+        """What to type and where to look, to see the curves."""
+        page = f"/#/experiments/{self.experiment_id}/runs?{_CHARTS}"
+        if not self.is_local:
+            return f"{self.uri.rstrip('/')}{page}"
+        default = self.uri == f"sqlite:///{Path.cwd() / 'mlflow.db'}"
+        command = "mlflow ui" if default else f"mlflow ui --backend-store-uri {self.uri}"
+        return f"{command}   then open http://127.0.0.1:5000{page}"
+
+    def _try_file(self) -> None:
+        """A file that SQLite cannot open fails here at once, where MLflow would try again for minutes."""
+        path = self.uri.removeprefix("sqlite:///")
+        if self.is_local and path != ":memory:":
+            with contextlib.closing(sqlite3.connect(path, timeout=10)) as store:
+                store.execute("PRAGMA schema_version").fetchone()
 
     def _experiment(self) -> str:
         from mlflow.exceptions import MlflowException
@@ -170,6 +190,7 @@ class MlflowTracker(Tracker):
                 self._send(delivery)
 
     def _send(self, delivery: _Delivery) -> None:
+        self.moved = time.monotonic()
         result = records.read_result(delivery.folder)
         points = list(self._thin(delivery, delivery.tail.read(), is_last=result is not None))
         for start in range(0, len(points), BATCH):
@@ -221,8 +242,8 @@ def _stride(settings: Settings, dataset: Dataset) -> tuple[int, int]:
 
 
 def run_name(trial: Trial, factors: Sequence[str]) -> str:
-    """The varying values first, since the UI cuts names after some 14 characters."""
-    values = [shown(trial.value(key)) for key in factors]
+    """The varying values first, since the UI cuts names after some 14 characters; of a lone trial, all it was given."""
+    values = [shown(trial.value(key)) for key in factors or trial.overrides if key != "seed"]
     return " ".join([*values, f"seed={trial.settings.seed}", f"#{trial.number}"])
 
 

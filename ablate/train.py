@@ -15,7 +15,7 @@ from ablate.data import Dataset, preset_batch_size
 Array = np.ndarray[Any, np.dtype[Any]]
 
 STEP_RECORDS = 500
-WATCHED_EPOCHS = 100
+WATCHED_EPOCHS = 50
 INITIAL_ROWS = 1000
 
 

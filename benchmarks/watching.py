@@ -27,7 +27,7 @@ from ablate.backends.numpy import NumpyEngine
 from ablate.backends.numpy.group import Group
 from tests.in_process import load, settings
 
-ROUNDS = 9
+ROUNDS = 15
 CASES = {
     "LeNet-5, digits, 1 lane": (["epochs=6"], 1),
     "XOR, 64 lanes": (["data=xor", "model=mlp", "model.hidden=[10]", "epochs=3000"], 64),
@@ -44,10 +44,11 @@ class Silent:
 
 def _log(group: Group, epoch: Epoch, column: int, loss: Any) -> None:
     """What a step's record needs, and no more."""
+    lanes = np.array(group.active)
     squares = np.square(group.gradient, dtype=np.float64)
-    epoch.step_loss[group.active, column] = loss
-    epoch.gradient_norm[group.active, column] = np.sqrt(squares.sum(axis=1))
-    epoch.output_gradient_norm[group.active, column] = np.sqrt(squares[:, group.output].sum(axis=1))
+    epoch.step_loss[lanes, column] = loss
+    epoch.gradient_norm[lanes, column] = np.sqrt(squares.sum(axis=1))
+    epoch.output_gradient_norm[lanes, column] = np.sqrt(squares[:, group.output].sum(axis=1))
 
 
 @contextmanager

@@ -124,7 +124,7 @@ UNKNOWN = {
     "loss=cee": ["loss=cee", "choose one of bce, ce, custom"],
     "loss=3": ["loss", "choose one of bce, ce, custom"],
     "loss=[ce,mse]": ["loss=[ce,mse]", "-m loss=ce,mse"],
-    "loss.name=cee": ["loss.name=cee", "'ce'"],
+    "loss.name=cee": ["loss.name=cee", "write loss=cee"],
     "+loss=mse": ["loss=mse", "already"],
     "data=cifar": ["data=cifar", "choose one of digits, mnist, npz, xor"],
     "model.layers=[convolution]": ["model.layers[0]=convolution", "{conv: 6, kernel: 5}"],

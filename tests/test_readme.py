@@ -60,7 +60,9 @@ def test_command_runs(arguments: list[str], folder: Path) -> None:
     small = [item for item in SMALL if "data=xor" not in arguments or not item.startswith("data.")]
     if "--help" in arguments:
         small = []
-    done = run_in_process(folder, *arguments, *small)
+    # A loss of one's own is imported by the workers, which in this process may have started in another folder.
+    run = run_as_process if "loss=custom" in arguments else run_in_process
+    done = run(folder, *arguments, *small)
     assert done.code == 0, done.out + done.err
     assert "failed" not in done.out.split("Keys")[0]
 
@@ -87,6 +89,23 @@ def test_first_table_is_what_the_default_sweep_gives(default_sweep: tuple[Path, 
         assert printed[key][0] == verdict
         # Other BLAS kernels round differently, and a few of the 300 test images may change sides.
         assert printed[key][1] == pytest.approx(accuracy, abs=1.5)
+
+
+def test_check_and_explain_run_as_written(default_sweep: tuple[Path, str]) -> None:
+    others = [words for words in commands() if words[:2] == ["python", "-m"] and words[2].startswith("ablate.")]
+    [sweep] = [path for path in (default_sweep[0] / "runs").iterdir() if path.name != "artifacts"]
+    said = {}
+    for _, _, module, *arguments in others:
+        words = [word.replace("<sweep>", sweep.name) for word in arguments]
+        done = subprocess.run(
+            [sys.executable, "-m", module, *words], cwd=default_sweep[0], capture_output=True, text=True, timeout=60
+        )
+        said[module] = (done.returncode, done.stdout)
+    assert said.keys() == {"ablate.check", "ablate.explain"}
+    assert said["ablate.check"][0] == 1
+    assert "wrong sign" in said["ablate.check"][1]
+    assert said["ablate.explain"][0] == 0
+    assert "collapsed" in said["ablate.explain"][1]
 
 
 def test_mlflow_ui_shows_the_sweep_with_no_option(default_sweep: tuple[Path, str]) -> None:

@@ -94,7 +94,7 @@ def test_a_pipe_gets_a_line_as_each_trial_ends(tmp_path: Path) -> None:
             (tmp_path / str(number) / "result.json").write_text(json.dumps(done))
     lines = text(console).splitlines()
     assert sorted(lines) == [
-        "trial 0 (lr=0.1 seed=0): trained, test accuracy 97.5%: reason 0",
+        "trial 0 (lr=0.1 seed=0): trained, test accuracy 97.5%",
         "trial 1 (lr=0.5 seed=0): plateau, test accuracy 25.0%: reason 1",
     ]
 

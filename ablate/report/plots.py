@@ -102,7 +102,7 @@ class _Picture:
         legend = self._legend()
         width = 10.5 if alone else max(7.5, 3.1 * columns + 0.6)
         height = 3.6 if alone else 4.4 * rows
-        legend_rows = math.ceil(len(legend) / _legend_columns(legend, width))
+        legend_rows = math.ceil(len(legend) / _legend_columns(legend, width)) if legend else 0
         height += 0.25 * legend_rows + 0.35
         figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained")
         axes = figure.subplots(*((1, 2) if alone else (2 * rows, columns)), squeeze=False)

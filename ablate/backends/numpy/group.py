@@ -241,16 +241,17 @@ class Group:
             into.predicted[lane] += np.bincount(row, minlength=self.classes)
 
     def _log(self, epoch: Epoch, column: int, loss: Array) -> None:
+        lanes, watched = np.array(self.active), epoch.watched
         every = np.square(self.gradient, dtype=np.float64)
         squares = np.stack([every[:, span].sum(axis=1) for span in self.plan.layer_spans], axis=1)
-        epoch.step_loss[self.active, column] = loss
-        epoch.gradient_norm[self.active, column] = np.sqrt(squares.sum(axis=1))
-        epoch.output_gradient_norm[self.active, column] = np.sqrt(squares[:, -1])
-        watched = epoch.watched
-        watched.layer_norms[self.active] += np.sqrt(squares) / len(epoch.steps)
+        norms = np.sqrt(squares)
+        epoch.step_loss[lanes, column] = loss
+        epoch.gradient_norm[lanes, column] = np.sqrt(squares.sum(axis=1))
+        epoch.output_gradient_norm[lanes, column] = norms[:, -1]
+        watched.layer_norms[lanes] += norms / len(epoch.steps)
         update = np.abs(self.rate[:, self.output] * self.gradient[:, self.output])
-        watched.too_large[self.active] += np.count_nonzero(update > TOO_LARGE, axis=1)
-        watched.too_small[self.active] += np.count_nonzero((update < TOO_SMALL) & (update > 0), axis=1)
+        watched.too_large[lanes] += (update > TOO_LARGE).sum(axis=1)
+        watched.too_small[lanes] += ((update < TOO_SMALL) & (update > 0)).sum(axis=1)
 
     def units(self, into: Units) -> None:
         """Write the active lanes' places of `into`: what the last evaluation of the test set left in the layers."""

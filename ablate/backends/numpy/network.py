@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 from typing import Any
 
@@ -58,7 +59,7 @@ class Plan:
         """The layers with parameters, in the order in which they lie in the flat vector."""
         return [stage.name for stage in self.stages if stage.name]
 
-    @property
+    @cached_property
     def layer_spans(self) -> list[slice]:
         """Where each of them lies."""
         starts = [self.slots[f"{name}.weight"].start for name in self.weighted_layers]
