@@ -22,6 +22,8 @@ def command(action: str) -> None:
 
 
 def _command(action: str) -> None:
+    # Hydra's parser takes overrides in one piece only: -m may stand anywhere between them.
+    sys.argv[1:] = sorted(sys.argv[1:], key=lambda word: word not in ("-m", "--multirun"))
     wants_traceback = "HYDRA_FULL_ERROR" in os.environ
     os.environ["HYDRA_FULL_ERROR"] = "1"
     import hydra

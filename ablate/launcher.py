@@ -1,5 +1,6 @@
 """The way from Hydra to a sweep: one trial of a run, all trials of a multirun at once, one of a foreign launcher."""
 
+import math
 import re
 import sys
 import traceback
@@ -10,6 +11,7 @@ from typing import Any, NoReturn
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import ChoiceSweep, Override, RangeSweep
 from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn, JobStatus, setup_globals
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
@@ -60,14 +62,25 @@ class GridSweeper(BasicSweeper):
         assert self.launcher is not None
         parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
         overrides = parser.parse_overrides([*self._parse_config(), *arguments])
-        [jobs] = self.split_arguments(overrides, None) or [[]]
-        if not 0 < len(jobs) <= MAX_TRIALS:
-            values = " ".join(word for word in arguments if "range(" in word or "," in word)
-            raise ConfigError(f"{values}: {len(jobs)} trials; a sweep has 1 to {MAX_TRIALS}")
+        count = math.prod(_levels(override) for override in overrides)
+        if not 0 < count <= MAX_TRIALS:
+            swept = " ".join(str(override.input_line) for override in overrides if _levels(override) != 1)
+            raise ConfigError(f"{swept}: {count} trials; a sweep has 1 to {MAX_TRIALS}")
+        [jobs] = self.split_arguments(overrides, None)
         done = self.launcher.launch(jobs, initial_job_idx=0)
         for job in done:
             _ = job.return_value  # raises where a job of a foreign launcher failed
         return [done]
+
+
+def _levels(override: Override) -> int:
+    """How many values an override sweeps over, without making them."""
+    value = override.value()
+    if isinstance(value, RangeSweep):
+        assert value.start is not None
+        assert value.stop is not None
+        return max(0, math.ceil((value.stop - value.start) / value.step))
+    return len(value.list) if isinstance(value, ChoiceSweep) else 1
 
 
 class TrialFailedError(RuntimeError):

@@ -83,6 +83,7 @@ class MlflowTracker(Tracker):
             _Delivery(trial, sweep / str(trial.number), records.Tail(sweep / str(trial.number))) for trial in trials
         ]
         self.ending = threading.Event()
+        self.is_given_up = False
         self.moved = time.monotonic()
         self.thread = threading.Thread(target=self._run, name="mlflow", daemon=True)
         self.lock: contextlib.AbstractContextManager[Any] = (
@@ -104,6 +105,7 @@ class MlflowTracker(Tracker):
             self.thread.join(0.1)
         if self.thread.is_alive():
             self._say(f"no answer for {STALLED_SECONDS:.0f} s")
+            self.is_given_up = True
 
     def _run(self) -> None:
         try:
@@ -112,6 +114,8 @@ class MlflowTracker(Tracker):
                 self._send_all()
             self._send_all()
         except Exception as error:
+            if self.is_given_up:
+                return
             self._say(f"{type(error).__name__}: {' '.join(str(error).split())[:300]}")
             log.debug("MLflow delivery stopped", exc_info=True)
 
