@@ -2,8 +2,9 @@
 
 import logging
 import os
-import signal
 import sys
+
+from ablate import interrupts
 
 
 def main() -> None:
@@ -13,7 +14,7 @@ def main() -> None:
 
 def command(action: str) -> None:
     """Do with the trials of the command line what a function of `ablate.launcher` does: `run` or `examine`."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    interrupts.listen()
     try:
         _command(action)
     except KeyboardInterrupt:

@@ -3,6 +3,7 @@
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import FrameType
 
 
 @contextmanager
@@ -30,8 +31,31 @@ def ignored() -> Iterator[None]:
 @contextmanager
 def terminable() -> Iterator[None]:
     """SIGTERM raises KeyboardInterrupt, as Ctrl-C does."""
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    before = signal.signal(signal.SIGTERM, _ask)
     try:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def listen() -> None:
+    """From here on Ctrl-C and SIGTERM raise KeyboardInterrupt, and are remembered."""
+    global _is_asked
+    _is_asked = False
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _ask)
+
+
+def heed() -> None:
+    """Raise KeyboardInterrupt again if it was asked for: a library may have swallowed it while it started up."""
+    if _is_asked:
+        raise KeyboardInterrupt
+
+
+_is_asked = False
+
+
+def _ask(number: int, frame: FrameType | None) -> None:
+    global _is_asked
+    _is_asked = True
+    raise KeyboardInterrupt

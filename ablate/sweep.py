@@ -226,6 +226,7 @@ def _spread(sweep: Sweep, work: Sequence[Sequence[Trial]], workers: int) -> Iter
         tracker.ensure_running()
     with interrupts.blocked(signal.SIGINT):
         ended = Parallel(n_jobs=workers, return_as="generator_unordered")(tasks)
+    interrupts.heed()
     yield from ended
 
 
