@@ -6,7 +6,6 @@ pass. The first two are changed here; a backend asks `Bug.name` for the third.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 
@@ -23,7 +22,6 @@ class Bug:
     name: str
     mistake: str
     fix: str
-    changes_gradient: bool = True
 
 
 CATALOGUE: Mapping[str, Bug] = {
@@ -63,19 +61,16 @@ CATALOGUE: Mapping[str, Bug] = {
             "unshifted_softmax",
             "the softmax does not subtract the largest logit, so exp overflows",
             "subtract the largest logit first; the result is the same and stays finite",
-            changes_gradient=False,
         ),
         Bug(
             "double_softmax",
             "the softmax is applied twice: once by the network, once more inside the loss",
             "give the loss the logits, or take the logarithm of the probabilities you have",
-            changes_gradient=False,
         ),
         Bug(
             "swapped_labels",
             "the labels of the training set are one class off",
             "look at a few training samples beside their labels",
-            changes_gradient=False,
         ),
     )
 }
@@ -145,8 +140,3 @@ def _double(settings: config.BuiltinLoss, correct: losses.Loss) -> losses.Loss:
         return losses.softmax_jacobian(q, correct.gradient(q, p, y))
 
     return losses.Builtin(correct.output, outputs, value, gradient)
-
-
-def describe(name: str) -> Any:
-    """The catalogue's entry, None for `none`."""
-    return CATALOGUE.get(name)

@@ -25,9 +25,13 @@ from ablate.models import Architecture
 Array = np.ndarray[Any, np.dtype[Any]]
 Cause = tuple[str, str]
 
+# Enough to see every kind of mistake on every model, and few enough for a tenth of a second on LeNet-5
+# (`python -m benchmarks.checks`).
 SAMPLES = 5
+MOST_MADE_UP = 32
 COORDINATES = 16
 DIRECTIONS = 3
+DRAWS = 5
 # The first step is the most precise; a smaller one misses kinks that it hits.
 STEPS = (1e-6, 1e-7, 1e-8)
 KINK = 1e-3
@@ -102,8 +106,8 @@ def check(settings: Settings, dataset: Dataset, seed: int = 0) -> Check:
     """Check a trial's gradient and the direction of its step, on the first training samples of several classes.
 
     `seed` draws where to look; the trial's own has no part in it, so that trials that differ in their seed have
-    the same check. Raises ConfigError where the network does not fit the data. A loss that raises gives a check
-    left out.
+    the same check. Raises ConfigError where the network does not fit the data. A loss that raises is told
+    as what was found.
     """
     settings = settings.model_copy(update={"seed": seed})
     network = train.architecture(settings, dataset)
@@ -111,10 +115,13 @@ def check(settings: Settings, dataset: Dataset, seed: int = 0) -> Check:
         return Check(
             left_out="model.logits=straight_through_relu has no true gradient: forward and backward differ on purpose"
         )
+    loss = losses.build(settings.loss, settings.output)
     try:
+        if isinstance(loss, losses.Custom) and not loss.is_double(network.units):
+            return Check(left_out="the loss computes in less than float64, too coarse for central differences")
         return _examine(settings, network, _few(bugs.labels(settings.bug, dataset)))
     except losses.LossFailedError as error:
-        return Check(left_out=f"the loss cannot be computed: {error}")
+        return Check(guess="loss fails", advice=f"the loss cannot be computed: {error}")
 
 
 def check_all(trials: Sequence[Settings], dataset: Dataset) -> list[Check | None]:
@@ -153,16 +160,36 @@ def _gentle(network: Architecture, few: Dataset, seed: int) -> dict[str, Array]:
     return weights
 
 
+def _awake(network: Architecture, few: Dataset, own: Lane, seed: int) -> Lane:
+    """The lane at gentle weights where no tensor's gradient is 0 throughout, if a few draws find such."""
+    lane = own
+    for attempt in range(DRAWS):
+        lane = replace(own, weights=_gentle(network, few, seed + attempt))
+        if all(tensor.any() for tensor in Probe(network, few, lane).gradient().values()):
+            break
+    return lane
+
+
+def _ones(weights: Mapping[str, Array]) -> dict[str, Array]:
+    return {name: np.ones(tensor.shape) for name, tensor in weights.items()}
+
+
 def _examine(settings: Settings, network: Architecture, few: Dataset) -> Check:
     own = train.lane(settings, network)
-    overflow = _not_finite(Probe(network, few, own))
+    overflow = _not_finite(Probe(network, few, own), settings)
     few = _in_float64(few)
-    lane = replace(own, weights=_gentle(network, few, settings.seed))
+    lane = _awake(network, few, own, settings.seed)
     probe = Probe(network, few, lane)
     start, coded, again = probe.loss(), probe.gradient(), probe.gradient()
     if not _is_finite(start, coded):
         cause = overflow or ("not finite", "the loss or its gradient is not a finite number")
         return Check(guess=cause[0], advice=cause[1])
+    if probe.loss() != start:
+        return Check(
+            guess="not repeatable", advice="the same samples give another loss the second time: it keeps a state"
+        )
+    if not any(tensor.any() for tensor in coded.values()) and probe.loss_along(_ones(coded), CHANGE) == start:
+        return Check(left_out="neither loss nor gradient moves with the weights: nothing can be said")
     sign = _sign(settings)
     by_loss = _Loss.at_made_up_logits(lane.loss, network.units, settings)
     tensors = [_tensor(probe, name, sign, coded[name], start, settings.seed) for name in coded]
@@ -179,6 +206,9 @@ def _examine(settings: Settings, network: Architecture, few: Dataset) -> Check:
     causes = [cause for cause in looked_for if cause is not None]
     if error > TOLERANCE and not causes:
         causes = [("wrong derivative", "the gradient is not the loss's derivative: compare the worst entry by hand")]
+    if sign > 0 and not causes and cosine is not None and cosine < -0.5:
+        # A loss so small that its gradient is within rounding still has a direction.
+        causes = [(WRONG_SIGN, f"{_NEGATIVE}: change it")]
     guess, advice = _told(causes, settings, sign)
     return Check(tuple(tensors), error, cosine, predicted, actual, guess, advice)
 
@@ -213,7 +243,7 @@ def _is_finite(loss: float, gradient: Mapping[str, Array]) -> bool:
     return math.isfinite(loss) and all(np.isfinite(tensor).all() for tensor in gradient.values())
 
 
-def _not_finite(probe: Probe) -> Cause | None:
+def _not_finite(probe: Probe, settings: Settings) -> Cause | None:
     """What is not finite at the trial's own start, in its own precision."""
     loss = probe.loss()
     if _is_finite(loss, probe.gradient()):
@@ -229,11 +259,13 @@ def _not_finite(probe: Probe) -> Cause | None:
     if not np.isfinite(p).all():
         mistake = bugs.CATALOGUE["unshifted_softmax"]
         return mistake.name, f"the largest logit is {z.max():.4g}; {mistake.mistake}: {mistake.fix}"
-    stable = "the form from logits (loss.from_logits=true) has no logarithm of 0, loss.eps_log avoids it"
+    remedy = "look at value(z, y) and gradient(z, y)"
+    if isinstance(settings.loss, BuiltinLoss):
+        remedy = "the form from logits (loss.from_logits=true) has no logarithm of 0, loss.eps_log avoids it"
     what = "the loss" if not math.isfinite(loss) else "the gradient"
     return (
         "not finite",
-        f"{what} is not finite at the start, with outputs from {p.min():.3g} to {p.max():.3g}: {stable}",
+        f"{what} is not finite at the start, with outputs from {p.min():.3g} to {p.max():.3g}: {remedy}",
     )
 
 
@@ -334,7 +366,10 @@ def _norm(weights: Mapping[str, Array]) -> float:
 
 @dataclass(frozen=True)
 class _Loss:
-    """A loss at made-up logits: z, p, y `(C, N)`, the gradient as coded and by central differences (NaN at kinks)."""
+    """A loss at made-up logits: z, p, y `(1, C, N)`, the gradient as coded and by central differences (NaN at kinks).
+
+    `size` is that of the values, whose rounding the differences cannot tell from an error.
+    """
 
     loss: losses.Loss
     z: Array
@@ -342,23 +377,27 @@ class _Loss:
     y: Array
     coded: Array
     numeric: Array
+    size: float
 
     @classmethod
     def at_made_up_logits(cls, loss: losses.Loss, units: int, settings: Settings) -> "_Loss":
         # With two classes some mistakes are the same as others; a loss of our own takes any number.
         classes = max(units, 3) if units > 1 and isinstance(settings.loss, BuiltinLoss) else units
-        z = 1.5 * np.random.default_rng((settings.seed, 2)).standard_normal((1, classes, SAMPLES))
-        labels = np.arange(SAMPLES) % max(classes, 2)
+        # Every class is a target once, or the mistake in one of them would not show.
+        samples = max(SAMPLES, min(classes, MOST_MADE_UP))
+        z = 1.5 * np.random.default_rng((settings.seed, 2)).standard_normal((1, classes, samples))
+        labels = np.arange(samples) % max(classes, 2)
         y = (labels == (np.arange(classes)[:, None] if classes > 1 else 1)).astype(float)[None]
-        y = y.reshape(1, classes, SAMPLES)
+        y = y.reshape(1, classes, samples)
         with np.errstate(all="ignore"):
             p = loss.outputs(z)
+            size = max(1.0, float(np.abs(loss.value(z, p, y)).max()))
             coded = np.asarray(loss.gradient(z, p, y), float)
-            numeric = np.stack([cls._by_class(loss, z, y, index) for index in range(classes)], axis=1)
-        return cls(loss, z, p, y, coded, numeric)
+            numeric = np.stack([cls._by_class(loss, z, y, index, size) for index in range(classes)], axis=1)
+        return cls(loss, z, p, y, coded, numeric, size)
 
     @staticmethod
-    def _by_class(loss: losses.Loss, z: Array, y: Array, index: int) -> Array:
+    def _by_class(loss: losses.Loss, z: Array, y: Array, index: int, size: float) -> Array:
         """The derivative of every sample's value by its logit of one class, `(1, N)`."""
 
         def value(step: float) -> Array:
@@ -368,7 +407,7 @@ class _Loss:
 
         step, start = STEPS[0], value(0.0)
         forward, backward = value(step) - start, start - value(-step)
-        kink = np.abs(forward - backward) > KINK * np.maximum(np.abs(forward), np.abs(backward)) + 1e-14
+        kink = np.abs(forward - backward) > KINK * np.maximum(np.abs(forward), np.abs(backward)) + _allowance(size, 1.0)
         return np.where(kink, np.nan, (forward + backward) / (2 * step))
 
     @property
@@ -380,7 +419,7 @@ class _Loss:
         known = np.isfinite(self.numeric)
         scale = max(float(np.abs(each[known]).max(initial=0.0)) for each in (a, b))
         worst = float(np.abs(a - b)[known].max(initial=0.0))
-        return worst / max(scale, _allowance(1.0, STEPS[0]) / TOLERANCE) if math.isfinite(worst) else math.inf
+        return worst / max(scale, _allowance(self.size, STEPS[0]) / TOLERANCE) if math.isfinite(worst) else math.inf
 
     def tensor(self, sign: int) -> TensorCheck:
         """For the table: sample by sample, class by class."""
@@ -420,7 +459,7 @@ class _Loss:
             return WRONG_SIGN, f"{_NEGATIVE}: change it"
         if factor < 0:
             return None
-        words = f"the loss's gradient is {factor:.4g} times the derivative of its value, everywhere alike"
+        words = f"the loss's gradient is {factor:.6g} times the derivative of its value, everywhere alike"
         if self._depends_on_samples():
             return "factor of samples", f"{words}, and the factor changes with the number of samples: {_EACH_SAMPLE}"
         if self.z.shape[-2] == 2 and abs(factor - 0.5) <= MATCH:
@@ -428,7 +467,7 @@ class _Loss:
         return "scale factor", f"{words}: a factor is missing, or one too many"
 
     def _depends_on_samples(self) -> bool:
-        half = slice(SAMPLES // 2)
+        half = slice(self.z.shape[-1] // 2)
         with np.errstate(all="ignore"):
             fewer = self.loss.gradient(self.z[..., half], self.p[..., half], self.y[..., half])
         return not _close(fewer, self.coded[..., half])

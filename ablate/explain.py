@@ -12,6 +12,7 @@ from rich.console import Console
 
 from ablate import bugs, records, terminal
 from ablate.check import Check
+from ablate.config import shown
 from ablate.errors import ConfigError
 
 
@@ -28,6 +29,12 @@ class Known:
         """The last value recorded of a metric, None where there is none."""
         return next((record[name] for record in reversed(self.metrics) if record.get(name) is not None), None)
 
+    @property
+    def creeps(self) -> bool:
+        """Whether the loss was still at its lowest at the end, after steps none of which was large."""
+        curve = [record["test/loss"] for record in self.metrics if record.get("test/loss") is not None]
+        return len(curve) > 2 and curve[-1] <= min(curve) < curve[0] and not self.total("watch/too_large")
+
     def total(self, name: str) -> float:
         """A counting metric over the whole training."""
         return sum(record.get(name) or 0 for record in self.metrics)
@@ -37,7 +44,8 @@ def read(folder: Path) -> Known:
     """Read a trial's folder. Raises ConfigError where it is none, or the trial has not ended."""
     config = folder / ".hydra" / "config.yaml"
     if not config.is_file():
-        trials = sorted(path.parents[1].name for path in folder.glob("*/.hydra/config.yaml"))
+        trials = [path.parents[1].name for path in folder.glob("*/.hydra/config.yaml")]
+        trials.sort(key=lambda name: (len(name), name))
         there = f", here one of {', '.join(trials)}" if trials else ""
         raise ConfigError(f"{folder}: not the folder of a trial; expected runs/<sweep>/<number>{there}")
     row = records.read_result(folder)
@@ -52,7 +60,7 @@ def read(folder: Path) -> Known:
 def explain(console: Console, known: Known) -> None:
     """Print what happened, what the checks and the watching saw, and what to try."""
     row = known.row
-    console.print(f"trial {row['trial']}: {_described(known.config)}", markup=False, highlight=False, soft_wrap=True)
+    console.print(f"trial {row['trial']}: {_described(known)}", markup=False, highlight=False, soft_wrap=True)
     console.print(f"\nverdict  {row['verdict']}: {row['why']}", markup=False, highlight=False, soft_wrap=True)
     for name in ("train/loss", "test/loss", "test/accuracy"):
         curve = [record[name] for record in known.metrics if record.get(name) is not None]
@@ -72,18 +80,23 @@ def explain(console: Console, known: Known) -> None:
         console.print(f"  {number}. {line}", markup=False, highlight=False, soft_wrap=True)
 
 
-def _described(config: Mapping[str, Any]) -> str:
+def _described(known: Known) -> str:
+    """What distinguishes the trial first, then what else it was made of."""
     keys = ("update_sign", "residual", "lr", "output_lr", "batch_size", "epochs", "seed", "dtype", "bug")
-    groups = [f"{group}={config[group]['name']}" for group in ("loss", "optimizer", "data", "init")]
-    plain = [f"{key}={config[key]}" for key in keys if config.get(key) not in (None, "none")]
-    return " ".join([*groups, *plain])
+    overrides = known.row.get("overrides", {})
+    values = {
+        **overrides,
+        **{key: value for key, value in known.row.get("choices", {}).items() if key not in overrides},
+        **{key: known.config[key] for key in keys if known.config.get(key) not in (None, "none")},
+    }
+    return " ".join(f"{key}={shown(value)}" for key, value in values.items() if key not in ("tracking", "stop"))
 
 
 def _seen(known: Known) -> Iterator[str]:
     """What the watching during training noticed, where it is worth a line."""
     large, small = known.total("watch/too_large"), known.total("watch/too_small")
     if large:
-        yield f"{large:.0f} times a number of the output layer moved by more than 1 in one step: lr is too large"
+        yield f"{large:.0f} times a number of the output layer moved by more than 1 in one step: a large step"
     if small and not large:
         yield f"{small:.0f} times a number of the output layer moved by less than 1e-7 in one step: hardly at all"
     dead, saturated = known.last("watch/dead_units"), known.last("watch/saturated")
@@ -116,9 +129,17 @@ def _advice(known: Known) -> Iterator[str]:
     lower = f"a smaller learning rate: lr={lr / 5:g}, or sweep -m lr={lr / 100:g},{lr / 10:g},{lr:g}"
     higher = f"a larger learning rate: lr={lr * 5:g}, or sweep -m lr={lr:g},{lr * 10:g},{lr * 100:g}"
     naive = config["loss"].get("from_logits") is False
+    start = config["init"]["name"]
+    if config["model"].get("logits") == "relu" and (known.last("watch/dead_units") or 0) > 0:
+        yield "no ReLU on the logits, since a class whose logit is dead is lost for good: model.logits=linear"
+    if (known.last("watch/saturated") or 0) > 0.5:
+        yield "smaller inputs, data.normalize=per_image or unit, or smaller weights: the activations are saturated"
     match row["verdict"]:
         case "ascending" if known.check is None or not known.check.advice:
             yield "turn the sign of the update: update_sign=minus with residual=p-y, or plus with y-p"
+        case "collapsed" | "plateau" | "stuck" if known.creeps:
+            yield higher
+            yield f"more epochs: epochs={config['epochs'] * 3}"
         case "diverged" | "collapsed":
             yield lower
             if naive:
@@ -128,7 +149,8 @@ def _advice(known: Known) -> Iterator[str]:
             yield "several seeds, to see whether it is chance: -m 'seed=range(0,5)'"
         case "stuck":
             yield higher
-            yield "another start: init=glorot_uniform; weights all alike, or very small or large, learn slowly"
+            if start != "glorot_uniform":
+                yield "another start: init=glorot_uniform; weights all alike, or very small or large, learn slowly"
         case "slow":
             yield f"more epochs: epochs={config['epochs'] * 3}"
             yield higher

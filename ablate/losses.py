@@ -352,16 +352,35 @@ class Custom:
         ]
         return np.stack(results).astype(z.dtype, copy=False).reshape(*z.shape[:-2], *shape)
 
+    def is_double(self, units: int) -> bool:
+        """Whether the loss keeps the precision of float64 logits."""
+        z, y = _made_up(units, 4)
+        kinds = [
+            self._call("value", z[0].T, y[0].T, (4,)).dtype,
+            self._call("gradient", z[0].T, y[0].T, (4, units)).dtype,
+        ]
+        return all(kind.kind != "f" or kind.itemsize >= 8 for kind in kinds)
+
     def _call(self, method: str, z: Array, y: Array, shape: tuple[int, ...]) -> Array:
         try:
-            result = np.asarray(getattr(self.instance, method)(z, y))
+            given = getattr(self.instance, method)(z, y)
         except (Exception, SystemExit) as error:
             raise LossFailedError(f"{self.target}.{method} raised {type(error).__name__}: {error}") from error
+        try:
+            result = np.asarray(given)
+        except ValueError:
+            raise LossFailedError(f"{self.target}.{method} gave a ragged list; {shape} was expected") from None
         if result.shape != shape or result.dtype.kind not in "biuf":
             raise LossFailedError(
                 f"{self.target}.{method} gave {result.dtype} {result.shape} for logits {z.shape}; {shape} was expected"
             )
         return result
+
+
+def _made_up(units: int, samples: int) -> tuple[Array, Array]:
+    """Logits and one-hot targets `(1, units, samples)` to try a user's loss on."""
+    z = np.linspace(-1, 1, samples * units).reshape(1, units, samples)
+    return z, np.eye(units)[None, :, np.arange(samples) % units]
 
 
 def build(loss: config.Loss, output: str) -> Loss:
@@ -375,20 +394,20 @@ def build(loss: config.Loss, output: str) -> Loss:
 
 
 def try_out(loss: Loss, units: int) -> None:
-    """Try a user's loss on four made-up samples.
+    """Try a user's loss on made-up samples, two numbers of them.
 
     Raises ConfigError where it gives wrong shapes. Where it raises, its trial will fail of that while it runs.
     """
     if not isinstance(loss, Custom):
         return
-    z = np.linspace(-1, 1, 4 * units).reshape(1, units, 4)
-    y = np.eye(units)[None, :, np.arange(4) % units]
-    try:
-        loss.value(z, loss.outputs(z), y)
-        loss.gradient(z, loss.outputs(z), y)
-    except LossFailedError as error:
-        if error.__cause__ is None:
-            raise ConfigError(f"loss.target={loss.target}: {error}") from None
+    for samples in (4, 3):
+        z, y = _made_up(units, samples)
+        try:
+            loss.value(z, loss.outputs(z), y)
+            loss.gradient(z, loss.outputs(z), y)
+        except LossFailedError as error:
+            if error.__cause__ is None:
+                raise ConfigError(f"loss.target={loss.target}: {error}") from None
 
 
 def _build_custom(loss: config.CustomLoss, output: str) -> Custom:

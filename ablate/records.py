@@ -129,8 +129,10 @@ def _row(trial: Trial, summary: Summary, check: Check | None, seconds: float) ->
         "trial": trial.number,
         "status": "failed" if summary.error is not None else "finished",
         "verdict": verdict.name,
+        "is_flagged": check is not None and not check.is_right,
         "why": _short(verdict.why),
         "overrides": {key: trial.value(key) for key in trial.overrides},
+        "choices": dict(trial.choices),
         "seed": trial.settings.seed,
         "test_accuracy": finite(summary.test_accuracy),
         "test_loss": finite(summary.test_loss),
@@ -152,6 +154,7 @@ def close(folder: Path, trial: Trial, status: str, verdict: str, why: str) -> No
         "verdict": verdict,
         "why": _short(why),
         "overrides": {key: trial.value(key) for key in trial.overrides},
+        "choices": dict(trial.choices),
         "seed": trial.settings.seed,
         **{
             f"{split}_{name}": last.get(f"{split}/{name}")

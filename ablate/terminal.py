@@ -165,7 +165,7 @@ class PlainLines(Progress):
             row = self.rows[trial.number]
             line = f"trial {trial.number} ({self.label(trial)}): {_verdict(row).plain}, test accuracy"
             line = f"{line} {percent(row['test_accuracy'])}"
-            if row["verdict"] != "trained":
+            if row["verdict"] != "trained" or row.get("is_flagged"):
                 line = f"{line}: {row['why']}"
             self.console.print(line, markup=False, highlight=False, soft_wrap=True)
 
@@ -227,7 +227,7 @@ def print_results(console: Console, rows: Sequence[Mapping[str, Any]], keys: Seq
     console.print(fitting(console, titles, cells, spare=("seconds", "epochs", "train loss", "test loss")))
     reasons: dict[str, list[int]] = {}
     for row in ordered:
-        if row["verdict"] != "trained":
+        if row["verdict"] != "trained" or row.get("is_flagged"):
             reasons.setdefault(f"{_verdict(row).plain}: {row['why']}", []).append(row["trial"])
     for reason, numbers in reasons.items():
         named = f"{'trial' if len(numbers) == 1 else 'trials'} {', '.join(map(str, sorted(numbers)))}"

@@ -16,14 +16,15 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 STEP_RECORDS = 500
 WATCHED_EPOCHS = 50
-INITIAL_ROWS = 1000
+# All of the embedded digits, so that start and end are measured on the same rows.
+INITIAL_ROWS = 2000
 
 
 @dataclass(frozen=True)
 class Summary:
     """How a trial's training went, in figures: what the verdict and the results are made of.
 
-    `initial_loss` is the loss before the first update on the first rows of the training set (1,000 at most);
+    `initial_loss` is the loss before the first update on the first rows of the training set (2,000 at most);
     `test_losses` has one entry an epoch, the untrained network's first; `predicted` counts the test set's
     predictions by class, `labels` its true classes. `too_large` and `too_small` count updates of the output layer
     out of range (`ablate.backends.Watched`), `dead_units` and `saturated` are the shares last seen.

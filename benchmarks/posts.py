@@ -317,14 +317,15 @@ def softmax(studies: Mapping[str, Study]) -> list[str]:
         f"1. **The hour is the rate's.** At 0.001 plain gradient descent has {each(slow.trials)} after "
         f"{slow.trials[0].row['epochs']} epochs and is still improving. "
         f"0.91 takes {fastest[0]:.2g} s with `{fastest[1].levels['step']}` and "
-        f"`logits={fastest[1].levels['model.logits']}`, where the post took 3,699 s to its 0.928. "
+        f"`logits={fastest[1].levels['model.logits']}`, where the post took 3,699 s, on another "
+        "machine and to its 0.928. "
         f"Highest accuracy at a trial's end: {percent(max(max(cell.accuracies) for cell in study.cells))}.",
         "2. **The plateau is dead logits.** A ReLU on a logit that is negative for every image passes no gradient: "
         "that class is lost for good. At 0.2 with the ReLU: "
         f"{each(dead_cell.trials)}, with {' · '.join(str(_dead(trial)) for trial in dead_cell.trials)} dead logits; "
         "the first step decides, so it depends on the first weights. "
-        f"The same without the ReLU: {each(linear_cell.trials)}. The post's 0.844 is what one lost class of ten "
-        "leaves of 0.92.",
+        f"The same without the ReLU: {each(linear_cell.trials)}. The post's 0.844 at this rate lies in "
+        "between: so many classes are lost as logits died.",
         "3. **With binary cross-entropy the ReLU is fatal with every step.** A sigmoid of something that is never "
         'negative is never below ½, so "no" cannot be said: '
         f"{percent(min(min(cell.accuracies) for cell in bce))} to "
@@ -411,8 +412,8 @@ def digit_mlp(studies: Mapping[str, Study]) -> list[str]:
         "of the hidden layer is 78.5 times too large. Here that happens to help: "
         f"softmax at 0.1 needs {epochs([first(t, 'train/accuracy', 0.95) for t in post.trials])} epochs to 95 % "
         f"with the mistake, {epochs([first(t, 'train/accuracy', 0.95) for t in correct.trials])} without. "
-        "A wrong derivative that helps is a rate in disguise; the course's gradient check looked at sigmoid with "
-        "squared error only, and could not see it.",
+        "A wrong derivative that helps is a rate in disguise; it is found by comparing the hidden "
+        "layer's gradient with numbers, and by nothing else.",
     ]
 
 

@@ -129,3 +129,60 @@ class Mistaken:
     def _through(self, p: Array, d: Array) -> Array:
         """(dp/dz)^T d"""
         return p * (d - (d * p).sum(axis=1, keepdims=True)) if self.output == "softmax" else d * p * (1 - p)
+
+
+class OneClassTooSteep(CrossEntropy):
+    """Right but for samples of one class, whose gradient is three times too large."""
+
+    def __init__(self, wrong: int) -> None:
+        super().__init__()
+        self.wrong = wrong
+
+    def gradient(self, z: Array, y: Array) -> Array:
+        return super().gradient(z, y) * np.where(y[:, [self.wrong]] > 0, 3, 1)
+
+
+class TinyAndUphill(CrossEntropy):
+    def __init__(self) -> None:
+        super().__init__(1e-9)
+
+    def gradient(self, z: Array, y: Array) -> Array:
+        return -super().gradient(z, y)
+
+
+class InFloat32(CrossEntropy):
+    def value(self, z: Array, y: Array) -> Array:
+        return super().value(z.astype(np.float32), y.astype(np.float32))
+
+    def gradient(self, z: Array, y: Array) -> Array:
+        return super().gradient(z.astype(np.float32), y.astype(np.float32))
+
+
+class FarBelowZero(CrossEntropy):
+    def value(self, z: Array, y: Array) -> Array:
+        return super().value(z, y) - 1e6
+
+
+class Annealed(CrossEntropy):
+    """Its value depends on how often it was asked."""
+
+    calls = 0
+
+    def value(self, z: Array, y: Array) -> Array:
+        self.calls += 1
+        return super().value(z, y) / self.calls
+
+
+class Zero(CrossEntropy):
+    def __init__(self) -> None:
+        super().__init__(0.0)
+
+
+class FourValues(CrossEntropy):
+    def value(self, z: Array, y: Array) -> Array:
+        return np.resize(super().value(z, y), 4)
+
+
+class Ragged(CrossEntropy):
+    def value(self, z: Array, y: Array) -> object:
+        return [[1.0], [1.0, 2.0], *super().value(z, y)[2:]]

@@ -132,7 +132,6 @@ def test_no_bug_changes_nothing() -> None:
     dataset, correct = load(trial), losses.build(trial.loss, trial.output)
     assert bugs.labels("none", dataset) is dataset
     assert bugs.loss("none", trial.loss, correct) is correct
-    assert bugs.describe("none") is None
 
 
 def test_a_bug_leaves_trials_without_it_as_they_were() -> None:

@@ -14,8 +14,9 @@ from conftest import Done, environment, run_in_process
 from in_process import load, settings, train_alone
 from threadpoolctl import threadpool_limits
 
-from ablate import __main__, check, diagnose
+from ablate import __main__, check, diagnose, losses
 from ablate.data import Dataset
+from ablate.errors import ConfigError
 
 MODELS = {
     "lenet5": ["model=lenet5"],
@@ -195,9 +196,50 @@ def test_a_wrong_gradient_trains_and_its_why_has_cosine_and_error() -> None:
     assert f"gradient error {found.gradient_error:.2g}, descent cosine {found.descent_cosine:.2f}" in verdict.why
 
 
-def test_a_loss_that_cannot_be_computed_is_left_out() -> None:
+def test_a_loss_that_cannot_be_computed_is_what_was_found() -> None:
     found = examine("model=mlp", "loss=custom", "loss.target=custom_losses.Failing", "loss.args.after=0")
-    assert "no more of this" in str(found.left_out)
+    assert found.guess == "loss fails"
+    assert "no more of this" in str(found.advice)
+
+
+@pytest.mark.parametrize("wrong", range(10))
+def test_a_mistake_in_one_class_is_seen_whichever_it_is(wrong: int) -> None:
+    found = examine(
+        "model=mlp", "loss=custom", "loss.target=custom_losses.OneClassTooSteep", f"loss.args.wrong={wrong}"
+    )
+    assert not found.is_right
+
+
+def test_a_tiny_loss_that_climbs_is_not_called_right() -> None:
+    found = examine("model=mlp", "loss=custom", "loss.target=custom_losses.TinyAndUphill")
+    assert found.guess == "wrong sign"
+
+
+def test_a_right_loss_in_float32_is_left_out_and_not_accused() -> None:
+    found = examine("model=mlp", "loss=custom", "loss.target=custom_losses.InFloat32")
+    assert found.guess is None
+    assert "float64" in str(found.left_out)
+
+
+def test_a_right_loss_far_from_zero_is_not_accused() -> None:
+    assert examine("model=mlp", "loss=custom", "loss.target=custom_losses.FarBelowZero").is_right
+
+
+def test_a_loss_with_a_state_is_not_repeatable() -> None:
+    found = examine("model=mlp", "loss=custom", "loss.target=custom_losses.Annealed")
+    assert found.guess == "not repeatable"
+
+
+def test_a_loss_that_never_moves_tells_nothing() -> None:
+    found = examine("model=mlp", "loss=custom", "loss.target=custom_losses.Zero")
+    assert "nothing can be said" in str(found.left_out)
+
+
+@pytest.mark.parametrize(("target", "said"), [("FourValues", "was expected"), ("Ragged", "ragged list")])
+def test_shapes_that_depend_on_the_batch_are_refused(target: str, said: str) -> None:
+    trial = settings("loss=custom", f"loss.target=custom_losses.{target}")
+    with pytest.raises(ConfigError, match=said):
+        losses.try_out(losses.build(trial.loss, trial.output), 10)
 
 
 # What is not finite, what is left out, and how much is made

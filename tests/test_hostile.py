@@ -52,6 +52,10 @@ class OutputRaises(CrossEntropy):
 class OutputIsList(CrossEntropy):
     output = ["softmax"]
 
+class BelowZero(CrossEntropy):
+    def value(self, z, y):
+        return super().value(z, y) - 1000
+
 class LongComplaint(CrossEntropy):
     def value(self, z, y):
         raise ValueError("word " * 3000)
@@ -165,3 +169,15 @@ def test_a_loss_below_zero_that_falls_has_not_diverged() -> None:
 def test_all_predictions_right_on_a_test_set_of_one_class_is_no_collapse() -> None:
     right = summary(test_accuracy=1.0, predicted=[5, 0], labels=[5, 0])
     assert diagnose.verdict(right).name == "trained"
+
+
+def test_a_loss_below_zero_beside_another_is_drawn(ablate: Callable[..., Done], losses: None, tmp_path: Path) -> None:
+    done = ablate(*QUIET, "-m", "workers=1", "loss=custom", "loss.target=hostile.BelowZero,hostile.CrossEntropy")
+    assert (done.code, done.err) == (0, "")
+    assert len(list(tmp_path.glob("runs/*/curves.png"))) == 1
+
+
+def test_a_wrong_gradient_is_told_at_the_end_though_it_trained(ablate: Callable[..., Done]) -> None:
+    done = ablate("-m", "tracking=none", "workers=1", "epochs=4", "model=mlp", "bug=bias_gradient,none", "lr=1")
+    assert "trained, test accuracy" in done.out
+    assert "the check before training found" in done.out.split("seconds")[1]

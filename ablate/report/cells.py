@@ -45,6 +45,8 @@ class Replicate:
         """The trial's level of a factor, as on the command line; from its configuration where it was not given."""
         if key in self.row["overrides"]:
             return shown(self.row["overrides"][key])
+        if key in self.row.get("choices", {}):
+            return shown(self.row["choices"][key])
         value: Any = self.settings
         for part in key.split("."):
             value = value.get(part) if isinstance(value, Mapping) else None
@@ -140,7 +142,10 @@ def read(sweeps: Sequence[Path]) -> Study:
     """Read sweeps from their folders. Raises ConfigError where one is not a sweep's, or no trial of it has ended."""
     trials = list(itertools.chain.from_iterable(_trials(sweep) for sweep in sweeps))
     given = dict.fromkeys(key for trial in trials for key in trial.row["overrides"] if key not in _NO_FACTOR)
-    factors = {key: _ordered(dict.fromkeys(trial.level(key) for trial in trials)) for key in given}
+    if len(sweeps) > 1:
+        # What one command left at its default another may have set otherwise: such trials are no replicates.
+        given |= dict.fromkeys(key for trial in trials for key in trial.settings if key not in _NO_FACTOR)
+    factors = {key: list(dict.fromkeys(trial.level(key) for trial in trials)) for key in given}
     factors = {key: levels for key, levels in factors.items() if len(levels) > 1}
     together: dict[tuple[str, ...], list[Replicate]] = {}
     for trial in trials:
@@ -150,7 +155,7 @@ def read(sweeps: Sequence[Path]) -> Study:
     return Study(_title(trials, list(factors)), [command for command in commands if command], factors, found)
 
 
-_NO_FACTOR = ("seed", "experiment", "workers", "log_every", "description", "dry_run")
+_NO_FACTOR = ("seed", "experiment", "workers", "log_every", "description", "dry_run", "tracking", "check")
 
 
 def _trials(sweep: Path) -> list[Replicate]:
@@ -160,11 +165,6 @@ def _trials(sweep: Path) -> list[Replicate]:
     if not found:
         raise ConfigError(f"{sweep}: no trial has ended there")
     return found
-
-
-def _ordered(levels: Mapping[str, None]) -> list[str]:
-    """Levels as they came, as the user wrote them."""
-    return list(levels)
 
 
 def _command(sweep: Path) -> str:

@@ -29,6 +29,7 @@ LOG_DECADES = 1.0
 LOG_EPOCHS = 200
 RISE = 1e5
 DPI = 100
+MOST_NAMES = 24
 PALETTE = 64
 
 
@@ -216,9 +217,10 @@ class _Picture:
     def _scale(self, axes: Sequence[Axes]) -> None:
         """One scale for all losses: logarithmic where they span decades, and cut where one rises without bound."""
         curves = [curve for found in self.curves.values() for curve in found]
-        values = np.array([y for curve in curves for y in curve.y if y is not None and y > 0], dtype=np.float64)
-        if not len(values):
-            return
+        every = np.array([y for curve in curves for y in curve.y if y is not None], dtype=np.float64)
+        values = every[every > 0]
+        if len(values) < len(every) or not len(values):
+            return  # A loss of the user's own that goes below zero: neither cut nor logarithmic.
         first = [curve.y[0] for curve in curves if curve.y and curve.y[0]]
         top = min(values.max(), RISE * float(np.median(first))) if first else values.max()
         low = values.min()
@@ -228,10 +230,11 @@ class _Picture:
                 axis.set_ylim(low / 1.5, top * 1.5)
         else:
             for axis in axes:
-                axis.set_ylim(min(0.0, low), top * 1.05)
+                axis.set_ylim(0.0, top * 1.05)
 
     def _legend(self) -> list[Line2D]:
-        if not self.layout.lines:
+        # More names than these would cover the picture; the table beside it has them all.
+        if not self.layout.lines or len(self.styles) > MOST_NAMES:
             return []
         return [Line2D([], [], label=name, linewidth=2, **style) for name, style in self.styles.items()]
 

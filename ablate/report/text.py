@@ -1,6 +1,7 @@
 """The words of a report: `report.md`."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from ablate.report.cells import Cell, Study
 
@@ -46,15 +47,17 @@ def _listed(seeds: Sequence[int]) -> str:
 
 def _setting(study: Study) -> str:
     """Data, epochs and precision, where they are the same for all trials and known."""
-    settings = study.trials[0].settings
-    if not settings:
-        return ""
+    found = {_trained_on(trial.settings) for trial in study.trials if trial.settings}
+    return f"{found.pop()}." if len(found) == 1 else ""
+
+
+def _trained_on(settings: Mapping[str, Any]) -> str:
     limit = settings["data"].get("train_limit")
     data = settings["data"]["name"] + (f" (the first {limit:,} training samples)" if limit else "")
     batch = settings.get("batch_size")
     parts = [f"Data: {data}", f"at most {settings['epochs']:,} epochs" if settings["epochs"] > 1 else "one epoch"]
     parts += [f"batches of {batch:,}"] if batch else []
-    return ", ".join([*parts, settings["dtype"]]) + "."
+    return ", ".join([*parts, settings["dtype"]])
 
 
 def table(study: Study) -> str:

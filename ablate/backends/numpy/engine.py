@@ -33,6 +33,7 @@ class NumpyEngine:
         lanes: Sequence[Lane],
         batch_size: int,
     ) -> None:
+        assert len({lane.bug for lane in lanes}) == 1, "the lanes of a cohort share their bug"
         self.plan, self.dataset, self.lanes, self.batch_size = (
             Plan(architecture, lanes[0].bug),
             dataset,
