@@ -27,8 +27,10 @@ class Rule(Protocol):
 
 
 class Sgd:
+    """s = g."""
+
     def __init__(self, optimizers: Sequence[config.Sgd], shape: tuple[int, int], dtype: np.dtype[Any]) -> None:
-        pass
+        """Plain gradient descent has no settings and no state."""
 
     def step(self, gradient: Array) -> Array:
         return gradient
