@@ -439,7 +439,7 @@ def ran(study: Study, preset: str) -> str:
     n = sorted({len(cell.trials) for cell in study.cells})
     return (
         f"```sh\npython -m ablate {' '.join(arguments(preset))}\n```\n\n{text.facts(study)}\n\n"
-        f"The command{needs} took {wall['seconds']:.0f} s on {wall['machine']}, which had other work to do besides; "
+        f"The command{needs} took {wall['seconds']:.0f} s on {wall['machine']}; "
         f"n = {n[0]} seeds a cell."
     )
 
