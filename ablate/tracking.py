@@ -136,7 +136,9 @@ class MlflowTracker(Tracker):
         with self.lock:
             self.client = MlflowClient(tracking_uri=self.uri)
             self.experiment_id = self._experiment()
-            for delivery in self.deliveries:
+        for delivery in self.deliveries:
+            self.moved = time.monotonic()
+            with self.lock:
                 self._create(delivery)
         self.how = self._how_to_look()
 
@@ -198,6 +200,7 @@ class MlflowTracker(Tracker):
         result = records.read_result(delivery.folder)
         points = list(self._thin(delivery, delivery.tail.read(), is_last=result is not None))
         for start in range(0, len(points), BATCH):
+            self.moved = time.monotonic()
             with self.lock:
                 self.client.log_batch(delivery.run_id, metrics=points[start : start + BATCH])
         if result is not None:
