@@ -104,6 +104,12 @@ class Architecture:
         return tuple(parameter for stage in self.stages for parameter in stage.parameters)
 
     @property
+    def multiplications(self) -> int:
+        """Products of weights and activations that one sample takes forward."""
+        weights = ((stage, stage.parameters[0]) for stage in self.stages if stage.parameters)
+        return sum(weight.size * math.prod(stage.after[1:]) for stage, weight in weights)
+
+    @property
     def output_layer(self) -> str:
         return next(stage.name for stage in reversed(self.stages) if stage.name)
 

@@ -10,12 +10,15 @@ from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
+import orjson
 
 from ablate import diagnose
 from ablate.backends import Engine
 from ablate.check import Check, Entry, TensorCheck
 from ablate.train import Summary
 from ablate.trials import Trial
+
+Array = np.ndarray[Any, np.dtype[Any]]
 
 METRICS, RESULT, DELIVERY, CHECK = "metrics.jsonl", "result.json", "mlflow.json", "check.json"
 FLUSH_SECONDS = 0.5
@@ -36,22 +39,49 @@ def finite(value: float) -> float | None:
 
 
 class Metrics:
-    """The growing `metrics.jsonl` of a trial: buffered, flushed every half second and at the end."""
+    """The growing `metrics.jsonl` of each trial: written every half second and at the end."""
 
-    def __init__(self, folder: Path) -> None:
-        self.file: IO[str] = (folder / METRICS).open("w", encoding="utf-8", buffering=1 << 16)
+    def __init__(self, folders: Sequence[Path]) -> None:
+        self.files: list[IO[bytes]] = [(folder / METRICS).open("wb") for folder in folders]
+        self.held: list[tuple[Sequence[int], int, int, Mapping[str, Array]]] = []
         self.flushed = time.monotonic()
 
-    def write(self, step: int, epoch: int, values: Mapping[str, float]) -> None:
-        record = {"step": step, "epoch": epoch, **{name: finite(value) for name, value in values.items()}}
-        self.file.write(json.dumps(record) + "\n")
-        now = time.monotonic()
-        if now - self.flushed > FLUSH_SECONDS:
-            self.file.flush()
-            self.flushed = now
+    def add(self, lanes: Sequence[int], step: int, epoch: int, values: Mapping[str, Array]) -> None:
+        """One record of each of these lanes: by name, an array with a place for every lane."""
+        self.held.append((tuple(lanes), step, epoch, values))
+        if time.monotonic() - self.flushed > FLUSH_SECONDS:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what is held; a number that is not finite becomes null."""
+        lines: list[list[bytes]] = [[] for _ in self.files]
+        for lanes, step, epoch, values in self.held:
+            form = _form(step, epoch, tuple(values))
+            rows = list(zip(*[_numbers(column) for column in values.values()], strict=True))
+            for lane in lanes:
+                lines[lane].append(form % rows[lane])
+        self.held.clear()
+        for file, mine in zip(self.files, lines, strict=True):
+            if mine:
+                file.write(b"".join(mine))
+                file.flush()
+        self.flushed = time.monotonic()
 
     def close(self) -> None:
-        self.file.close()
+        self.flush()
+        for file in self.files:
+            file.close()
+
+
+def _form(step: int, epoch: int, names: Sequence[str]) -> bytes:
+    """A record as a line of JSON, with places for the numbers; to write the names anew each time would cost more."""
+    places = b",".join(orjson.dumps(name) + b":%b" for name in names)
+    return b'{"step":%d,"epoch":%d,' % (step, epoch) + places + b"}\n"
+
+
+def _numbers(column: Array) -> list[bytes]:
+    """A column of numbers as JSON writes them."""
+    return orjson.dumps(np.ascontiguousarray(column), option=orjson.OPT_SERIALIZE_NUMPY)[1:-1].split(b",")
 
 
 class Recorder:
@@ -64,7 +94,7 @@ class Recorder:
         self.trials = trials
         self.checks: Sequence[Check | None] = [None for _ in trials]
         self.folders = [sweep / str(trial.number) for trial in trials]
-        self.files = [Metrics(folder) for folder in self.folders]
+        self.written = Metrics(self.folders)
         self.seconds = dict.fromkeys(range(len(trials)), 0.0)
         self.unfinished = set(self.seconds)
         self.clock = time.perf_counter()
@@ -76,9 +106,10 @@ class Recorder:
             if check is not None:
                 replace_file(folder / CHECK, json.dumps(asdict(check)))
                 figures = {"gradient_error": check.gradient_error, "descent_cosine": check.descent_cosine}
-                values = {f"check/{name}": value for name, value in figures.items() if value is not None}
-                if values:
-                    self.metrics(lane, 0, 0, values)
+                found = {name: value for name, value in figures.items() if value is not None}
+                if found:
+                    alike = {f"check/{name}": np.full(len(checks), value) for name, value in found.items()}
+                    self.metrics([lane], 0, 0, alike)
         self.clock = time.perf_counter()
 
     def begin(self, engine: Engine) -> None:
@@ -86,8 +117,8 @@ class Recorder:
         for lane, folder in enumerate(self.folders):
             np.savez(folder / "init.npz", **engine.weights(lane))  # type: ignore[arg-type]
 
-    def metrics(self, lane: int, step: int, epoch: int, values: Mapping[str, float]) -> None:
-        self.files[lane].write(step, epoch, values)
+    def metrics(self, lanes: Sequence[int], step: int, epoch: int, values: Mapping[str, Array]) -> None:
+        self.written.add(lanes, step, epoch, values)
 
     def finished(self, lane: int, summary: Summary, engine: Engine) -> None:
         self._share_time()
@@ -107,8 +138,7 @@ class Recorder:
 
     def close(self) -> None:
         """Flush what is written so far, whatever happened."""
-        for file in self.files:
-            file.close()
+        self.written.close()
 
     def _share_time(self) -> None:
         now = time.perf_counter()
@@ -117,7 +147,7 @@ class Recorder:
         self.clock = now
 
     def _close(self, lane: int, row: Mapping[str, Any]) -> None:
-        self.files[lane].close()
+        self.written.flush()
         self.unfinished.discard(lane)
         # Last of all: who finds it may rely on every other file of the trial.
         replace_file(self.folders[lane] / RESULT, json.dumps(row))
@@ -194,7 +224,7 @@ class Tail:
             data = file.read()
         end = data.rfind(b"\n") + 1
         self.offset += end
-        return [json.loads(line) for line in data[:end].splitlines()]
+        return [orjson.loads(line) for line in data[:end].splitlines()]
 
 
 def read_result(folder: Path) -> dict[str, Any] | None:

@@ -1,13 +1,15 @@
 """A sweep from its trials to its results: checked, planned, trained side by side, recorded and told."""
 
+import contextlib
 import logging
 import multiprocessing.resource_tracker
+import os
 import platform
 import signal
 import sys
+import tempfile
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -24,13 +26,16 @@ from rich.console import Console
 from threadpoolctl import threadpool_limits
 
 from ablate import bugs, check, data, interrupts, losses, records, results, terminal, tracking, train
-from ablate.backends.numpy import NumpyEngine
+from ablate.backends.numpy import Member, NumpyEngine, Team
 from ablate.config import Settings
 from ablate.data import Dataset
 from ablate.errors import ConfigError
 from ablate.trials import Trial, chunks, cohorts, factors
 
 log = logging.getLogger("ablate")
+
+# So many multiplications forward, about two seconds of one core in all, are worth the start of another process.
+WORTH_A_PROCESS = 1.5e10
 
 FINISHED, SOME_FAILED, INTERRUPTED = 0, 1, 130
 
@@ -49,7 +54,7 @@ class Sweep:
 
     @property
     def workers(self) -> int:
-        return min(self.trials[0].settings.workers or cpu_count(), len(self.trials))
+        return self.trials[0].settings.workers or cpu_count()
 
 
 def prepare(folder: Path, trials: Sequence[Trial]) -> Sweep:
@@ -203,14 +208,31 @@ def _tracker(sweep: Sweep) -> tracking.Tracker:
     return tracking.MlflowTracker(settings, sweep.folder, sweep.trials, sweep.factors, sweep.datasets)
 
 
+@dataclass(frozen=True)
+class Seat:
+    """A process's place in the training of a chunk: alone, or one of a team that meets in a folder."""
+
+    rank: int = 0
+    size: int = 1
+    folder: Path = Path()
+
+    def team(self) -> Team:
+        return Member(self.folder, self.rank, self.size) if self.size > 1 else Team()
+
+
 def _train(sweep: Sweep) -> Iterator[None]:
     """Train every chunk of every cohort, in processes where there are several; one item as each ends."""
     work = [chunk for cohort in cohorts(sweep.trials) for chunk in chunks(cohort, sweep.workers)]
     left = {chunk[0].number: chunk for chunk in work}
+    # Lanes fill the cores first; where there are more cores than chunks, several share a chunk.
+    spare = sweep.workers // len(work)
     try:
-        for first in _spread(sweep, work, sweep.workers):
-            del left[first]
-            yield
+        with tempfile.TemporaryDirectory(prefix="ablate-", dir=_shared_memory(), ignore_cleanup_errors=True) as meeting:
+            seated = [(chunk, seat) for chunk in work for seat in _seats(sweep, chunk, spare, Path(meeting))]
+            for first in _spread(sweep, seated, min(sweep.workers, len(seated))):
+                if first is not None:
+                    del left[first]
+                    yield
     except TerminatedWorkerError:
         # One process died and took the others' work with it: the rest each in turn, so that only the guilty fail.
         log.warning("a worker process died; its trials and those not finished start again, one process at a time")
@@ -218,21 +240,45 @@ def _train(sweep: Sweep) -> Iterator[None]:
             yield from _alone(sweep, chunk)
 
 
-def _spread(sweep: Sweep, work: Sequence[Sequence[Trial]], workers: int) -> Iterator[int]:
-    tasks = (delayed(train_chunk)(sweep.folder, chunk, sweep.datasets[chunk[0].number]) for chunk in work)
+def _seats(sweep: Sweep, chunk: Sequence[Trial], spare: int, meeting: Path) -> list[Seat]:
+    """A seat for each process that is to train a chunk."""
+    settings, dataset = [trial.settings for trial in chunk], sweep.datasets[chunk[0].number]
+    network = train.architecture(settings[0], dataset)
+    forward = network.multiplications * len(dataset.y_train) * settings[0].epochs * len(chunk)
+    # A user's loss is asked by one process alone: it may keep something in mind from call to call.
+    if spare < 2 or forward < WORTH_A_PROCESS or any(each.loss.name == "custom" for each in settings):
+        return [Seat()]
+    size = min(spare, NumpyEngine.largest_team(network, train.batch_size(settings[0], dataset)))
+    folder = meeting / str(chunk[0].number)
+    folder.mkdir()
+    return [Seat(rank, size, folder) for rank in range(size)]
+
+
+def _shared_memory() -> str | None:
+    """A folder that is kept in memory, where the system has one."""
+    return "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+
+
+def _spread(sweep: Sweep, work: Sequence[tuple[Sequence[Trial], Seat]], workers: int) -> Iterator[int | None]:
+    tasks = (
+        delayed(train_chunk if seat.rank == 0 else help_to_train)(
+            sweep.folder, chunk, sweep.datasets[chunk[0].number], seat
+        )
+        for chunk, seat in work
+    )
     # The workers must not hear Ctrl-C, which a terminal sends to all: this process ends them in order. They
     # start with the first task and inherit the blocked signal. The trackers' start would unblock it again.
     for tracker in (multiprocessing.resource_tracker, loky_tracker) if workers > 1 else ():
         tracker.ensure_running()
     with interrupts.blocked(signal.SIGINT):
-        ended = Parallel(n_jobs=workers, return_as="generator_unordered")(tasks)
+        ended = Parallel(n_jobs=workers, batch_size=1, return_as="generator_unordered")(tasks)
     interrupts.heed()
     yield from ended
 
 
 def _alone(sweep: Sweep, chunk: Sequence[Trial]) -> Iterator[None]:
     try:
-        for _ in _spread(sweep, [chunk], 2):
+        for _ in _spread(sweep, [(chunk, Seat())], 2):
             yield
     except TerminatedWorkerError:
         for trial in chunk:
@@ -240,7 +286,7 @@ def _alone(sweep: Sweep, chunk: Sequence[Trial]) -> Iterator[None]:
         yield
 
 
-def train_chunk(folder: Path, trials: Sequence[Trial], dataset: Dataset) -> int:
+def train_chunk(folder: Path, trials: Sequence[Trial], dataset: Dataset, seat: Seat = Seat()) -> int:
     """Train trials of one cohort together, in this process, and write their folders; returns the first's number.
 
     Whatever goes wrong is in the trials' rows: nothing but an interrupt is raised.
@@ -248,21 +294,40 @@ def train_chunk(folder: Path, trials: Sequence[Trial], dataset: Dataset) -> int:
     settings = [trial.settings for trial in trials]
     recorder = records.Recorder(folder, trials)
     try:
-        with threadpool_limits(1, user_api="blas"):
+        with threadpool_limits(1, user_api="blas"), contextlib.closing(seat.team()) as team:
             recorder.checked(check.check_all(settings, dataset))
-            network = train.architecture(settings[0], dataset)
-            lanes = [train.lane(each, network) for each in settings]
-            dataset = bugs.labels(settings[0].bug, dataset)
-            engine = NumpyEngine(network, dataset, lanes, train.batch_size(settings[0], dataset))
-            recorder.begin(engine)
-            train.train(settings, dataset, engine, recorder)
+            _train_lanes(settings, dataset, team, recorder)
     except (Exception, SystemExit) as error:
-        with (folder / "ablate.log").open("a", encoding="utf-8") as log_file:
-            log_file.write(traceback.format_exc())
+        _log_error(folder)
         recorder.fail(f"{type(error).__name__}: {' '.join(str(error).split())}")
     finally:
         recorder.close()
     return trials[0].number
+
+
+def help_to_train(folder: Path, trials: Sequence[Trial], dataset: Dataset, seat: Seat) -> None:
+    """Train the same trials as another process of the team does, and write nothing.
+
+    What goes wrong here ends the team, and the one that records says so.
+    """
+    try:
+        with threadpool_limits(1, user_api="blas"), contextlib.closing(seat.team()) as team:
+            _train_lanes([trial.settings for trial in trials], dataset, team, train.Silent())
+    except (Exception, SystemExit):
+        _log_error(folder)
+
+
+def _train_lanes(settings: Sequence[Settings], dataset: Dataset, team: Team, observer: train.Observer) -> None:
+    network = train.architecture(settings[0], dataset)
+    lanes = [train.lane(each, network) for each in settings]
+    dataset = bugs.labels(settings[0].bug, dataset)
+    engine = NumpyEngine(network, dataset, lanes, train.batch_size(settings[0], dataset), team)
+    train.train(settings, dataset, engine, observer)
+
+
+def _log_error(folder: Path) -> None:
+    with (folder / "ablate.log").open("a", encoding="utf-8") as log_file:
+        log_file.write(traceback.format_exc())
 
 
 def _close_unfinished(sweep: Sweep, interrupted: bool) -> None:
@@ -276,7 +341,7 @@ def _close_row(sweep: Sweep, trial: Trial, status: str, verdict: str, why: str) 
     records.close(sweep.folder / str(trial.number), trial, status, verdict, why)
 
 
-@contextmanager
+@contextlib.contextmanager
 def _log_file(folder: Path) -> Iterator[None]:
     handler = logging.FileHandler(folder / "ablate.log", encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))

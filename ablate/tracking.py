@@ -132,6 +132,7 @@ class MlflowTracker(Tracker):
         logging.getLogger("alembic").setLevel(logging.WARNING)
         from mlflow import MlflowClient
 
+        logging.getLogger("mlflow").setLevel(logging.WARNING)
         # Two processes that create the store at once break each other's migration.
         with self.lock:
             self.client = MlflowClient(tracking_uri=self.uri)

@@ -2,13 +2,13 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 
 from ablate import bugs, losses, models
-from ablate.backends import Engine, Epoch, Evaluation, Lane
+from ablate.backends import Ended, Engine, Epoch, Evaluation, Lane
 from ablate.config import Settings
 from ablate.data import Dataset, preset_batch_size
 
@@ -51,8 +51,15 @@ class Summary:
 class Observer(Protocol):
     """Who listens to a cohort's training; trials are named by their lane."""
 
-    def metrics(self, lane: int, step: int, epoch: int, values: Mapping[str, float]) -> None:
-        """One record of metrics after `step` updates, within or at the end of `epoch`."""
+    def begin(self, engine: Engine) -> None:
+        """Every lane has its initial weights."""
+        ...
+
+    def metrics(self, lanes: Sequence[int], step: int, epoch: int, values: Mapping[str, Array]) -> None:
+        """One record of metrics of these lanes after `step` updates, within or at the end of `epoch`.
+
+        Each array `(K,)` has a place for every lane of the cohort. It is not changed afterwards.
+        """
         ...
 
     def finished(self, lane: int, summary: Summary, engine: Engine) -> None:
@@ -60,19 +67,38 @@ class Observer(Protocol):
         ...
 
 
-@dataclass
-class _Progress:
-    """What the loop remembers of one lane."""
+class Silent:
+    """An observer that takes no notice: for the other processes that train the same lanes."""
 
-    epoch: int = 0
-    step: int = 0
-    initial_loss: float = math.nan
-    train: tuple[float, float] = (math.nan, math.nan)
-    test_losses: list[float] = field(default_factory=list)
-    test_accuracies: list[float] = field(default_factory=list)
-    predicted: list[int] = field(default_factory=list)
-    dead_units: float = math.nan
-    saturated: float = math.nan
+    def begin(self, engine: Engine) -> None:
+        """Somebody else records."""
+
+    def metrics(self, lanes: Sequence[int], step: int, epoch: int, values: Mapping[str, Array]) -> None:
+        """Somebody else records."""
+
+    def finished(self, lane: int, summary: Summary, engine: Engine) -> None:
+        """Somebody else records."""
+
+
+class _Stop:
+    """The lanes' rules to stop, and what they remember: `(K,)` arrays."""
+
+    def __init__(self, settings: Sequence[Settings]) -> None:
+        rules = [trial.stop for trial in settings]
+        never = math.inf
+        self.patience = np.array([rule.patience if rule.name == "patience" else never for rule in rules])
+        self.target = np.array([rule.accuracy if rule.name == "target" else never for rule in rules])
+        self.times = np.array([rule.times if rule.name == "target" else never for rule in rules])
+        self.best, self.best_epoch, self.reached = np.zeros((3, len(rules)))
+        self.best.fill(math.inf)
+
+    def heed(self, test: Evaluation, epoch: int) -> Array:
+        """Which lanes stop, now that the test set is evaluated after `epoch`; 0 is before training."""
+        is_better = test.loss < self.best
+        self.best[is_better], self.best_epoch[is_better] = test.loss[is_better], epoch
+        if epoch:
+            self.reached += test.accuracy >= self.target
+        return np.asarray((epoch - self.best_epoch >= self.patience) | (self.reached >= self.times))
 
 
 def architecture(settings: Settings, dataset: Dataset) -> models.Architecture:
@@ -154,143 +180,153 @@ def train(settings: Sequence[Settings], dataset: Dataset, engine: Engine, observ
 
 
 class _Loop:
+    """The state of a cohort's training. Arrays `(K,)`, or `(.., K)`, have a place for every lane."""
+
     def __init__(self, settings: Sequence[Settings], dataset: Dataset, engine: Engine, observer: Observer) -> None:
         self.settings, self.dataset, self.engine, self.observer = settings, dataset, engine, observer
         self.orders = Orders(settings, len(dataset.y_train), batch_size(settings[0], dataset))
         self.steps_per_epoch = steps_per_epoch(settings[0], dataset)
         self.log_every = log_every(settings[0], dataset)
+        lanes = len(settings)
         # Updates too large and too small: those counted so far, and those that metrics have told.
-        self.counted, self.told = np.zeros((2, 2, len(settings)))
+        self.counted, self.told = np.zeros((2, 2, lanes))
         self.watched_next = 1
-        self.active = set(range(len(settings)))
-        self.progress = [_Progress() for _ in settings]
+        self.active = list(range(lanes))
+        self.stop = _Stop(settings)
+        self.initial_loss, self.dead_units, self.saturated = np.full((3, lanes), math.nan)
+        self.test_losses: list[Array] = []
         self.labels = np.bincount(dataset.y_test, minlength=dataset.classes).tolist()
 
     def begin(self) -> None:
         """Measure the untrained networks: epoch 0."""
+        self.observer.begin(self.engine)
         initial, test = self.engine.evaluate(INITIAL_ROWS), self.engine.evaluate()
-        for lane in sorted(self.active):
-            self.progress[lane].initial_loss = float(initial.loss[lane])
-            self._record(lane, test, 0, 0)
-        self._fail({**initial.failed, **test.failed})
+        self.initial_loss = initial.loss
+        self.test_losses.append(test.loss)
+        self.stop.heed(test, 0)
+        self.observer.metrics(self.active, 0, 0, _tested(test))
+        self._fail({**initial.failed, **test.failed}, test, _untrained(len(self.settings)), 0)
 
     def epoch(self, number: int) -> None:
         """One pass over the training set, its records, and the lanes that end with it."""
         first = (number - 1) * self.steps_per_epoch
-        logged = [step for step in range(self.steps_per_epoch) if (first + step) % self.log_every == 0]
+        logged = range(-first % self.log_every, self.steps_per_epoch, self.log_every)
         epoch = self.engine.train_epoch(self.orders.next(), logged)
-        if logged:
-            self.counted += (epoch.watched.too_large, epoch.watched.too_small)
-        for lane in sorted(self.active):
-            self._record_steps(lane, epoch, first, number)
+        self._record_steps(epoch, first, number)
         for lane, ended in sorted(epoch.ended.items()):
-            self.progress[lane].train = (math.nan, math.nan)
-            self._record(lane, self.engine.evaluate_lane(lane), first + ended.step, number)
-            if ended.failed:
-                self._finish(lane, error=ended.why)
-            else:
-                self._finish(lane, not_finite_step=first + ended.step)
+            self._end(lane, ended, first + ended.step, number)
         if self.active:
             self._test(epoch, number)
+
+    def _record_steps(self, epoch: Epoch, first: int, number: int) -> None:
+        if epoch.steps:
+            self.counted += (epoch.watched.too_large, epoch.watched.too_small)
+        columns = zip(epoch.step_loss.T, epoch.gradient_norm.T, epoch.output_gradient_norm.T, strict=True)
+        for step, (loss, norm, output_norm) in zip(epoch.steps, columns, strict=True):
+            ended = {lane for lane, end in epoch.ended.items() if step > end.step}
+            lanes = [lane for lane in self.active if lane not in ended]
+            values = {"step/loss": loss, "grad/norm": norm, "grad/output_norm": output_norm}
+            self.observer.metrics(lanes, first + step, number, values)
+
+    def _end(self, lane: int, ended: Ended, step: int, number: int) -> None:
+        """A lane that failed, or whose loss is not finite any more: its last record, within an epoch."""
+        test, nothing = self.engine.evaluate_lane(lane), _untrained(len(self.settings))
+        self.observer.metrics([lane], step, number, {**_trained(nothing), **_tested(test)})
+        losses_ = [*self.test_losses, test.loss]
+        error, not_finite = (ended.why, None) if ended.failed else (None, step)
+        self._finish(lane, self._summary(lane, nothing, test, losses_, number, step, not_finite, error))
 
     def _test(self, epoch: Epoch, number: int) -> None:
         test = self.engine.evaluate()
         last = number == self.settings[0].epochs
-        watched = {}
+        self.test_losses.append(test.loss)
+        values = {**_trained((epoch.loss, epoch.accuracy)), **_tested(test)}
         if last or (epoch.steps and number >= self.watched_next):
             self.watched_next = number + math.ceil(self.settings[0].epochs / WATCHED_EPOCHS)
-            watched = self._watched(epoch)
-        for lane in sorted(self.active):
-            self.progress[lane].train = (float(epoch.loss[lane]), float(epoch.accuracy[lane]))
-            self._record(lane, test, number * self.steps_per_epoch, number, watched.get(lane))
-        self._fail(test.failed)
-        for lane in [lane for lane in sorted(self.active) if last or self._stops(lane)]:
-            self._finish(lane)
+            values |= self._watched(epoch)
+        step = number * self.steps_per_epoch
+        self.observer.metrics(self.active, step, number, values)
+        self._fail(test.failed, test, (epoch.loss, epoch.accuracy), number)
+        stops = self.stop.heed(test, number)
+        for lane in [lane for lane in self.active if last or stops[lane]]:
+            trained = (epoch.loss, epoch.accuracy)
+            self._finish(lane, self._summary(lane, trained, test, self.test_losses, number, step))
 
-    def _record_steps(self, lane: int, epoch: Epoch, first: int, number: int) -> None:
-        for column, step in enumerate(epoch.steps):
-            if lane in epoch.ended and step > epoch.ended[lane].step:
-                return
-            values = {
-                "step/loss": float(epoch.step_loss[lane, column]),
-                "grad/norm": float(epoch.gradient_norm[lane, column]),
-                "grad/output_norm": float(epoch.output_gradient_norm[lane, column]),
-            }
-            self.observer.metrics(lane, first + step, number, values)
-
-    def _watched(self, epoch: Epoch) -> dict[int, dict[str, float]]:
-        """What was seen of each lane's inside since it was last told, once the test set is evaluated."""
+    def _watched(self, epoch: Epoch) -> dict[str, Array]:
+        """What was seen of the lanes' inside since it was last told; a network has units of a kind, or has not."""
         units, watched = self.engine.units(), epoch.watched
-        columns = {
-            **dict(zip(("watch/too_large", "watch/too_small"), self.counted - self.told, strict=True)),
-            "watch/dead_units": units.dead,
-            "watch/saturated": units.saturated,
-        }
-        if epoch.steps:
-            columns |= {
-                f"grad/{layer}": norms for layer, norms in zip(watched.layers, watched.layer_norms.T, strict=True)
-            }
+        self.dead_units, self.saturated = units.dead, units.saturated
+        too_large, too_small = self.counted - self.told
         self.told = self.counted.copy()
-        seen = {name: column.tolist() for name, column in columns.items()}
-        return {
-            lane: {name: values[lane] for name, values in seen.items() if not math.isnan(values[lane])}
-            for lane in self.active
-        }
+        seen = {"watch/too_large": too_large, "watch/too_small": too_small}
+        seen |= {"watch/dead_units": units.dead, "watch/saturated": units.saturated}
+        if epoch.steps:
+            seen |= {f"grad/{layer}": norms for layer, norms in zip(watched.layers, watched.layer_norms.T, strict=True)}
+        return {name: values for name, values in seen.items() if not _is_missing(name, values[self.active])}
 
-    def _record(
-        self, lane: int, test: Evaluation, step: int, epoch: int, watched: Mapping[str, float] | None = None
-    ) -> None:
-        progress = self.progress[lane]
-        progress.epoch, progress.step = epoch, step
-        progress.test_losses.append(float(test.loss[lane]))
-        progress.test_accuracies.append(float(test.accuracy[lane]))
-        progress.predicted = test.predicted[lane].tolist()
-        values = {"train/loss": progress.train[0], "train/accuracy": progress.train[1]} if epoch else {}
-        values["test/loss"] = progress.test_losses[-1]
-        values["test/accuracy"] = progress.test_accuracies[-1]
-        values["test/confidence"] = float(test.confidence[lane])
-        values["watch/largest_class"] = max(progress.predicted) / sum(progress.predicted)
-        if watched:
-            values |= watched
-            progress.dead_units = watched.get("watch/dead_units", math.nan)
-            progress.saturated = watched.get("watch/saturated", math.nan)
-        self.observer.metrics(lane, step, epoch, values)
+    def _fail(self, failures: Mapping[int, str], test: Evaluation, trained: tuple[Array, Array], number: int) -> None:
+        step = number * self.steps_per_epoch
+        for lane in sorted(failures.keys() & set(self.active)):
+            summary = self._summary(lane, trained, test, self.test_losses, number, step, error=failures[lane])
+            self._finish(lane, summary)
 
-    def _fail(self, failures: Mapping[int, str]) -> None:
-        for lane in sorted(failures.keys() & self.active):
-            self._finish(lane, error=failures[lane])
-
-    def _stops(self, lane: int) -> bool:
-        """Whether the lane's rule to stop applies after the last record."""
-        stop, progress = self.settings[lane].stop, self.progress[lane]
-        if stop.name == "patience":
-            losses_ = [loss if math.isfinite(loss) else math.inf for loss in progress.test_losses]
-            return len(losses_) - 1 - losses_.index(min(losses_)) >= stop.patience
-        if stop.name == "target":
-            return sum(accuracy >= stop.accuracy for accuracy in progress.test_accuracies[1:]) >= stop.times
-        return False
-
-    def _finish(self, lane: int, not_finite_step: int | None = None, error: str | None = None) -> None:
-        """Report a lane and take it out of training."""
-        progress = self.progress[lane]
-        summary = Summary(
-            epochs=progress.epoch,
-            steps=progress.step,
-            initial_loss=progress.initial_loss,
-            train_loss=progress.train[0],
-            train_accuracy=progress.train[1],
-            test_loss=progress.test_losses[-1],
-            test_accuracy=progress.test_accuracies[-1],
-            test_losses=progress.test_losses,
-            predicted=progress.predicted,
+    def _summary(
+        self,
+        lane: int,
+        trained: tuple[Array, Array],
+        test: Evaluation,
+        test_losses: Sequence[Array],
+        epoch: int,
+        step: int,
+        not_finite_step: int | None = None,
+        error: str | None = None,
+    ) -> Summary:
+        return Summary(
+            epochs=epoch,
+            steps=step,
+            initial_loss=float(self.initial_loss[lane]),
+            train_loss=float(trained[0][lane]),
+            train_accuracy=float(trained[1][lane]),
+            test_loss=float(test.loss[lane]),
+            test_accuracy=float(test.accuracy[lane]),
+            test_losses=[float(losses_[lane]) for losses_ in test_losses],
+            predicted=test.predicted[lane].tolist(),
             labels=self.labels,
             too_large=int(self.counted[0, lane]),
             too_small=int(self.counted[1, lane]),
-            dead_units=progress.dead_units,
-            saturated=progress.saturated,
+            dead_units=float(self.dead_units[lane]),
+            saturated=float(self.saturated[lane]),
             not_finite_step=not_finite_step,
             error=error,
         )
+
+    def _finish(self, lane: int, summary: Summary) -> None:
+        """Report a lane and take it out of training."""
         self.observer.finished(lane, summary, self.engine)
         self.engine.drop([lane])
-        self.active.discard(lane)
+        self.active.remove(lane)
+
+
+def _is_missing(name: str, values: Array) -> bool:
+    """Whether a metric is about units of a kind that the network does not have."""
+    return name in ("watch/dead_units", "watch/saturated") and bool(np.isnan(values).all())
+
+
+def _untrained(lanes: int) -> tuple[Array, Array]:
+    loss, accuracy = np.full((2, lanes), math.nan)
+    return loss, accuracy
+
+
+def _trained(trained: tuple[Array, Array]) -> dict[str, Array]:
+    return {"train/loss": trained[0], "train/accuracy": trained[1]}
+
+
+def _tested(test: Evaluation) -> dict[str, Array]:
+    """An evaluation as metrics; a lane that was not evaluated predicted nothing."""
+    rows = np.maximum(test.predicted.sum(axis=1), 1)
+    return {
+        "test/loss": test.loss,
+        "test/accuracy": test.accuracy,
+        "test/confidence": test.confidence,
+        "watch/largest_class": test.predicted.max(axis=1) / rows,
+    }

@@ -77,7 +77,7 @@ def noise(shape: tuple[int, ...], classes: int, rows: int = 7, seed: int = 0, te
 class Trained:
     """What became of one trial: its initial and final weights, its summary, and every record of its metrics."""
 
-    initial: Mapping[str, Array]
+    initial: Mapping[str, Array] = field(default_factory=dict)
     final: Mapping[str, Array] = field(default_factory=dict)
     summary: Summary | None = None
     records: list[tuple[int, int, dict[str, float]]] = field(default_factory=list)
@@ -87,8 +87,14 @@ class _Listener:
     def __init__(self, trained: Sequence[Trained]) -> None:
         self.trained = trained
 
-    def metrics(self, lane: int, step: int, epoch: int, values: Mapping[str, float]) -> None:
-        self.trained[lane].records.append((step, epoch, dict(values)))
+    def begin(self, engine: Engine) -> None:
+        for lane, trained in enumerate(self.trained):
+            trained.initial = engine.weights(lane)
+
+    def metrics(self, lanes: Sequence[int], step: int, epoch: int, values: Mapping[str, Array]) -> None:
+        for lane in lanes:
+            record = {name: float(column[lane]) for name, column in values.items()}
+            self.trained[lane].records.append((step, epoch, record))
 
     def finished(self, lane: int, summary: Summary, engine: Engine) -> None:
         self.trained[lane].summary, self.trained[lane].final = summary, engine.weights(lane)
@@ -101,7 +107,7 @@ def train_together(trials: Sequence[Settings], dataset: Dataset | None = None) -
         network = train.architecture(trials[0], dataset)
         lanes = [train.lane(trial, network) for trial in trials]
         engine = NumpyEngine(network, dataset, lanes, train.batch_size(trials[0], dataset))
-        trained = [Trained(engine.weights(lane)) for lane in range(len(trials))]
+        trained = [Trained() for _ in trials]
         train.train(trials, dataset, engine, _Listener(trained))
     return trained
 

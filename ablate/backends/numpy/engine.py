@@ -10,6 +10,7 @@ from ablate import models
 from ablate.backends import Epoch, Evaluation, Lane, Units, Watched
 from ablate.backends.numpy.group import Group
 from ablate.backends.numpy.network import Plan
+from ablate.backends.numpy.team import Team
 from ablate.data import Dataset
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -22,8 +23,9 @@ STACKED_IMAGES = 1
 class NumpyEngine:
     """K lanes of one architecture on one data set; see `ablate.backends.Engine`.
 
-    Lane invariance: a lane's numbers do not depend on its neighbours. So every product is one GEMM a lane of
-    the same shape, no sum runs over lanes, and micro-batches depend on the batch size only.
+    Lane invariance: a lane's numbers do not depend on its neighbours, nor on the processes in its team. So every
+    product is one GEMM a lane of the same shape, no sum runs over lanes, micro-batches depend on the batch size
+    only, and their sums are added in an order that is fixed (`Plan.shares`).
     """
 
     def __init__(
@@ -32,6 +34,7 @@ class NumpyEngine:
         dataset: Dataset,
         lanes: Sequence[Lane],
         batch_size: int,
+        team: Team | None = None,
     ) -> None:
         assert len({lane.bug for lane in lanes}) == 1, "the lanes of a cohort share their bug"
         self.plan, self.dataset, self.lanes, self.batch_size = (
@@ -40,10 +43,16 @@ class NumpyEngine:
             lanes,
             batch_size,
         )
+        self.team = team or Team()
         stacked = STACKED_IMAGES if self.plan.takes_images else STACKED_DENSE
         self.groups = [
             self._group(range(start, min(start + stacked, len(lanes)))) for start in range(0, len(lanes), stacked)
         ]
+
+    @staticmethod
+    def largest_team(architecture: models.Architecture, batch_size: int) -> int:
+        """How many processes can share the work on batches of this size."""
+        return len(Plan(architecture, "none").shares(batch_size))
 
     def train_epoch(self, orders: Sequence[Array], logged: Sequence[int]) -> Epoch:
         lanes = len(self.lanes)
@@ -80,12 +89,12 @@ class NumpyEngine:
         return self._alone(lane).outputs()
 
     def _group(self, lanes: Sequence[int]) -> Group:
-        return Group(self.plan, self.dataset, {lane: self.lanes[lane] for lane in lanes}, self.batch_size)
+        return Group(self.plan, self.dataset, {lane: self.lanes[lane] for lane in lanes}, self.batch_size, self.team)
 
     def _alone(self, lane: int) -> Group:
         """The lane as it is now, in a group of its own, whether it is still in training or not."""
         member = replace(self.lanes[lane], weights=self.weights(lane))
-        return Group(self.plan, self.dataset, {lane: member}, self.batch_size)
+        return Group(self.plan, self.dataset, {lane: member}, self.batch_size, self.team)
 
     def _evaluate(self, groups: Sequence[Group], rows: int | None) -> Evaluation:
         lanes = len(self.lanes)

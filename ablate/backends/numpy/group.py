@@ -1,7 +1,7 @@
 """Stacked lanes: their weights, losses and update rules, and the networks that differentiate them."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from itertools import groupby, pairwise
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -9,6 +9,7 @@ import numpy as np
 from ablate import losses, optimizers
 from ablate.backends import Ended, Epoch, Evaluation, Lane, Units
 from ablate.backends.numpy.network import Network, Plan
+from ablate.backends.numpy.team import Team
 from ablate.data import Dataset
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -26,8 +27,8 @@ class Group:
     of the leading axis.
     """
 
-    def __init__(self, plan: Plan, dataset: Dataset, members: Mapping[int, Lane], batch_size: int) -> None:
-        self.plan, self.members, self.batch_size = plan, members, batch_size
+    def __init__(self, plan: Plan, dataset: Dataset, members: Mapping[int, Lane], batch_size: int, team: Team) -> None:
+        self.plan, self.members, self.batch_size, self.team = plan, members, batch_size, team
         self.rows = {"train": _flat(dataset.x_train), "test": _flat(dataset.x_test)}
         self.labels = {"train": dataset.y_train, "test": dataset.y_test}
         self.classes = dataset.classes
@@ -52,36 +53,33 @@ class Group:
         lanes = [self.members[lane] for lane in self.active]
         self.losses = [(span, run[0].loss) for span, run in _runs(lanes, _loss_key)]
         self.is_mean = np.array([lane.reduction == "mean" for lane in lanes])[:, None, None]
-        self.partial, self.sum = np.zeros_like(self.theta), np.zeros_like(self.theta)
-        self.gradient = self.partial
+        shares = len(self.plan.shares(self.batch_size))
+        self.sums = np.zeros((shares, *self.theta.shape), self.theta.dtype)
+        self.partial, self.gradient = np.zeros_like(self.theta), np.zeros_like(self.theta)
         self.networks: dict[tuple[str, int, int], Network] = {}
 
     def train_epoch(self, orders: Sequence[Array], epoch: Epoch) -> None:
         """Train the active lanes on every batch of their orders and write their places in `epoch`."""
-        loss = dict.fromkeys(self.active, 0.0)
-        right = dict.fromkeys(self.active, 0.0)
         columns = {step: column for column, step in enumerate(epoch.steps)}
         count = len(self.rows["train"])
         stacked = self._stack(orders)
+        sums = np.zeros((2, len(self.active)))
         for step, start in enumerate(range(0, count, self.batch_size)):
             if not self.active:
-                return
+                break
             indices = stacked[:, start : start + self.batch_size]
             values, correct, failures = self.differentiate(indices)
-            for lane, value, hits in zip(self.active, values, correct, strict=True):
-                loss[lane] += float(value)
-                right[lane] += float(hits)
+            sums += (values, correct)
             if step in columns:
                 with np.errstate(all="ignore"):
                     self._log(epoch, columns[step], values / indices.shape[1])
             if failures or not np.isfinite(values).all():
                 ended = self._ended(step, values / indices.shape[1], failures)
                 epoch.ended.update(ended)
-                self.retire(list(ended))
+                sums = sums[:, self.retire(list(ended))]
                 stacked = self._stack(orders)
             self._update()
-        for lane in self.active:
-            epoch.loss[lane], epoch.accuracy[lane] = loss[lane] / count, right[lane] / count
+        epoch.loss[self.active], epoch.accuracy[self.active] = sums / count
 
     def evaluate(self, rows: int | None, into: Evaluation) -> None:
         """Write the active lanes' places of `into`: on the test set, or the first `rows` of the training set."""
@@ -89,31 +87,32 @@ class Group:
             return
         split = "test" if rows is None else "train"
         count = len(self.rows[split]) if rows is None else min(rows, len(self.rows[split]))
-        sums = np.zeros((3, len(self.active)))
-        for part in _parts(count, self.plan.micro_batch):
-            indices = np.arange(part.start, part.stop)[None]
-            network = self._forward(split, indices)
-            labels = self.labels[split][indices]
-            for span, loss in self.losses:
-                self._tally(span, loss, network.z[span], labels, sums[:, span], into)
-        into.loss[self.active], into.accuracy[self.active], into.confidence[self.active] = sums / count
+        shares = self.plan.shares(count)
+        sums = np.zeros((len(shares), 3, len(self.active)))
+        counts = np.zeros((len(shares), len(self.active), self.classes), np.intp)
+        for number in self.team.mine(len(shares)):
+            for part in shares[number]:
+                self._tally(split, np.arange(part.start, part.stop)[None], sums[number], counts[number], into.failed)
+        self.team.complete([sums, counts])
+        into.loss[self.active], into.accuracy[self.active], into.confidence[self.active] = sums.sum(axis=0) / count
+        into.predicted[self.active] = counts.sum(axis=0)
 
     def outputs(self) -> Array:
         """The first lane's outputs on the test set, `(N, units)`."""
-        parts = []
-        for part in _parts(len(self.rows["test"]), self.plan.micro_batch):
+        outputs = []
+        for part in self.plan.parts(len(self.rows["test"])):
             z = self._forward("test", np.arange(part.start, part.stop)[None]).z[:1]
             with np.errstate(all="ignore"):
-                parts.append(self.losses[0][1].outputs(z)[0].T.copy())
-        return np.concatenate(parts)
+                outputs.append(self.losses[0][1].outputs(z)[0].T.copy())
+        return np.concatenate(outputs)
 
-    def retire(self, lanes: Sequence[int]) -> None:
-        """Take lanes out of training, with the weights they have."""
-        if not lanes:
-            return
+    def retire(self, lanes: Sequence[int]) -> Array:
+        """Take lanes out of training, with the weights they have; returns the places of those that stay."""
         for lane in lanes:
             self.retired[lane] = self.theta[self.active.index(lane)].copy()
         kept = np.array([row for row, lane in enumerate(self.active) if lane not in lanes], np.intp)
+        if len(kept) == len(self.active):
+            return kept
         rules = []
         for span, rule in self.rules:
             mine = kept[(kept >= span.start) & (kept < span.stop)]
@@ -127,6 +126,7 @@ class Group:
         self.theta, self.rate, self.stale = self.theta[kept], self.rate[kept], self.stale[kept]
         self._wire()
         self.gradient = gradient
+        return kept
 
     def flat_weights(self, lane: int) -> Array:
         """A lane's weights `(P,)` as they are now, a copy."""
@@ -139,17 +139,14 @@ class Group:
             return np.array(mine[:1])
         return np.stack(mine)
 
-    def _network(self, split: str, indices: Array) -> Network:
-        sources, n = indices.shape
-        key = (split, sources, n)
-        if key not in self.networks:
-            self.networks[key] = Network(self.plan, self.theta, self.partial, self.rows[split], sources, n)
-        network = self.networks[key]
-        network.indices[...] = indices
-        return network
-
     def _forward(self, split: str, indices: Array) -> Network:
-        network = self._network(split, indices)
+        """The network for rows `(K or 1, n)` of the training or test set, run forward."""
+        sources, n = indices.shape
+        network = self.networks.get((split, sources, n))
+        if network is None:
+            network = Network(self.plan, self.theta, self.partial, self.rows[split], sources, n)
+            self.networks[(split, sources, n)] = network
+        np.copyto(network.indices, indices)
         with np.errstate(all="ignore"):
             network.forward()
         return network
@@ -160,25 +157,29 @@ class Group:
         Returns each active lane's sum of losses and count of right answers, and what lanes failed of.
         """
         n = indices.shape[1]
-        totals = np.zeros((2, len(self.active)))
+        shares = self.plan.shares(n)
+        totals = np.zeros((len(shares), 2, len(self.active)))
         failures: dict[int, str] = {}
         divided = self.is_mean & (self.plan.bug != "sum_for_mean")
         scale = np.where(divided, 1 / n, 1.0).astype(self.theta.dtype)
-        parts = list(_parts(n, self.plan.micro_batch))
-        for number, part in enumerate(parts):
-            network = self._forward("train", indices[:, part])
-            labels = self.labels["train"][network.indices]
-            with np.errstate(all="ignore"):
-                self._lose(network, labels, totals, failures)
-                network.dz *= scale
-                network.backward()
-                if number:
-                    np.add(self.sum, self.partial, out=self.sum)
-                elif len(parts) > 1:
-                    np.copyto(self.sum, self.partial)
-        self.gradient = self.sum if len(parts) > 1 else self.partial
-        self._misread(n)
-        return totals[0], totals[1], failures
+        for number in self.team.mine(len(shares)):
+            for part in shares[number]:
+                network = self._forward("train", indices[:, part])
+                with np.errstate(all="ignore"):
+                    self._lose(network, self.labels["train"][network.indices], totals[number], failures)
+                    network.dz *= scale
+                    network.backward()
+                    if part is shares[number][0]:
+                        np.copyto(self.sums[number], self.partial)
+                    else:
+                        np.add(self.sums[number], self.partial, out=self.sums[number])
+        sums = self.sums[: len(shares)]
+        self.team.complete([sums, totals])
+        with np.errstate(all="ignore"):
+            np.add.reduce(sums, axis=0, out=self.gradient)
+            self._misread(n)
+        loss, right = totals.sum(axis=0)
+        return loss, right, failures
 
     def _misread(self, n: int) -> None:
         """Make those of `ablate.bugs` that concern the gradient of a whole batch."""
@@ -197,10 +198,10 @@ class Group:
     def losses_of(self, indices: Array) -> Array:
         """Each active lane's sum of losses on rows of the training set `(K or 1, n)`, in float64."""
         totals = np.zeros(len(self.active))
-        for part in _parts(indices.shape[1], self.plan.micro_batch):
-            network = self._forward("train", indices[:, part])
-            targets = _targets(self.labels["train"][network.indices], network.z.shape[1], network.z.dtype)
-            with np.errstate(all="ignore"):
+        with np.errstate(all="ignore"):
+            for part in self.plan.parts(indices.shape[1]):
+                network = self._forward("train", indices[:, part])
+                targets = _targets(self.labels["train"][network.indices], network.z.shape[1], network.z.dtype)
                 for span, loss in self.losses:
                     z, y = network.z[span], targets if len(targets) == 1 else targets[span]
                     totals[span] += loss.value(z, loss.outputs(z), y).astype(np.float64).sum(axis=-1)
@@ -222,23 +223,24 @@ class Group:
             mine = labels if len(labels) == 1 else labels[span]
             totals[1, span] += np.count_nonzero(_predict(z) == mine, axis=-1)
 
-    def _tally(self, span: slice, loss: losses.Loss, z: Array, labels: Array, sums: Array, into: Evaluation) -> None:
-        """Add a part of an evaluation, for one run of lanes, to the sums of loss, right answers, confidence."""
-        targets = _targets(labels, z.shape[1], z.dtype)
+    def _tally(self, split: str, indices: Array, sums: Array, counts: Array, failed: dict[int, str]) -> None:
+        """Add rows to sums of loss, right answers and confidence `(3, K)`, and to the predictions `(K, classes)`."""
+        z, labels = self._forward(split, indices).z, self.labels[split][indices]
+        targets, predicted = _targets(labels, z.shape[1], z.dtype), _predict(z)
         with np.errstate(all="ignore"):
-            p = loss.outputs(z)
-            try:
-                values = loss.value(z, p, targets)
-            except losses.LossFailedError as error:
-                into.failed[self.active[span.start]] = str(error)
-                values = np.full((len(z), z.shape[-1]), np.nan)
-            confidence = p.max(axis=-2) if p.shape[-2] > 1 else np.maximum(p, 1 - p)[:, 0]
-            predicted = _predict(z)
-            sums[0] += values.astype(np.float64).sum(axis=-1)
-            sums[1] += np.count_nonzero(predicted == labels, axis=-1)
-            sums[2] += confidence.astype(np.float64).sum(axis=-1)
-        for lane, row in zip(self.active[span], predicted, strict=True):
-            into.predicted[lane] += np.bincount(row, minlength=self.classes)
+            for span, loss in self.losses:
+                p = loss.outputs(z[span])
+                try:
+                    values = loss.value(z[span], p, targets)
+                except losses.LossFailedError as error:
+                    failed[self.active[span.start]] = str(error)
+                    values = np.full((len(p), z.shape[-1]), np.nan)
+                confidence = p.max(axis=-2) if p.shape[-2] > 1 else np.maximum(p, 1 - p)[:, 0]
+                sums[0, span] += values.astype(np.float64).sum(axis=-1)
+                sums[2, span] += confidence.astype(np.float64).sum(axis=-1)
+        sums[1] += np.count_nonzero(predicted == labels, axis=-1)
+        places = predicted + np.arange(len(counts))[:, None] * self.classes
+        counts += np.bincount(places.ravel(), minlength=counts.size).reshape(counts.shape)
 
     def _log(self, epoch: Epoch, column: int, loss: Array) -> None:
         lanes, watched = np.array(self.active), epoch.watched
@@ -254,11 +256,11 @@ class Group:
         watched.too_small[lanes] += ((update < TOO_SMALL) & (update > 0)).sum(axis=1)
 
     def units(self, into: Units) -> None:
-        """Write the active lanes' places of `into`: what the last evaluation of the test set left in the layers."""
+        """Write the active lanes' places of `into`, from the first rows of the test set."""
         if not self.active:
             return
-        part = next(_parts(len(self.rows["test"]), self.plan.micro_batch))
-        network = self.networks[("test", 1, part.stop - part.start)]
+        part = self.plan.parts(len(self.rows["test"]))[0]
+        network = self._forward("test", np.arange(part.start, part.stop)[None])
         dead, saturated = network.dead(WATCHED_ROWS), network.saturated(WATCHED_ROWS)
         if dead:
             into.dead[self.active] = np.concatenate(dead, axis=1).mean(axis=1)
@@ -295,13 +297,6 @@ def _runs(lanes: Sequence[Lane], key: Callable[[Lane], object]) -> Iterator[tupl
         members = list(run)
         yield slice(start, start + len(members)), members
         start += len(members)
-
-
-def _parts(count: int, most: int) -> Iterator[slice]:
-    """Split `count` samples into as few nearly equal parts of at most `most` as there can be."""
-    edges = np.linspace(0, count, -(-count // most) + 1).round().astype(int)
-    for start, stop in pairwise(edges):
-        yield slice(int(start), int(stop))
 
 
 def _targets(labels: Array, units: int, dtype: np.dtype[Any]) -> Array:

@@ -1,13 +1,13 @@
 """The layers of the NumPy engine, forward and backward, for K lanes at once.
 
 Layout. A batch of n samples lies innermost, so that every copy and element-wise operation runs over long
-contiguous rows. Vectors are `(K, D, n)`. Images are `(K, H, C, P, W/P, n)`: a row's columns are stored by
+contiguous rows. Vectors are `(K, D, n)`. Images are `(K, P, H, C, W/P, n)`: a row's columns are stored by
 their residue modulo P (its *phases*), in an order in which max-pooling compares contiguous blocks. P is the
 product of the pool sizes still to come, or 1 where a shape does not divide.
 
 Convolution is a row im2col: only the horizontal shifts of a row are copied; the k rows a window covers lie
-one after the other, so each output row is one matrix product over a view. Weights are kept in the order of
-that product, `(kernel row, kernel column, input map, output map)`.
+one after the other, so each output row of a phase is one matrix product over a view. Weights are kept in the
+order of that product, `(kernel row, kernel column, input map, output map)`.
 
 A layer is wired once: it is given the array it reads, allocates the arrays it writes, and `connect` gives it
 the array in which its output's gradient will stand. `forward` and `backward` then take nothing and allocate
@@ -16,10 +16,12 @@ input: it is wired by `connect_parameters` and run by `backward_parameters` alon
 """
 
 from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
+from threadpoolctl import threadpool_info
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -48,6 +50,35 @@ def phase_order(sizes: Sequence[int]) -> list[int]:
     for size in reversed(sizes):
         order = [size * residue + offset for offset in range(size) for residue in order]
     return order
+
+
+# OpenBLAS has kernels for small matrices where it was built for AVX-512. The one that a weight's gradient calls for is
+# taken up to so many numbers in the result. Without them a product with few maps spends its time on packing the other
+# factor, so several rows are computed at once, the superfluous zeros included.
+SMALL_RESULT = 1200
+WIDE_ENOUGH = 24
+_SMALL_KERNELS = ("SkylakeX", "Cooperlake", "Sapphirerapids")
+
+
+@cache
+def _has_small_kernels() -> bool:
+    return any(library.get("architecture") in _SMALL_KERNELS for library in threadpool_info())
+
+
+def _blocks(rows: int, columns: int) -> int:
+    """Into how many equal parts the rows of a product are best cut, each computed by itself."""
+    if not _has_small_kernels():
+        return 1
+    return next((parts for parts in (1, 2, 3, 4) if rows % parts == 0 and rows // parts * columns <= SMALL_RESULT), 1)
+
+
+def _together(rows: int, maps: int) -> int:
+    """How many output rows of so many maps are best computed by one product."""
+    if _has_small_kernels():
+        return 1
+    return max(
+        count for count in range(1, rows + 1) if rows % count == 0 and (count == 1 or count * maps <= WIDE_ENOUGH)
+    )
 
 
 def _integers(a: Array) -> Array:
@@ -87,7 +118,7 @@ class Gather:
 class GatherImages(Gather):
     """Rows of the data set as images in the engine's layout, fitted to the network's input.
 
-    `source` `(H, C, P, W/P)` holds each pixel's place in a flattened sample, or D for a zero.
+    `source` `(P, H, C, W/P)` holds each pixel's place in a flattened sample, or D for a zero.
     """
 
     def __init__(self, rows: Array, indices: Array, source: Array) -> None:
@@ -144,7 +175,7 @@ class WholeConv(Dense):
 
     def __init__(self, x: Array, weight: Array, bias: Array, gradients: tuple[Array, Array]) -> None:
         super().__init__(x, weight, bias, gradients)
-        self.y = self.flat.reshape(self.flat.shape[0], 1, -1, 1, 1, x.shape[-1])
+        self.y = self.flat.reshape(self.flat.shape[0], 1, 1, -1, 1, x.shape[-1])
 
 
 class Conv:
@@ -152,81 +183,133 @@ class Conv:
 
     def __init__(self, x: Array, weight: Array, gradient: Array, kernel: int, order: list[int]) -> None:
         lanes, _, maps_out = weight.shape
-        shared, height, maps, phases, width, n = x.shape
+        shared, phases, height, maps, width, n = x.shape
         self.x, self.weight, self.gradient, self.kernel = x, weight, gradient, kernel
         rows = height - kernel + 1
-        columns = (phases * width - kernel + 1) // phases
-        self.columns = np.empty((shared, height, kernel, maps, phases, columns, n), x.dtype)
+        out = (phases * width - kernel + 1) // phases
+        self.columns = np.empty((shared, phases, height, kernel, maps, out, n), x.dtype)
+        # Column `to` of the input, kernel column `shift` to the right of an output column of a phase.
+        reached = [(place, shift, order[place] + shift) for place in range(phases) for shift in range(kernel)]
+        self.shifts = [
+            (place, shift, order.index(to % phases), to // phases)
+            for place, shift, to in sorted(reached, key=lambda reach: reach[1])
+        ]
+        self.copies = [
+            (self.columns[:, place, :, shift], x[:, phase, :, :, first : first + out])
+            for place, shift, phase, first in self.shifts
+        ]
+        self.y = np.empty((lanes, phases, rows, maps_out, out, n), x.dtype)
+        self._wire_products(_together(rows, maps_out), rows, out * n)
+
+    def _wire_products(self, together: int, rows: int, size: int) -> None:
+        """Views for products that give so many neighbouring output rows at once, and take a sum as many at a time."""
+        lanes, taps, maps_out = self.weight.shape
+        shared, phases = self.columns.shape[:2]
+        groups, a_row = rows // together, taps // self.kernel
+        seen, made = taps + (together - 1) * a_row, together * maps_out
+        blocks = _blocks(seen, made)
         s = self.columns.strides
         self.windows = as_strided(
             self.columns,
-            (shared, rows, kernel * kernel * maps, phases * columns * n),
-            (s[0], s[1], s[3], x.itemsize),
+            (shared, phases, groups, blocks, seen // blocks, size),
+            (s[0], s[1], together * s[2], seen // blocks * s[4], s[4], self.columns.itemsize),
             writeable=False,
         )
-        self.shifts = [
-            (
-                (slice(None), slice(None), shift, slice(None), phase),
-                (
-                    slice(None),
-                    slice(None),
-                    slice(None),
-                    order.index(to % phases),
-                    slice(to // phases, to // phases + columns),
-                ),
-            )
-            for shift in range(kernel)
-            for phase, to in enumerate(residue + shift for residue in order)
+        self.whole_windows = as_strided(
+            self.columns,
+            (shared, phases, groups, seen, size),
+            (s[0], s[1], together * s[2], s[4], self.columns.itemsize),
+            writeable=False,
+        )
+        self.flat = self.y.reshape(lanes, phases, groups, made, size)
+        # The same weights for each of the rows, each one input row further down; zeros elsewhere.
+        self.spread = np.zeros((lanes, seen, made), self.weight.dtype)
+        self.turned = self.spread.transpose(0, 2, 1)[:, None, None]
+        places = [
+            (slice(None), slice(row * a_row, row * a_row + taps), slice(row * maps_out, (row + 1) * maps_out))
+            for row in range(together)
         ]
-        self.turned = weight.transpose(0, 2, 1)[:, None]
-        self.y = np.empty((lanes, rows, maps_out, phases, columns, n), x.dtype)
-        self.flat = self.y.reshape(lanes, rows, maps_out, -1)
-        self.by_row = np.empty((lanes, rows, *weight.shape[1:]), x.dtype)
+        self.spread_parts = [self.spread[place] for place in places]
+        self.by_group = np.empty((lanes, phases * groups, seen, made), self.weight.dtype)
+        self.products = self.by_group.reshape(lanes, phases, groups, blocks, seen // blocks, made)
+        self.summed = np.empty((lanes, seen, made), self.weight.dtype)
+        self.summed_parts = [self.summed[place] for place in places]
 
     def forward(self) -> None:
-        for place, origin in self.shifts:
-            self.columns[place] = self.x[origin]
-        np.matmul(self.turned, self.windows, out=self.flat)
+        for into, origin in self.copies:
+            np.copyto(into, origin)
+        for part in self.spread_parts:
+            np.copyto(part, self.weight)
+        np.matmul(self.turned, self.whole_windows, out=self.flat)
 
     def connect_parameters(self, d: Array) -> None:
-        self.d_turned = d.reshape(self.flat.shape).transpose(0, 1, 3, 2)
+        self.d_turned = d.reshape(self.flat.shape).swapaxes(-1, -2)[:, :, :, None]
 
     def connect(self, d: Array) -> Array:
         self.connect_parameters(d)
-        lanes, rows, maps_out, *_ = self.y.shape
-        _, height, maps, *_ = self.x.shape
-        k = self.kernel
-        # The weights as the input's gradient needs them: (kernel column, input map | kernel row reversed, output map).
+        self.dx = np.empty((d.shape[0], *self.x.shape[1:]), d.dtype)
+        lanes, phases, rows, maps_out, *_ = self.y.shape
+        self._connect_products(d.reshape(lanes, phases, rows, maps_out, -1))
+        self._connect_sums()
+        return self.dx
+
+    def _connect_products(self, d: Array) -> None:
+        """Products that give each input row's gradient by kernel column, from the output rows it was seen in."""
+        lanes, phases, rows, maps_out, size = d.shape
+        k, maps, height = self.kernel, self.x.shape[3], self.x.shape[2]
+        # The weights as these need them: (kernel column, input map | kernel row reversed, output map).
         self.reversed = np.empty((lanes, k, maps, k, maps_out), d.dtype)
-        reversed_ = self.reversed.reshape(lanes, k * maps, k * maps_out)
-        self.d_columns = np.empty((lanes, *self.columns.shape[1:]), d.dtype)
-        d_rows = self.d_columns.reshape(lanes, height, k * maps, -1)
-        d_flat = d.reshape(lanes, rows * maps_out, -1)
-        self.products = []
+        weight = self.reversed.reshape(lanes, 1, 1, k * maps, k * maps_out)
+        # As wide as the input, so that whole rows of all maps can be shifted and added in one go.
+        self.d_columns = np.zeros((lanes, phases, height, k * maps, self.x.shape[4] * self.x.shape[5]), d.dtype)
+        into = self.d_columns[..., :size]
+        stacked = d.reshape(lanes, phases, rows * maps_out, size)
+        self.d_products = []
         for row in range(height):
             first, last = max(0, row - k + 1), min(row, rows - 1)
-            tap = k - 1 - row + first
-            taps = slice(tap * maps_out, (tap + last - first + 1) * maps_out)
-            self.products.append(
-                (reversed_[:, :, taps], d_flat[:, first * maps_out : (last + 1) * maps_out], d_rows[:, row])
-            )
-        self.dx = np.empty((lanes, *self.x.shape[1:]), d.dtype)
-        return self.dx
+            if last - first + 1 < k:
+                tap = k - 1 - row + first
+                taps = slice(tap * maps_out, (tap + last - first + 1) * maps_out)
+                seen = stacked[:, :, first * maps_out : (last + 1) * maps_out]
+                self.d_products.append((weight[:, 0, :, :, taps], seen, into[:, :, row]))
+        if rows >= k:
+            s = d.strides
+            seen = as_strided(d, (lanes, phases, rows - k + 1, k * maps_out, size), s, writeable=False)
+            self.d_products.append((weight, seen, into[:, :, k - 1 : rows]))
+
+    def _connect_sums(self) -> None:
+        """Where every kernel column's part belongs: a whole row of maps, moved by so many columns."""
+        lanes, phases, height, *_, n = self.dx.shape
+        rows = self.dx.reshape(lanes, phases, height, -1)
+        parts = self.d_columns.reshape(lanes, phases, height, self.kernel, -1)
+        length = rows.shape[-1]
+        moved = [
+            (rows[:, phase, :, first * n :], parts[:, place, :, shift, : length - first * n], first)
+            for place, shift, phase, first in self.shifts
+        ]
+        # Kernel column 0 reaches every phase once, unmoved: it is written, the others are added.
+        assert all(first == 0 for *_, first in moved[:phases])
+        self.firsts = [(into, part) for into, part, _ in moved[:phases]]
+        self.others = [(into, part) for into, part, _ in moved[phases:]]
 
     def backward(self) -> None:
         self.backward_parameters()
         lanes, _, maps_out = self.weight.shape
-        k, maps = self.kernel, self.x.shape[2]
+        k, maps = self.kernel, self.x.shape[3]
         self.reversed[...] = self.weight.reshape(lanes, k, k, maps, maps_out).transpose(0, 2, 3, 1, 4)[:, :, :, ::-1]
-        for weight, d, into in self.products:
+        for weight, d, into in self.d_products:
             np.matmul(weight, d, out=into)
-        self.dx.fill(0)
-        for place, origin in self.shifts:
-            self.dx[origin] += self.d_columns[place]
+        for into, part in self.firsts:
+            np.copyto(into, part)
+        for into, part in self.others:
+            np.add(into, part, out=into)
 
     def backward_parameters(self) -> None:
-        np.matmul(self.windows, self.d_turned, out=self.by_row)
-        np.add.reduce(self.by_row, axis=1, out=self.gradient)
+        np.matmul(self.windows, self.d_turned, out=self.products)
+        np.add.reduce(self.by_group, axis=1, out=self.summed)
+        np.copyto(self.gradient, self.summed_parts[0])
+        for part in self.summed_parts[1:]:
+            np.add(self.gradient, part, out=self.gradient)
 
 
 class Bias:
@@ -234,16 +317,20 @@ class Bias:
 
     def __init__(self, x: Array, bias: Array, gradient: Array) -> None:
         self.y = x
-        self.flat = x.reshape(*x.shape[:3], -1)
-        self.bias, self.gradient = bias[:, None, :, None], gradient
-        self.ones = np.ones(self.flat.shape[-1], x.dtype)
-        self.by_row = np.empty(x.shape[:3], x.dtype)
+        self.bias, self.gradient = bias[:, None, None, :, None, None], gradient
+        # A row of numbers to add: repeating one number within a short row would break the row into pieces.
+        self.row = np.empty((bias.shape[0], 1, 1, *x.shape[3:]), x.dtype)
+        lanes, phases, rows, maps, *_ = x.shape
+        self.shape = (lanes, phases * rows, maps, -1)
+        self.ones = np.ones(x.shape[4] * x.shape[5], x.dtype)
+        self.by_row = np.empty((lanes, phases * rows, maps), x.dtype)
 
     def forward(self) -> None:
-        np.add(self.flat, self.bias, out=self.flat)
+        np.copyto(self.row, self.bias)
+        np.add(self.y, self.row, out=self.y)
 
     def connect(self, d: Array) -> Array:
-        self.d = d.reshape(self.flat.shape)
+        self.d = d.reshape(self.shape)
         return d
 
     def backward(self) -> None:
@@ -255,20 +342,20 @@ class Pool:
     """Max-pooling, width first, then height. Backward, the gradient replaces the values in the input."""
 
     def __init__(self, x: Array, size: int, order: list[int]) -> None:
-        _, height, _, phases, width, _ = x.shape
+        _, phases, height, _, width, _ = x.shape
         self.x = x
         if phases % size == 0:
             block = phases // size
-            across = [x[:, :, :, t * block : (t + 1) * block] for t in range(size)]
+            across = [x[:, t * block : (t + 1) * block] for t in range(size)]
         else:
-            block, out = 1, width // size
+            out = width // size
             across = [x[:, :, :, :, t : t + size * out : size] for t in range(size)]
         self.cropped = [] if phases % size == 0 else [x[:, :, :, :, width // size * size :]]
         rows = height // size
-        self.cropped.append(x[:, rows * size :])
+        self.cropped.append(x[:, :, rows * size :])
         self.across = _Maximum(across)
-        down = self.across.y[:, : rows * size]
-        self.down = _Maximum([down[:, t::size] for t in range(size)])
+        down = self.across.y[:, :, : rows * size]
+        self.down = _Maximum([down[:, :, t::size] for t in range(size)])
         self.y = self.down.y
 
     def forward(self) -> None:
@@ -326,11 +413,12 @@ class Relu:
 
     def __init__(self, x: Array) -> None:
         self.y = x
-        self.zero = np.zeros((), x.dtype)
+        # A row of zeros: NumPy compares with an array several times faster than with a single number.
+        self.zeros = np.zeros(x.shape[-3:], x.dtype)
         self.scratch = np.empty(x.shape, x.dtype)
 
     def forward(self) -> None:
-        np.maximum(self.y, self.zero, out=self.y)
+        np.maximum(self.y, self.zeros, out=self.y)
 
     def connect(self, d: Array) -> Array:
         self.d = d.reshape(self.y.shape)

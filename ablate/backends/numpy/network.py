@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from itertools import pairwise
 from typing import Any
 
@@ -36,6 +36,14 @@ class Slot:
         return flat[:, self.span].reshape(flat.shape[0], *self.shape)
 
 
+# A convolution's activations of so many samples stay in the caches; a dense network's are small.
+IMAGES_AT_ONCE, VECTORS_AT_ONCE = 75, 1024
+# From so many images on, a batch is worth cutting for two processes.
+WORTH_CUTTING = 32
+# Sums over a batch are made of so many partial sums at most: as many processes can work on one trial.
+SHARES = 4
+
+
 class Plan:
     """The layout of an architecture: phases of every image, slots of every parameter, order of the steps."""
 
@@ -50,9 +58,24 @@ class Plan:
                 start = sum(slot.parameter.size for slot in self.slots.values())
                 self.slots[parameter.name] = Slot(parameter, start, shape, places)
         self.size = sum(slot.parameter.size for slot in self.slots.values())
-        self.micro_batch = 50 if any(isinstance(stage.layer, models.Conv) for stage in self.stages) else 1024
+        self.convolves = any(isinstance(stage.layer, models.Conv) for stage in self.stages)
         source = models.fit_indices(architecture.sample, architecture.fitted) if len(architecture.fitted) == 3 else None
         self.source = None if source is None else self._image_source(source)
+
+    def parts(self, count: int) -> Sequence[slice]:
+        """Samples in as few nearly equal parts as can be computed at once."""
+        if self.convolves:
+            return _pieces(count, max(-(-count // IMAGES_AT_ONCE), 2 if count >= WORTH_CUTTING else 1))
+        return _pieces(count, -(-count // VECTORS_AT_ONCE))
+
+    def shares(self, count: int) -> list[Sequence[slice]]:
+        """The parts dealt out to at most SHARES, neighbours together.
+
+        Each share adds up its own parts in turn, and the shares are added in turn: so a sum does not depend on who
+        computed what.
+        """
+        parts = self.parts(count)
+        return [parts[share] for share in _pieces(len(parts), min(len(parts), SHARES))]
 
     @property
     def weighted_layers(self) -> list[str]:
@@ -72,12 +95,11 @@ class Plan:
         return not isinstance(next(shaped), models.Dense) or self.architecture.sample != self.architecture.fitted
 
     def _image_source(self, source: Array) -> Array:
-        """`models.fit_indices` for every channel, `(H, C, P, W/P)`, and D where a zero stands."""
+        """`models.fit_indices` for every channel, `(P, H, C, W/P)`, and D where a zero stands."""
         channels, h, w = self.architecture.sample
         offsets = np.arange(channels)[None, :, None] * (h * w)
         whole = np.where(source[:, None, :] < h * w, source[:, None, :] + offsets, channels * h * w)
-        order = self.orders[0]
-        return whole.reshape(*whole.shape[:2], -1, len(order)).transpose(0, 1, 3, 2)[:, :, order]
+        return _by_phase(whole, self.orders[0])
 
     def flatten(self, weights: dict[str, Array] | Any, dtype: np.dtype[Any]) -> Array:
         """A lane's public tensors as its flat vector `(P,)`."""
@@ -95,6 +117,12 @@ class Plan:
             tensor[slot.order] = flat[slot.span]
             weights[parameter.name] = tensor.reshape(parameter.shape)
         return weights
+
+
+@cache
+def _pieces(count: int, pieces: int) -> Sequence[slice]:
+    edges = np.linspace(0, count, pieces + 1).round().astype(int).tolist()
+    return tuple(slice(start, stop) for start, stop in pairwise(edges))
 
 
 def _pools_first(stages: Sequence[models.Stage]) -> list[models.Stage]:
@@ -136,9 +164,11 @@ def _phase_orders(stages: Sequence[models.Stage]) -> list[list[int]]:
     return [layers.phase_order(to_come if divides else []) for to_come in sizes]
 
 
-def _columns(width: int, order: list[int]) -> Array:
-    """The columns of a row in the order in which they are stored."""
-    return np.arange(width).reshape(-1, len(order)).T[order].ravel()
+def _by_phase(images: Array, order: list[int]) -> Array:
+    """`(H, C, W, ...)` as images are stored: `(P, H, C, W/P, ...)`."""
+    height, maps, width, *rest = images.shape
+    split = images.reshape(height, maps, width // len(order), len(order), *rest)
+    return np.moveaxis(split, 3, 0)[order]
 
 
 def _is_whole(stage: models.Stage) -> bool:
@@ -155,16 +185,14 @@ def _internal(
         return parameter.shape, places
     if isinstance(stage.layer, models.Conv):
         outputs = parameter.shape[0]
-        if _is_whole(stage):
-            places = places.transpose(2, 1, 3, 0)[:, :, _columns(stage.before[2], order)]
-        else:
-            places = places.transpose(2, 3, 1, 0)
+        whole = places.transpose(2, 1, 3, 0)
+        places = _by_phase(whole, order) if _is_whole(stage) else places.transpose(2, 3, 1, 0)
     else:
         outputs = parameter.shape[1]
         if images and len(stage.before) == 3:
             maps, height, width = stage.before
             by_pixel = places.reshape(maps, height, width, outputs)
-            places = by_pixel.transpose(1, 0, 2, 3)[:, :, _columns(width, order)]
+            places = _by_phase(by_pixel.transpose(1, 0, 2, 3), order)
     return (parameter.size // outputs, outputs), places.ravel()
 
 
@@ -258,7 +286,7 @@ class Network:
     def dead(self, rows: int) -> list[Array]:
         """For each ReLU, which of its units `(K, D)` (of images: maps) are 0 for the first samples after `forward`."""
         relus = [layer.y[..., :rows] for layer in self.layers if isinstance(layer, layers.Relu)]
-        return [np.asarray(~(y > 0).any(axis=(1, 3, 4, 5) if y.ndim == 6 else 2)) for y in relus]
+        return [np.asarray(~(y > 0).any(axis=(1, 2, 4, 5) if y.ndim == 6 else 2)) for y in relus]
 
     def saturated(self, rows: int) -> list[Array]:
         """For each sigmoid or tanh, which of its values for the first samples are near its ends `(K, ...)`."""

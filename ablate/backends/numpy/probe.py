@@ -8,6 +8,7 @@ import numpy as np
 from ablate.backends import Lane
 from ablate.backends.numpy.group import Group
 from ablate.backends.numpy.network import Plan
+from ablate.backends.numpy.team import Team
 from ablate.data import Dataset
 from ablate.models import Architecture
 
@@ -25,7 +26,7 @@ class Probe:
         self.plan = Plan(architecture, lane.bug)
         self.lane = lane
         rows = len(dataset.y_train)
-        self.group = Group(self.plan, dataset, {0: lane}, rows)
+        self.group = Group(self.plan, dataset, {0: lane}, rows, Team())
         self.rows = np.arange(rows)[None]
         self.scale = 1 / rows if lane.reduction == "mean" else 1.0
         self.places = {name: np.argsort(slot.order) + slot.start for name, slot in self.plan.slots.items()}

@@ -1,0 +1,108 @@
+"""Processes that train the same lanes together: each computes its shares of every batch, all get all of them."""
+
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from multiprocessing.connection import Client, Connection, Listener
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+ARRIVAL_SECONDS = 60.0
+
+
+class Team:
+    """The team of one: whoever is alone computes everything and waits for nobody."""
+
+    def mine(self, count: int) -> range:
+        """Which of `count` shares are computed here."""
+        return range(count)
+
+    def complete(self, arrays: Sequence[Array]) -> None:
+        """Fill in what the others computed: the first axis of each array is the share."""
+
+    def close(self) -> None:
+        """Leave; it is an error for those who still wait."""
+
+
+class _Board:
+    """A file mapped into memory, as large as was asked for so far."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.memory = path, np.zeros(0, np.uint8)
+
+    def places(self, arrays: Sequence[Array]) -> list[Array]:
+        """Arrays on the board of these shapes and kinds; every member that asks for the same gets the same."""
+        sizes = [-(-array.nbytes // 64) * 64 for array in arrays]
+        if sum(sizes) > self.memory.size:
+            with self.path.open("ab") as file:
+                file.truncate(sum(sizes))
+            self.memory = np.memmap(self.path, np.uint8, "r+")
+        starts = np.cumsum([0, *sizes[:-1]]).tolist()
+        return [
+            np.frombuffer(self.memory, array.dtype, array.size, start).reshape(array.shape)
+            for array, start in zip(arrays, starts, strict=True)
+        ]
+
+
+class Member(Team):
+    """One of several processes that run the same training side by side.
+
+    They meet in a folder, which must be theirs alone. Each has its own copy of everything and makes every update
+    itself; only sums are exchanged, through two files mapped into memory, used in turn: so what was exchanged
+    last may still be read while the next is written. Raises ConnectionError where another does not come or left.
+    """
+
+    def __init__(self, folder: Path, rank: int, size: int) -> None:
+        self.folder, self.rank, self.size = folder, rank, size
+        self.boards = [_Board(folder / "even"), _Board(folder / "odd")]
+        self.connections = self._receive() if rank == 0 else [self._visit()]
+
+    def mine(self, count: int) -> range:
+        return range(self.rank, count, self.size)
+
+    def complete(self, arrays: Sequence[Array]) -> None:
+        self.boards.reverse()
+        pinned = self.boards[0].places(arrays)
+        for array, board in zip(arrays, pinned, strict=True):
+            board[self.rank :: self.size] = array[self.rank :: self.size]
+        self._meet()
+        for array, board in zip(arrays, pinned, strict=True):
+            for other in range(self.size):
+                if other != self.rank:
+                    array[other :: self.size] = board[other :: self.size]
+
+    def close(self) -> None:
+        for connection in self.connections:
+            connection.close()
+
+    def _receive(self) -> "list[Connection[bytes, bytes]]":
+        with Listener() as listener:
+            written = self.folder / "address.part"
+            written.write_text(str(listener.address), encoding="utf-8")
+            written.rename(self.folder / "address")
+            return [listener.accept() for _ in range(self.size - 1)]
+
+    def _visit(self) -> "Connection[bytes, bytes]":
+        end = time.monotonic() + ARRIVAL_SECONDS
+        while time.monotonic() < end:
+            with suppress(OSError):
+                return Client((self.folder / "address").read_text(encoding="utf-8"))
+            time.sleep(0.01)
+        raise ConnectionError("the process to train with did not come")
+
+    def _meet(self) -> None:
+        """Go on when every member is here. The first hears of all others before it answers."""
+        try:
+            if self.rank == 0:
+                for connection in self.connections:
+                    connection.recv_bytes()
+            for connection in self.connections:
+                connection.send_bytes(b".")
+            if self.rank > 0:
+                self.connections[0].recv_bytes()
+        except (EOFError, OSError) as error:
+            raise ConnectionError("a process that trained the same trial ended too early") from error
