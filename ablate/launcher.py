@@ -17,11 +17,12 @@ from hydra.core.utils import JobReturn, JobStatus, setup_globals
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, RunMode, TaskFunction
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError, safe_load
 
 from ablate import check, config, results, sweep, terminal
+from ablate.compose import Composer
 from ablate.errors import ConfigError
 from ablate.trials import Trial
 
@@ -99,19 +100,13 @@ class CohortLauncher(Launcher):
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         setup_globals()
         folder = Path(str(self.config.hydra.sweep.dir)).absolute()
-        configs = [self._compose(job, initial_job_idx + index) for index, job in enumerate(job_overrides)]
+        composer = Composer(self.hydra_context.config_loader, self.config)
+        configs = [composer.compose(job, initial_job_idx + index) for index, job in enumerate(job_overrides)]
         trials = [trial(_without_hydra(composed), composed.hydra) for composed in configs]
         code = type(self).action(folder, trials)
         # Hydra raises at the first job that failed, and then leaves out its callbacks: so the code goes this way.
         type(self).exit_code = max(type(self).exit_code, code)
         return [_job_return(folder, composed) for composed in configs]
-
-    def _compose(self, overrides: Sequence[str], number: int) -> DictConfig:
-        composed = self.hydra_context.config_loader.load_sweep_config(self.config, list(overrides))
-        with open_dict(composed):
-            composed.hydra.job.id = f"{self.config.hydra.job.name}_{number}"
-            composed.hydra.job.num = number
-        return composed
 
 
 def _without_hydra(composed: DictConfig) -> DictConfig:

@@ -12,7 +12,7 @@ import sqlite3
 import subprocess
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,12 +27,19 @@ from ablate.trials import Trial, cell
 
 log = logging.getLogger("ablate")
 
-MAX_POINTS = 1000
+# Points of a metric, the more trials the fewer: MLflow takes some 70 µs for each, and a trial has about ten metrics.
+MAX_POINTS, MIN_POINTS, SWEEP_POINTS = 1000, 40, 3200
 BATCH = 1000
 SEND_SECONDS = 2.0
 STALLED_SECONDS = 30.0
 # A fresh browser opens another page of the UI than the runs' charts.
 _CHARTS = "workflowType=machine_learning&compareRunsMode=CHART"
+# An epoch's record always has these; the others, _SELDOM among them, are in few of the records and all sent.
+_EVERY_EPOCH = {
+    *("step", "epoch", "train/loss", "train/accuracy"),
+    *("test/loss", "test/accuracy", "test/confidence", "watch/largest_class"),
+}
+_SELDOM = "watch/too_large"
 _STATUS = {"finished": "FINISHED", "failed": "FAILED", "killed": "KILLED"}
 
 
@@ -58,7 +65,7 @@ class _Delivery:
     run_id: str | None = None
     done: bool = False
     seen: dict[str, int] = field(default_factory=dict)
-    held: dict[str, dict[str, Any]] = field(default_factory=dict)
+    held: dict[str, list[Mapping[str, Any]]] = field(default_factory=dict)
 
 
 class MlflowTracker(Tracker):
@@ -82,6 +89,7 @@ class MlflowTracker(Tracker):
         self.deliveries = [
             _Delivery(trial, sweep / str(trial.number), records.Tail(sweep / str(trial.number))) for trial in trials
         ]
+        self.most_points = max(MIN_POINTS, min(MAX_POINTS, SWEEP_POINTS // len(trials)))
         self.ending = threading.Event()
         self.is_given_up = False
         self.moved = time.monotonic()
@@ -220,33 +228,56 @@ class MlflowTracker(Tracker):
         records.write_delivery(delivery.folder, delivery.run_id, sent=True)
 
     def _thin(self, delivery: _Delivery, lines: Sequence[Mapping[str, Any]], is_last: bool) -> Iterator[Any]:
-        """At most 1,000 points a metric: every so many-th, and the last."""
-        stride = _stride(delivery.trial.settings, self.datasets[delivery.trial.number])
+        """Of the records of steps and of epochs every so many-th, and of each metric the last."""
+        strides = _strides(delivery.trial.settings, self.datasets[delivery.trial.number], self.most_points)
         for line in lines:
-            for name, value in line.items():
-                if name in ("step", "epoch") or value is None:
-                    continue
-                count = delivery.seen[name] = delivery.seen.get(name, -1) + 1
-                delivery.held[name] = {"value": value, "line": line}
-                if count % stride[name.startswith(("step/", "grad/"))] == 0:
-                    yield self._point(name, delivery.held.pop(name))
+            kind = next((kind for kind in strides if kind in line), None)
+            if kind is None:
+                yield from _points(line, line)
+                continue
+            held, count = delivery.held.setdefault(kind, []), delivery.seen.get(kind, 0)
+            delivery.seen[kind] = count + 1
+            if count % strides[kind] == 0:
+                held.clear()
+                yield from _points(line, line)
+            else:
+                held.append(line)
+                if _SELDOM in line:
+                    yield from _points(line, line.keys() - _EVERY_EPOCH)
         if is_last:
-            for name in list(delivery.held):
-                yield self._point(name, delivery.held.pop(name))
-
-    def _point(self, name: str, held: Mapping[str, Any]) -> Any:
-        from mlflow.entities import Metric
-
-        line = held["line"]
-        is_step = name.startswith(("step/", "grad/"))
-        return Metric(name, float(held["value"]), int(time.time() * 1000), line["step"] if is_step else line["epoch"])
+            for held in delivery.held.values():
+                yield from _last_points(held)
 
 
-def _stride(settings: Settings, dataset: Dataset) -> tuple[int, int]:
-    """Of how many epoch records, and of how many step records, one is sent; one point is kept for the last."""
-    epochs = settings.epochs + 1
+def _points(line: Mapping[str, Any], names: Iterable[str]) -> Iterator[Any]:
+    """A record's metrics of these names, as MLflow holds them; none that is not finite."""
+    from mlflow.entities import Metric
+
+    now = int(time.time() * 1000)
+    for name in names:
+        value = line[name]
+        if name not in ("step", "epoch") and value is not None:
+            is_step = name.startswith(("step/", "grad/"))
+            yield Metric(name, float(value), now, line["step"] if is_step else line["epoch"])
+
+
+def _last_points(held: Sequence[Mapping[str, Any]]) -> Iterator[Any]:
+    """The last finite value of every metric in records that were left out."""
+    last: dict[str, Mapping[str, Any]] = {}
+    for line in held:
+        last.update((name, line) for name, value in line.items() if value is not None)
+    for name, line in last.items():
+        if _SELDOM not in line or name in _EVERY_EPOCH:
+            yield from _points(line, [name])
+
+
+def _strides(settings: Settings, dataset: Dataset, most: int) -> dict[str, int]:
+    """By a metric that tells the kind of a record: of how many one is sent; one point is kept for the last."""
     steps = math.ceil(settings.epochs * steps_per_epoch(settings, dataset) / log_every(settings, dataset))
-    return math.ceil(epochs / (MAX_POINTS - 1)), math.ceil(steps / (MAX_POINTS - 1))
+    return {
+        "test/loss": math.ceil((settings.epochs + 1) / (most - 1)),
+        "step/loss": math.ceil(steps / (most - 1)),
+    }
 
 
 def run_name(trial: Trial, factors: Sequence[str]) -> str:

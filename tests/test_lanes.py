@@ -14,6 +14,7 @@ from rich.console import Console
 
 from ablate import config, sweep
 from ablate.config import Settings
+from ablate.data import Dataset
 from ablate.trials import Trial
 
 LOSSES = [
@@ -223,3 +224,64 @@ def test_one_worker_two_workers_alone_and_again(tmp_path: Path) -> None:
     for number in (1, 4, 6, 8):
         _run(tmp_path / "alone" / str(number), [SWEEP[number]], 1)
         _assert_same_folders(tmp_path / "one" / str(number), tmp_path / "alone" / str(number) / "0")
+
+
+LONE = {
+    "plain": ["batch_size=40", "loss=mse", "lr=0.5"],
+    "a short last batch": ["batch_size=33", "optimizer=adam", "lr=0.01"],
+    "one batch is the whole set": ["batch_size=80", "seed=3"],
+    "it diverges": ["batch_size=40", "lr=3e38"],
+    "it stops": ["batch_size=40", "stop=target", "stop.accuracy=0.01"],
+    "a bug": ["batch_size=40", "bug=stale_gradients"],
+    "float64": ["batch_size=76", "dtype=float64"],
+}
+
+
+@pytest.mark.parametrize("workers", [2, 3])
+@pytest.mark.parametrize("name", LONE)
+def test_processes_that_share_a_trial_change_nothing(
+    name: str, workers: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    helped = []
+    monkeypatch.setattr(sweep, "WORTH_A_PROCESS", 0)
+    seats = sweep._seats
+    monkeypatch.setattr(sweep, "_seats", lambda *given: helped.append(seats(*given)) or helped[-1])
+    _run(tmp_path / "shared", [LONE[name]], workers)
+    _run(tmp_path / "alone", [LONE[name]], 1)
+    assert [len(each) for each in helped] == [min(workers, 2), 1]
+    _assert_same_folders(tmp_path / "shared" / "0", tmp_path / "alone" / "0")
+
+
+def test_a_batch_of_many_parts_is_shared_by_as_many_as_there_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sweep, "WORTH_A_PROCESS", 0)
+    large = ["batch_size=400", "data.train_limit=900", "data.test_limit=200", "epochs=1"]
+    for workers in (1, 3, 4):
+        _run(tmp_path / str(workers), [large], workers)
+    for workers in (3, 4):
+        _assert_same_folders(tmp_path / "1" / "0", tmp_path / str(workers) / "0")
+
+
+def test_a_trial_whose_other_process_fails_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sweep, "WORTH_A_PROCESS", 0)
+    monkeypatch.setattr(sweep, "help_to_train", _leaves)
+    whole = resolved(*LIMITED, "workers=2")
+    pairs = dict(override.split("=", 1) for override in LIMITED)
+    trial = Trial(0, config.parse(OmegaConf.create(whole)), pairs, {}, whole)
+    assert sweep.run(sweep.prepare(tmp_path, [trial]), Console(file=io.StringIO())) == sweep.SOME_FAILED
+    row = json.loads((tmp_path / "0" / "result.json").read_text())
+    assert row["verdict"] == "failed"
+    assert "a process that trained the same trial ended too early" in row["why"]
+
+
+def _leaves(folder: Path, trials: Sequence[Trial], dataset: Dataset, seat: sweep.Seat) -> None:
+    seat.team().close()
+
+
+def test_a_users_loss_is_called_in_one_process_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sweep, "WORTH_A_PROCESS", 0)
+    annealed = ["loss=custom", "loss.target=custom_losses.Annealed"]
+    for workers in (1, 2):
+        _run(tmp_path / str(workers), [annealed], workers)
+    _assert_same_folders(tmp_path / "1" / "0", tmp_path / "2" / "0")

@@ -1,0 +1,70 @@
+"""A job made from another is the job that Hydra itself composes."""
+
+from collections.abc import Iterator
+
+import pytest
+from hydra import initialize_config_dir
+from hydra.core.config_loader import ConfigLoader
+from hydra.core.global_hydra import GlobalHydra
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+
+from ablate import launcher
+from ablate.compose import Composer
+from ablate.config import conf_dir
+
+JOBS = {
+    "values": [["lr=0.1", "seed=0"], ["lr=0.5", "seed=1"], ["lr=1e-3", "seed=2"]],
+    "groups and values": [["loss=ce", "lr=0.1"], ["loss=mse", "lr=0.1"], ["loss=ce", "lr=0.2"], ["loss=mse", "lr=0.2"]],
+    "kinds of values": [
+        [f"description={value}", "shuffle=false"] for value in ("a", "'1'", "null", "2", "true", "1.5")
+    ],
+    "nested keys": [["model=mlp", "model.units=7", "stop=patience", f"stop.patience={n}"] for n in (1, 2)],
+    "lists": [
+        ["model=mlp", f"model.hidden={hidden}", f"seed={seed}"] for hidden in ("[3]", "[4,5]") for seed in (0, 1)
+    ],
+    "added and forced": [["loss=custom", f"+loss.args.alpha={n}", f"++lr={n}"] for n in (1, 2)],
+    "one key twice": [["lr=0.1", f"lr={rate}"] for rate in (0.3, 0.4)],
+    "a value above and below": [
+        ["optimizer=adam", "optimizer.beta1=0.5", f"optimizer={{beta1: 0.{n}}}"] for n in (6, 7)
+    ],
+    "interpolations": [["output_lr=${lr}", f"lr={rate}"] for rate in (0.3, 0.4)],
+    "presets": [["experiment=lenet5_mnist_small", f"seed={seed}", f"lr={rate}"] for seed in (0, 1) for rate in (1, 2)],
+    "hydra's own": [["hydra.job.name=x", f"seed={seed}"] for seed in (0, 1)],
+    "deleted": [["~loss.from_logits", f"seed={seed}"] for seed in (0, 1)],
+}
+
+
+@pytest.fixture
+def loader() -> Iterator[ConfigLoader]:
+    launcher.register(launcher.run)
+    with initialize_config_dir(str(conf_dir()), version_base="1.3", job_name="ablate"):
+        yield GlobalHydra.instance().config_loader()
+
+
+def as_text(composed: DictConfig, number: int) -> str:
+    """All of a configuration, as it stands and resolved, but for the clock."""
+    plain = OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"])
+    hydra = OmegaConf.to_container(composed.hydra, resolve=False)
+    assert isinstance(hydra, dict)
+    job = hydra["job"]
+    assert isinstance(job, dict)
+    job |= {"num": number, "id": f"ablate_{number}"}
+    return f"{OmegaConf.to_yaml(plain)}\n{OmegaConf.to_yaml(plain, resolve=True)}\n{hydra}"
+
+
+@pytest.mark.parametrize("name", JOBS)
+def test_a_job_is_what_hydra_composes(loader: ConfigLoader, name: str) -> None:
+    master = loader.load_configuration("config", [], RunMode.MULTIRUN)
+    composer = Composer(loader, master)
+    for number, job in enumerate(JOBS[name]):
+        expected = loader.load_sweep_config(master, list(job))
+        assert as_text(composer.compose(job, number), number) == as_text(expected, number)
+
+
+def test_jobs_of_a_kind_are_composed_once(loader: ConfigLoader) -> None:
+    master = loader.load_configuration("config", [], RunMode.MULTIRUN)
+    composer = Composer(loader, master)
+    composed = [composer.compose(["loss=mse", f"lr={rate}", f"seed={seed}"], 0) for rate in (1, 2) for seed in range(9)]
+    assert len(composer.known) == 1
+    assert {(one.lr, one.seed) for one in composed} == {(rate, seed) for rate in (1, 2) for seed in range(9)}
