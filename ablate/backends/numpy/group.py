@@ -15,6 +15,8 @@ from ablate.data import Dataset
 Array = np.ndarray[Any, np.dtype[Any]]
 
 
+# What is not finite is looked for where it matters.
+_QUIETLY = np.errstate(all="ignore")
 # Post D's bounds for lr times gradient at the output layer.
 TOO_LARGE, TOO_SMALL = 1.0, 1e-7
 WATCHED_ROWS = 50
@@ -58,6 +60,7 @@ class Group:
         self.partial, self.gradient = np.zeros_like(self.theta), np.zeros_like(self.theta)
         self.networks: dict[tuple[str, int, int], Network] = {}
 
+    @_QUIETLY
     def train_epoch(self, orders: Sequence[Array], epoch: Epoch) -> None:
         """Train the active lanes on every batch of their orders and write their places in `epoch`."""
         columns = {step: column for column, step in enumerate(epoch.steps)}
@@ -71,8 +74,7 @@ class Group:
             values, correct, failures = self.differentiate(indices)
             sums += (values, correct)
             if step in columns:
-                with np.errstate(all="ignore"):
-                    self._log(epoch, columns[step], values / indices.shape[1])
+                self._log(epoch, columns[step], values / indices.shape[1])
             if failures or not np.isfinite(values).all():
                 ended = self._ended(step, values / indices.shape[1], failures)
                 epoch.ended.update(ended)
@@ -81,6 +83,7 @@ class Group:
             self._update()
         epoch.loss[self.active], epoch.accuracy[self.active] = sums / count
 
+    @_QUIETLY
     def evaluate(self, rows: int | None, into: Evaluation) -> None:
         """Write the active lanes' places of `into`: on the test set, or the first `rows` of the training set."""
         if not self.active:
@@ -97,13 +100,13 @@ class Group:
         into.loss[self.active], into.accuracy[self.active], into.confidence[self.active] = sums.sum(axis=0) / count
         into.predicted[self.active] = counts.sum(axis=0)
 
+    @_QUIETLY
     def outputs(self) -> Array:
         """The first lane's outputs on the test set, `(N, units)`."""
         outputs = []
         for part in self.plan.parts(len(self.rows["test"])):
             z = self._forward("test", np.arange(part.start, part.stop)[None]).z[:1]
-            with np.errstate(all="ignore"):
-                outputs.append(self.losses[0][1].outputs(z)[0].T.copy())
+            outputs.append(self.losses[0][1].outputs(z)[0].T.copy())
         return np.concatenate(outputs)
 
     def retire(self, lanes: Sequence[int]) -> Array:
@@ -147,10 +150,10 @@ class Group:
             network = Network(self.plan, self.theta, self.partial, self.rows[split], sources, n)
             self.networks[(split, sources, n)] = network
         np.copyto(network.indices, indices)
-        with np.errstate(all="ignore"):
-            network.forward()
+        network.forward()
         return network
 
+    @_QUIETLY
     def differentiate(self, indices: Array) -> tuple[Array, Array, dict[int, str]]:
         """The gradient of a batch `(K or 1, n)` into `self.gradient`.
 
@@ -165,19 +168,17 @@ class Group:
         for number in self.team.mine(len(shares)):
             for part in shares[number]:
                 network = self._forward("train", indices[:, part])
-                with np.errstate(all="ignore"):
-                    self._lose(network, self.labels["train"][network.indices], totals[number], failures)
-                    network.dz *= scale
-                    network.backward()
-                    if part is shares[number][0]:
-                        np.copyto(self.sums[number], self.partial)
-                    else:
-                        np.add(self.sums[number], self.partial, out=self.sums[number])
+                self._lose(network, self.labels["train"][network.indices], totals[number], failures)
+                network.dz *= scale
+                network.backward()
+                if part is shares[number][0]:
+                    np.copyto(self.sums[number], self.partial)
+                else:
+                    np.add(self.sums[number], self.partial, out=self.sums[number])
         sums = self.sums[: len(shares)]
         self.team.complete([sums, totals])
-        with np.errstate(all="ignore"):
-            np.add.reduce(sums, axis=0, out=self.gradient)
-            self._misread(n)
+        np.add.reduce(sums, axis=0, out=self.gradient)
+        self._misread(n)
         loss, right = totals.sum(axis=0)
         return loss, right, failures
 
@@ -191,20 +192,21 @@ class Group:
             self.stale += self.gradient
             np.copyto(self.gradient, self.stale)
 
+    @_QUIETLY
     def logits(self, indices: Array) -> Array:
         """The logits `(K, C, n)` of rows of the training set, at most a micro-batch."""
         return self._forward("train", indices).z
 
+    @_QUIETLY
     def losses_of(self, indices: Array) -> Array:
         """Each active lane's sum of losses on rows of the training set `(K or 1, n)`, in float64."""
         totals = np.zeros(len(self.active))
-        with np.errstate(all="ignore"):
-            for part in self.plan.parts(indices.shape[1]):
-                network = self._forward("train", indices[:, part])
-                targets = _targets(self.labels["train"][network.indices], network.z.shape[1], network.z.dtype)
-                for span, loss in self.losses:
-                    z, y = network.z[span], targets if len(targets) == 1 else targets[span]
-                    totals[span] += loss.value(z, loss.outputs(z), y).astype(np.float64).sum(axis=-1)
+        for part in self.plan.parts(indices.shape[1]):
+            network = self._forward("train", indices[:, part])
+            targets = _targets(self.labels["train"][network.indices], network.z.shape[1], network.z.dtype)
+            for span, loss in self.losses:
+                z, y = network.z[span], targets if len(targets) == 1 else targets[span]
+                totals[span] += loss.value(z, loss.outputs(z), y).sum(axis=-1, dtype=np.float64)
         return totals
 
     def _lose(self, network: Network, labels: Array, totals: Array, failures: dict[int, str]) -> None:
@@ -219,26 +221,25 @@ class Group:
                 network.dz[span] = 0
                 failures[self.active[span.start]] = str(error)
                 continue
-            totals[0, span] += values.astype(np.float64).sum(axis=-1)
+            totals[0, span] += values.sum(axis=-1, dtype=np.float64)
             mine = labels if len(labels) == 1 else labels[span]
-            totals[1, span] += np.count_nonzero(_predict(z) == mine, axis=-1)
+            totals[1, span] += (_predict(z) == mine).sum(axis=-1)
 
     def _tally(self, split: str, indices: Array, sums: Array, counts: Array, failed: dict[int, str]) -> None:
         """Add rows to sums of loss, right answers and confidence `(3, K)`, and to the predictions `(K, classes)`."""
         z, labels = self._forward(split, indices).z, self.labels[split][indices]
         targets, predicted = _targets(labels, z.shape[1], z.dtype), _predict(z)
-        with np.errstate(all="ignore"):
-            for span, loss in self.losses:
-                p = loss.outputs(z[span])
-                try:
-                    values = loss.value(z[span], p, targets)
-                except losses.LossFailedError as error:
-                    failed[self.active[span.start]] = str(error)
-                    values = np.full((len(p), z.shape[-1]), np.nan)
-                confidence = p.max(axis=-2) if p.shape[-2] > 1 else np.maximum(p, 1 - p)[:, 0]
-                sums[0, span] += values.astype(np.float64).sum(axis=-1)
-                sums[2, span] += confidence.astype(np.float64).sum(axis=-1)
-        sums[1] += np.count_nonzero(predicted == labels, axis=-1)
+        for span, loss in self.losses:
+            p = loss.outputs(z[span])
+            try:
+                values = loss.value(z[span], p, targets)
+            except losses.LossFailedError as error:
+                failed[self.active[span.start]] = str(error)
+                values = np.full((len(p), z.shape[-1]), np.nan)
+            confidence = p.max(axis=-2) if p.shape[-2] > 1 else np.maximum(p, 1 - p)[:, 0]
+            sums[0, span] += values.sum(axis=-1, dtype=np.float64)
+            sums[2, span] += confidence.sum(axis=-1, dtype=np.float64)
+        sums[1] += (predicted == labels).sum(axis=-1)
         places = predicted + np.arange(len(counts))[:, None] * self.classes
         counts += np.bincount(places.ravel(), minlength=counts.size).reshape(counts.shape)
 
@@ -255,6 +256,7 @@ class Group:
         watched.too_large[lanes] += (update > TOO_LARGE).sum(axis=1)
         watched.too_small[lanes] += ((update < TOO_SMALL) & (update > 0)).sum(axis=1)
 
+    @_QUIETLY
     def units(self, into: Units) -> None:
         """Write the active lanes' places of `into`, from the first rows of the test set."""
         if not self.active:
@@ -275,10 +277,9 @@ class Group:
         return ended
 
     def _update(self) -> None:
-        with np.errstate(all="ignore"):
-            for span, rule in self.rules:
-                step = rule.step(self.gradient[span])
-                self.theta[span] -= self.rate[span] * step
+        for span, rule in self.rules:
+            step = rule.step(self.gradient[span])
+            self.theta[span] -= self.rate[span] * step
 
 
 def _flat(x: Array) -> Array:
