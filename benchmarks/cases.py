@@ -14,7 +14,7 @@ OURS, DIFFERENCE = "ours", "difference: "
 
 @dataclass(frozen=True)
 class Race:
-    """Ours against peers, in seconds per trial and epoch.
+    """Ours against peers, in seconds per trial and epoch, with so many sets of BLAS kernels.
 
     `target` is how many times as fast as the best of them ours shall be: with AVX-512 kernels, and with AVX2's.
     """
@@ -28,6 +28,7 @@ class Race:
     target: tuple[float, float] | None
     needs: Sequence[str] = (TORCH,)
     rounds: int | None = None
+    kernels: int = 2
 
     def measure(self, rounds: int) -> Samples:
         """Everybody's seconds, and how much each peer's numbers differ from ours. Raises DisagreementError."""
@@ -52,6 +53,7 @@ class Limit:
     most: float
     needs: Sequence[str] = ()
     rounds: int | None = None
+    kernels: int = 1
 
     def measure(self, rounds: int) -> Samples:
         return self.run(rounds)
@@ -65,6 +67,7 @@ class Survey:
     run: Callable[[int], Samples]
     needs: Sequence[str] = ()
     rounds: int | None = None
+    kernels: int = 1
 
     def measure(self, rounds: int) -> Samples:
         return self.run(rounds)
@@ -190,6 +193,6 @@ CASES: Mapping[str, Case] = {
         needs=(MNIST,),
         rounds=3,
     ),
-    "roofline": Survey("How near to the processor's limits", roofline.measure, needs=(MNIST,)),
+    "roofline": Survey("How near to the processor's limits", roofline.measure, needs=(MNIST,), kernels=2),
     "growth": Survey("How cost grows", growth.measure, needs=(MNIST,), rounds=3),
 }

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks import growth, machine
-from benchmarks.agreement import TOLERANCE
+from benchmarks.agreement import WEIGHTS_WITHIN
 from benchmarks.cases import CASES, DIFFERENCE, OURS, Limit, Race
 from benchmarks.roofline import SIDE, WORKS
 
@@ -253,7 +253,7 @@ def _sections(results: Results, plots: str) -> Iterator[str]:
     yield "\n".join(f"- {line}" for line in _head(results))
     yield (
         "Figures are medians of n rounds; in brackets stand the smallest and the largest. In a round ours and every "
-        "peer have one turn, after one round that only warms up. Every case runs twice, with two sets of OpenBLAS "
+        "peer have one turn, after one round that only warms up. The races run twice, with two sets of OpenBLAS "
         "kernels: SkylakeX and its kin use AVX-512, Haswell AVX2. `OPENBLAS_CORETYPE`, which chooses them, does not "
         "concern PyTorch, whose products come from other libraries."
     )
@@ -314,8 +314,8 @@ def _checked(results: Results) -> Iterator[str]:
     yield "## How the peers were checked"
     yield (
         "Before a case is timed, every peer starts with our initial weights and makes one update with the first batch "
-        "of the training set. The losses before and after it, and all weights after it, must equal ours within "
-        f"{TOLERANCE:g} of a tensor's largest number; otherwise the case stops. scikit-learn draws its own weights "
-        "when it is timed; its network is checked with ours put in their place."
+        f"of the training set. The losses before and after it must equal ours within {LOSSES_WITHIN:g}, and all "
+        f"weights after it within {WEIGHTS_WITHIN:g} of a tensor's largest number; otherwise the case stops. "
+        "scikit-learn draws its own weights when it is timed; its network is checked with ours put in their place."
     )
     yield agreements(results).markdown()

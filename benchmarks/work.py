@@ -46,8 +46,7 @@ class Work:
 
     def on_all_cores(self) -> float:
         """Seconds per trial and epoch of a sweep, spread as the plan has it over processes that run already."""
-        if len(self.trials) > 1:
-            wake_processes()
+        wake_processes()
         return self._each(spread)
 
     @contextmanager
