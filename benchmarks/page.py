@@ -10,7 +10,6 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks import growth, machine
-from benchmarks.agreement import WEIGHTS_WITHIN
 from benchmarks.agreement import LOSSES_WITHIN, WEIGHTS_WITHIN
 from benchmarks.cases import CASES, DIFFERENCE, OURS, Limit, Race
 from benchmarks.roofline import SIDE, WORKS
