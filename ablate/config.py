@@ -210,7 +210,7 @@ class Settings(Section):
         "double_softmax",
         "swapped_labels",
     ] = Field(description="make one known mistake on purpose")
-    workers: Count | None = Field(description="processes for the sweep (null: all cores)")
+    workers: Count | None = Field(description="processes for the sweep, or for a long trial alone (null: all cores)")
     log_every: Count | None = Field(
         description="steps between two records of step metrics (null: about 500 points a trial)"
     )

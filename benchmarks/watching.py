@@ -12,7 +12,7 @@ import datetime
 import os
 import statistics
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from ablate import train
-from ablate.backends import Engine, Epoch
+from ablate.backends import Epoch
 from ablate.backends.numpy import NumpyEngine
 from ablate.backends.numpy.group import Group
 from tests.in_process import load, settings
@@ -32,14 +32,6 @@ CASES = {
     "LeNet-5, digits, 1 lane": (["epochs=6"], 1),
     "XOR, 64 lanes": (["data=xor", "model=mlp", "model.hidden=[10]", "epochs=3000"], 64),
 }
-
-
-class Silent:
-    """Nobody listens: records are another matter."""
-
-    def metrics(self, lane: int, step: int, epoch: int, values: Mapping[str, float]) -> None: ...
-
-    def finished(self, lane: int, summary: train.Summary, engine: Engine) -> None: ...
 
 
 def _log(group: Group, epoch: Epoch, column: int, loss: Any) -> None:
@@ -55,7 +47,7 @@ def _log(group: Group, epoch: Epoch, column: int, loss: Any) -> None:
 def unwatched() -> Iterator[None]:
     """The engine without what watching adds."""
 
-    def watched(loop: train._Loop, epoch: Epoch) -> dict[int, dict[str, float]]:
+    def watched(loop: train._Loop, epoch: Epoch) -> dict[str, Any]:
         return {}
 
     with mock.patch.object(Group, "_log", _log), mock.patch.object(train._Loop, "_watched", watched):
@@ -72,7 +64,7 @@ def training(overrides: Sequence[str], lanes: int) -> Callable[[], float]:
         each = [train.lane(trial, network) for trial in trials]
         engine = NumpyEngine(network, dataset, each, train.batch_size(trials[0], dataset))
         start = time.thread_time()
-        train.train(trials, dataset, engine, Silent())
+        train.train(trials, dataset, engine, train.Silent())
         return time.thread_time() - start
 
     return run
