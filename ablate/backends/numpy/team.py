@@ -33,19 +33,26 @@ class _Board:
 
     def __init__(self, path: Path) -> None:
         self.path, self.memory = path, np.zeros(0, np.uint8)
+        self.known: dict[Sequence[tuple[Any, ...]], list[Array]] = {}
 
     def places(self, arrays: Sequence[Array]) -> list[Array]:
         """Arrays on the board of these shapes and kinds; every member that asks for the same gets the same."""
-        sizes = [-(-array.nbytes // 64) * 64 for array in arrays]
-        if sum(sizes) > self.memory.size:
+        shapes = tuple((array.dtype, array.shape) for array in arrays)
+        if shapes not in self.known:
+            sizes = [-(-array.nbytes // 64) * 64 for array in arrays]
+            self._grow(sum(sizes))
+            starts = np.cumsum([0, *sizes[:-1]]).tolist()
+            self.known[shapes] = [
+                np.frombuffer(self.memory, array.dtype, array.size, start).reshape(array.shape)
+                for array, start in zip(arrays, starts, strict=True)
+            ]
+        return self.known[shapes]
+
+    def _grow(self, size: int) -> None:
+        if size > self.memory.size:
             with self.path.open("ab") as file:
-                file.truncate(sum(sizes))
+                file.truncate(size)
             self.memory = np.memmap(self.path, np.uint8, "r+")
-        starts = np.cumsum([0, *sizes[:-1]]).tolist()
-        return [
-            np.frombuffer(self.memory, array.dtype, array.size, start).reshape(array.shape)
-            for array, start in zip(arrays, starts, strict=True)
-        ]
 
 
 class Member(Team):
@@ -95,14 +102,18 @@ class Member(Team):
         raise ConnectionError("the process to train with did not come")
 
     def _meet(self) -> None:
-        """Go on when every member is here. The first hears of all others before it answers."""
+        """Go on when every member is here. The first knows all others; two know each other, more have to be told."""
         try:
-            if self.rank == 0:
-                for connection in self.connections:
-                    connection.recv_bytes()
+            self._send()
             for connection in self.connections:
-                connection.send_bytes(b".")
-            if self.rank > 0:
+                connection.recv_bytes()
+            if self.size > 2 and self.rank == 0:
+                self._send()
+            elif self.size > 2:
                 self.connections[0].recv_bytes()
         except (EOFError, OSError) as error:
             raise ConnectionError("a process that trained the same trial ended too early") from error
+
+    def _send(self) -> None:
+        for connection in self.connections:
+            connection.send_bytes(b".")
