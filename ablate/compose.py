@@ -18,12 +18,13 @@ class Composer:
         self.loader, self.master = loader, master
         self.parser = OverridesParser.create(config_loader=loader)
         self.known: dict[tuple[str, ...], DictConfig] = {}
-        self.is_group: dict[str, bool] = {}
+        self.groups: dict[str, bool] = {}
 
     def compose(self, job: Sequence[str], number: int) -> DictConfig:
         """The whole configuration of a job, Hydra's own node included. Raises what Hydra raises."""
         overrides = self.parser.parse_overrides(list(job))
-        plain = [override for override in overrides if self._is_plain(override, overrides)]
+        values = [override for override in overrides if not self._is_choice(override)]
+        plain = [override for override in values if _is_plain(override, values)]
         kind = tuple(str(override.key_or_group if override in plain else override.input_line) for override in overrides)
         if kind not in self.known:
             self.known[kind] = self.loader.load_sweep_config(self.master, list(job))
@@ -36,16 +37,12 @@ class Composer:
             self._note(composed, overrides)
         return composed
 
-    def _is_plain(self, override: Override, others: Sequence[Override]) -> bool:
-        """Whether an override gives one value to one key that no other override has to do with."""
+    def _is_choice(self, override: Override) -> bool:
+        """Whether an override chooses an option of a group; a dictionary is merged into the one chosen."""
         key = override.key_or_group
-        if override.type != OverrideType.CHANGE or override.package is not None or key.startswith("hydra"):
-            return False
-        if key not in self.is_group:
-            self.is_group[key] = bool(self.loader.get_group_options(key))
-        value = override.value()
-        is_one = value is None or (isinstance(value, int | float | str) and "${" not in str(value))
-        return is_one and not self.is_group[key] and not any(_touches(key, other) for other in others)
+        if key not in self.groups:
+            self.groups[key] = bool(self.loader.get_group_options(key))
+        return self.groups[key] and not isinstance(override.value(), dict)
 
     def _note(self, composed: DictConfig, overrides: Sequence[Override]) -> None:
         """What Hydra writes down of the overrides it was given."""
@@ -55,6 +52,14 @@ class Composer:
         composed.hydra.job.override_dirname = get_overrides_dirname(
             overrides=given, kv_sep=how.kv_sep, item_sep=how.item_sep, exclude_keys=how.exclude_keys
         )
+
+
+def _is_plain(override: Override, others: Sequence[Override]) -> bool:
+    """Whether an override gives one value to one key that no other has to do with."""
+    key, value = override.key_or_group, override.value()
+    is_change = override.type == OverrideType.CHANGE and override.package is None and not key.startswith("hydra")
+    is_one = value is None or isinstance(value, int | float | str)
+    return is_change and is_one and not any(_touches(key, other) for other in others)
 
 
 def _touches(key: str, other: Override) -> bool:

@@ -158,7 +158,7 @@ def _advice(known: Known) -> Iterator[str]:
             yield lower
             yield "a larger model, or another loss: -m loss=ce,mse"
         case "failed":
-            yield "mend the error above; the traceback is in the sweep's ablate.log"
+            yield "mend what is said above, or let it run to its end; the sweep's ablate.log may say more"
         case "trained":
             yield "nothing is wrong here; repeat it with -m 'seed=range(0,5)' to see how much is chance"
 

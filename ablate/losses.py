@@ -7,6 +7,7 @@ by z, per sample. The formulas are those of DESIGN, section 3; a sum is over the
 
 import importlib
 import sys
+import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -365,7 +366,9 @@ class Custom:
         try:
             given = getattr(self.instance, method)(z, y)
         except (Exception, SystemExit) as error:
-            raise LossFailedError(f"{self.target}.{method} raised {type(error).__name__}: {error}") from error
+            raise LossFailedError(
+                f"{self.target}.{method} raised {type(error).__name__}: {error} ({_where(error)})"
+            ) from error
         try:
             result = np.asarray(given)
         except ValueError:
@@ -375,6 +378,12 @@ class Custom:
                 f"{self.target}.{method} gave {result.dtype} {result.shape} for logits {z.shape}; {shape} was expected"
             )
         return result
+
+
+def _where(error: BaseException) -> str:
+    """The place in the user's file, or below it, where an error was raised."""
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{Path(frame.filename).name}, line {frame.lineno}"
 
 
 def _made_up(units: int, samples: int) -> tuple[Array, Array]:

@@ -104,6 +104,11 @@ class Architecture:
         return tuple(parameter for stage in self.stages for parameter in stage.parameters)
 
     @property
+    def size(self) -> int:
+        """How many numbers the parameters are."""
+        return sum(parameter.size for parameter in self.parameters)
+
+    @property
     def multiplications(self) -> int:
         """Products of weights and activations that one sample takes forward."""
         weights = ((stage, stage.parameters[0]) for stage in self.stages if stage.parameters)

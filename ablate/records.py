@@ -39,7 +39,7 @@ def finite(value: float) -> float | None:
 
 
 class Metrics:
-    """The growing `metrics.jsonl` of each trial: written every half second and at the end."""
+    """The growing `metrics.jsonl` of each trial: written after an epoch, at most every half second, and at the end."""
 
     def __init__(self, folders: Sequence[Path]) -> None:
         self.files: list[IO[bytes]] = [(folder / METRICS).open("wb") for folder in folders]
@@ -49,7 +49,8 @@ class Metrics:
     def add(self, lanes: Sequence[int], step: int, epoch: int, values: Mapping[str, Array]) -> None:
         """One record of each of these lanes: by name, an array with a place for every lane."""
         self.held.append((tuple(lanes), step, epoch, values))
-        if time.monotonic() - self.flushed > FLUSH_SECONDS:
+        # An epoch's records come all at once, the test set's last.
+        if "test/loss" in values and time.monotonic() - self.flushed > FLUSH_SECONDS:
             self.flush()
 
     def flush(self) -> None:

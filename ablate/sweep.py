@@ -5,6 +5,7 @@ import logging
 import multiprocessing.resource_tracker
 import os
 import platform
+import shutil
 import signal
 import sys
 import tempfile
@@ -36,6 +37,8 @@ log = logging.getLogger("ablate")
 
 # So many multiplications forward, about two seconds of one core in all, are worth the start of another process.
 WORTH_A_PROCESS = 1.5e10
+# What a team exchanges at most for each number of a network: four partial sums in double precision, twice; and some.
+BYTES_TO_EXCHANGE = 100
 
 FINISHED, SOME_FAILED, INTERRUPTED = 0, 1, 130
 
@@ -138,7 +141,8 @@ def run(sweep: Sweep, console: Console) -> int:
             _close_unfinished(sweep, interrupted)
             results.write(sweep.folder, sweep.factors)
             report = _report(sweep.folder)  # before the tracker ends: its thread delivers meanwhile
-            tracker.finish()
+            with console.status("sending the rest to MLflow (Ctrl-C has to wait for it)"):
+                tracker.finish()
             rows = results.write(sweep.folder, sweep.factors)
     terminal.print_results(console, rows, sweep.factors or results.varying(rows))
     _print_places(console, sweep, tracker, report)
@@ -225,10 +229,14 @@ def _train(sweep: Sweep) -> Iterator[None]:
     work = [chunk for cohort in cohorts(sweep.trials) for chunk in chunks(cohort, sweep.workers)]
     left = {chunk[0].number: chunk for chunk in work}
     # Lanes fill the cores first; where there are more cores than chunks, several share a chunk.
-    spare = sweep.workers // len(work)
+    sizes = [_team_size(sweep, chunk, sweep.workers // len(work)) for chunk in work]
     try:
-        with tempfile.TemporaryDirectory(prefix="ablate-", dir=_shared_memory(), ignore_cleanup_errors=True) as meeting:
-            seated = [(chunk, seat) for chunk in work for seat in _seats(sweep, chunk, spare, Path(meeting))]
+        with _meeting_place(sweep, work, sizes) as place:
+            seated = [
+                (chunk, Seat(rank, size, place / str(number)))
+                for number, (chunk, size) in enumerate(zip(work, sizes, strict=True))
+                for rank in range(size)
+            ]
             for first in _spread(sweep, seated, min(sweep.workers, len(seated))):
                 if first is not None:
                     del left[first]
@@ -240,23 +248,38 @@ def _train(sweep: Sweep) -> Iterator[None]:
             yield from _alone(sweep, chunk)
 
 
-def _seats(sweep: Sweep, chunk: Sequence[Trial], spare: int, meeting: Path) -> list[Seat]:
-    """A seat for each process that is to train a chunk."""
+def _team_size(sweep: Sweep, chunk: Sequence[Trial], spare: int) -> int:
+    """How many processes are to train a chunk, where there are so many for it."""
     settings, dataset = [trial.settings for trial in chunk], sweep.datasets[chunk[0].number]
     network = train.architecture(settings[0], dataset)
     forward = network.multiplications * len(dataset.y_train) * settings[0].epochs * len(chunk)
     # A user's loss is asked by one process alone: it may keep something in mind from call to call.
-    if spare < 2 or forward < WORTH_A_PROCESS or any(each.loss.name == "custom" for each in settings):
-        return [Seat()]
-    size = min(spare, NumpyEngine.largest_team(network, train.batch_size(settings[0], dataset)))
-    folder = meeting / str(chunk[0].number)
-    folder.mkdir()
-    return [Seat(rank, size, folder) for rank in range(size)]
+    if forward < WORTH_A_PROCESS or any(each.loss.name == "custom" for each in settings):
+        return 1
+    return max(1, min(spare, NumpyEngine.largest_team(network, train.batch_size(settings[0], dataset))))
 
 
-def _shared_memory() -> str | None:
-    """A folder that is kept in memory, where the system has one."""
-    return "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+@contextlib.contextmanager
+def _meeting_place(sweep: Sweep, work: Sequence[Sequence[Trial]], sizes: Sequence[int]) -> Iterator[Path]:
+    """A folder where each team has its own, kept in memory where the system can."""
+    if max(sizes) == 1:
+        yield Path()
+        return
+    needed = 0
+    for chunk, size in zip(work, sizes, strict=True):
+        network = train.architecture(chunk[0].settings, sweep.datasets[chunk[0].number])
+        needed += (size > 1) * len(chunk) * network.size * BYTES_TO_EXCHANGE
+    with tempfile.TemporaryDirectory(prefix="ablate-", dir=_memory(needed), ignore_cleanup_errors=True) as folder:
+        for number in range(len(work)):
+            (Path(folder) / str(number)).mkdir()
+        yield Path(folder)
+
+
+def _memory(needed: int) -> str | None:
+    """A folder in memory with so many bytes of room, if the system has one."""
+    place = Path("/dev/shm")
+    has_room = os.access(place, os.W_OK) and shutil.disk_usage(place).free > needed
+    return str(place) if has_room else None
 
 
 def _spread(sweep: Sweep, work: Sequence[tuple[Sequence[Trial], Seat]], workers: int) -> Iterator[int | None]:

@@ -65,7 +65,7 @@ class _Delivery:
     run_id: str | None = None
     done: bool = False
     seen: dict[str, int] = field(default_factory=dict)
-    held: dict[str, list[Mapping[str, Any]]] = field(default_factory=dict)
+    held: dict[str, list[tuple[Mapping[str, Any], bool]]] = field(default_factory=dict)
 
 
 class MlflowTracker(Tracker):
@@ -233,17 +233,19 @@ class MlflowTracker(Tracker):
         for line in lines:
             kind = next((kind for kind in strides if kind in line), None)
             if kind is None:
-                yield from _points(line, line)
+                yield from _points(line, line.keys())
                 continue
             held, count = delivery.held.setdefault(kind, []), delivery.seen.get(kind, 0)
             delivery.seen[kind] = count + 1
-            if count % strides[kind] == 0:
+            is_sent = count % strides[kind] == 0
+            if is_sent and None not in line.values():
                 held.clear()
-                yield from _points(line, line)
             else:
-                held.append(line)
-                if _SELDOM in line:
-                    yield from _points(line, line.keys() - _EVERY_EPOCH)
+                held.append((line, is_sent))
+            if is_sent:
+                yield from _points(line, line.keys())
+            elif _SELDOM in line:
+                yield from _points(line, line.keys() - _EVERY_EPOCH)
         if is_last:
             for held in delivery.held.values():
                 yield from _last_points(held)
@@ -261,13 +263,13 @@ def _points(line: Mapping[str, Any], names: Iterable[str]) -> Iterator[Any]:
             yield Metric(name, float(value), now, line["step"] if is_step else line["epoch"])
 
 
-def _last_points(held: Sequence[Mapping[str, Any]]) -> Iterator[Any]:
-    """The last finite value of every metric in records that were left out."""
-    last: dict[str, Mapping[str, Any]] = {}
-    for line in held:
-        last.update((name, line) for name, value in line.items() if value is not None)
-    for name, line in last.items():
-        if _SELDOM not in line or name in _EVERY_EPOCH:
+def _last_points(held: Sequence[tuple[Mapping[str, Any], bool]]) -> Iterator[Any]:
+    """The last finite value of every metric in the records since all of one was sent, if it was left out."""
+    last: dict[str, tuple[Mapping[str, Any], bool]] = {}
+    for line, is_sent in held:
+        last.update((name, (line, is_sent)) for name, value in line.items() if value is not None)
+    for name, (line, is_sent) in last.items():
+        if not is_sent and (_SELDOM not in line or name in _EVERY_EPOCH):
             yield from _points(line, [name])
 
 

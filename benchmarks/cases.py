@@ -8,7 +8,7 @@ from benchmarks import growth, recording, roofline, shell
 from benchmarks.rounds import Samples, alternate
 from benchmarks.work import Work
 
-TORCH, MNIST = "PyTorch", "ABLATE_DATA (a folder with mnist/)"
+TORCH, MNIST = "PyTorch (pip install -e '.[benchmarks]')", "ABLATE_DATA (a folder with mnist/)"
 OURS, DIFFERENCE = "ours", "difference: "
 
 

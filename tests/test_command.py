@@ -498,6 +498,21 @@ def test_an_interrupted_sweep_ends_in_order(tmp_path: Path, number: signal.Signa
     assert_all_end(process.pid)
 
 
+@pytest.mark.parametrize(("number", "to_all"), [(signal.SIGINT, True), (signal.SIGTERM, False)])
+def test_an_interrupted_trial_that_two_processes_share(tmp_path: Path, number: signal.Signals, to_all: bool) -> None:
+    process = start(tmp_path, "tracking=none", "workers=2", "epochs=1000000", "data.train_limit=256")
+    wait_for(lambda: any(path.stat().st_size for path in tmp_path.glob("runs/*/*/metrics.jsonl")), process)
+    [metrics] = tmp_path.glob("runs/*/*/metrics.jsonl")
+    assert len([command for command in living(process.pid) if "loky" in command and "tracker" not in command]) == 2
+    assert "test/loss" in json.loads(metrics.read_text().splitlines()[-1]), "only whole epochs are written"
+    (os.killpg if to_all else os.kill)(process.pid, number)
+    _, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (130, "")
+    [row] = rows(only_sweep(tmp_path))
+    assert (row["status"], row["why"]) == ("killed", "interrupted before its end")
+    assert_all_end(process.pid)
+
+
 @pytest.mark.parametrize(("number", "seconds"), [(signal.SIGINT, 0.5), (signal.SIGTERM, 1.0)])
 def test_interrupted_while_it_starts(tmp_path: Path, number: signal.Signals, seconds: float) -> None:
     process = start(tmp_path, *FOREVER)

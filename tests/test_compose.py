@@ -24,6 +24,7 @@ JOBS = {
         ["model=mlp", f"model.hidden={hidden}", f"seed={seed}"] for hidden in ("[3]", "[4,5]") for seed in (0, 1)
     ],
     "added and forced": [["loss=custom", f"+loss.args.alpha={n}", f"++lr={n}"] for n in (1, 2)],
+    "one key twice, once forced": [["lr=1", f"++lr={rate}"] for rate in (8, 9)],
     "one key twice": [["lr=0.1", f"lr={rate}"] for rate in (0.3, 0.4)],
     "a value above and below": [
         ["optimizer=adam", "optimizer.beta1=0.5", f"optimizer={{beta1: 0.{n}}}"] for n in (6, 7)
@@ -65,6 +66,7 @@ def test_a_job_is_what_hydra_composes(loader: ConfigLoader, name: str) -> None:
 def test_jobs_of_a_kind_are_composed_once(loader: ConfigLoader) -> None:
     master = loader.load_configuration("config", [], RunMode.MULTIRUN)
     composer = Composer(loader, master)
-    composed = [composer.compose(["loss=mse", f"lr={rate}", f"seed={seed}"], 0) for rate in (1, 2) for seed in range(9)]
+    jobs = [["model=mlp", f"lr={rate}", f"model.units={units}"] for rate in (1, 2) for units in range(9)]
+    composed = [composer.compose(job, 0) for job in jobs]
     assert len(composer.known) == 1
-    assert {(one.lr, one.seed) for one in composed} == {(rate, seed) for rate in (1, 2) for seed in range(9)}
+    assert {(one.lr, one.model.units) for one in composed} == {(rate, units) for rate in (1, 2) for units in range(9)}

@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -244,11 +245,11 @@ def test_processes_that_share_a_trial_change_nothing(
 ) -> None:
     helped = []
     monkeypatch.setattr(sweep, "WORTH_A_PROCESS", 0)
-    seats = sweep._seats
-    monkeypatch.setattr(sweep, "_seats", lambda *given: helped.append(seats(*given)) or helped[-1])
+    size = sweep._team_size
+    monkeypatch.setattr(sweep, "_team_size", lambda *given: helped.append(size(*given)) or helped[-1])
     _run(tmp_path / "shared", [LONE[name]], workers)
     _run(tmp_path / "alone", [LONE[name]], 1)
-    assert [len(each) for each in helped] == [min(workers, 2), 1]
+    assert helped == [min(workers, 2), 1]
     _assert_same_folders(tmp_path / "shared" / "0", tmp_path / "alone" / "0")
 
 
@@ -261,6 +262,16 @@ def test_a_batch_of_many_parts_is_shared_by_as_many_as_there_are(
         _run(tmp_path / str(workers), [large], workers)
     for workers in (3, 4):
         _assert_same_folders(tmp_path / "1" / "0", tmp_path / str(workers) / "0")
+
+
+def test_a_team_meets_elsewhere_where_memory_is_short(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    usage = shutil.disk_usage("/")._replace(free=1000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda place: usage)
+    monkeypatch.setattr(sweep, "WORTH_A_PROCESS", 0)
+    for workers in (1, 2):
+        _run(tmp_path / str(workers), [LONE["plain"]], workers)
+    assert sweep._memory(2000) is None
+    _assert_same_folders(tmp_path / "1" / "0", tmp_path / "2" / "0")
 
 
 def test_a_trial_whose_other_process_fails_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

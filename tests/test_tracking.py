@@ -1,6 +1,7 @@
 """What MLflow is told of a sweep, and that a sweep does not depend on it."""
 
 import csv
+import json
 import logging
 import math
 import os
@@ -127,6 +128,14 @@ def test_metrics_are_thinned_and_the_last_is_kept(folder: Path, sweep: Path, nam
     assert all(math.isfinite(point.value) for point in history)
     local = [line for line in (sweep / "0" / "metrics.jsonl").read_text().splitlines() if f'"{name}"' in line]
     assert history[-1].value == pytest.approx(yaml.safe_load(local[-1])[name])
+
+
+def test_the_last_finite_point_of_a_trial_that_diverges_is_kept(folder: Path, sweep: Path) -> None:
+    lines = [json.loads(line) for line in (sweep / "1" / "metrics.jsonl").read_text().splitlines()]
+    for name in ("train/loss", "test/loss", "step/loss"):
+        finite = [line["step" if name == "step/loss" else "epoch"] for line in lines if line.get(name) is not None]
+        history = client(folder).get_metric_history(runs(folder, sweep)[1].info.run_id, name)
+        assert history[-1].step == finite[-1], name
 
 
 def test_nothing_that_is_not_finite_is_sent(folder: Path, sweep: Path) -> None:

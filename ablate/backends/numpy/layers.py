@@ -52,9 +52,10 @@ def phase_order(sizes: Sequence[int]) -> list[int]:
     return order
 
 
-# OpenBLAS has kernels for small matrices where it was built for AVX-512. The one that a weight's gradient calls for is
-# taken up to so many numbers in the result. Without them a product with few maps spends its time on packing the other
-# factor, so several rows are computed at once, the superfluous zeros included.
+# Two ways to good products, of which one applies. OpenBLAS has kernels for small matrices where it was built for
+# AVX-512; the one that a weight's gradient calls for is taken up to so many numbers in the result, so larger ones are
+# cut. Without these kernels a product with few maps spends its time on packing the other factor, so several rows are
+# computed at once, the superfluous zeros included.
 SMALL_RESULT = 1200
 WIDE_ENOUGH = 24
 _SMALL_KERNELS = ("SkylakeX", "Cooperlake", "Sapphirerapids")
@@ -215,12 +216,7 @@ class Conv:
             (s[0], s[1], together * s[2], seen // blocks * s[4], s[4], self.columns.itemsize),
             writeable=False,
         )
-        self.whole_windows = as_strided(
-            self.columns,
-            (shared, phases, groups, seen, size),
-            (s[0], s[1], together * s[2], s[4], self.columns.itemsize),
-            writeable=False,
-        )
+        self.whole_windows = self.windows.reshape(shared, phases, groups, seen, size)
         self.flat = self.y.reshape(lanes, phases, groups, made, size)
         # The same weights for each of the rows, each one input row further down; zeros elsewhere.
         self.spread = np.zeros((lanes, seen, made), self.weight.dtype)

@@ -11,7 +11,7 @@ import numpy as np
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
-ARRIVAL_SECONDS = 60.0
+ARRIVAL_SECONDS, FAREWELL_SECONDS = 60.0, 3.0
 
 
 class Team:
@@ -87,17 +87,14 @@ class Member(Team):
             connection.close()
 
     def _receive(self) -> "list[Connection[bytes, bytes]]":
-        with Listener() as listener:
-            written = self.folder / "address.part"
-            written.write_text(str(listener.address), encoding="utf-8")
-            written.rename(self.folder / "address")
+        with Listener(str(self.folder / "door")) as listener:
             return [listener.accept() for _ in range(self.size - 1)]
 
     def _visit(self) -> "Connection[bytes, bytes]":
         end = time.monotonic() + ARRIVAL_SECONDS
         while time.monotonic() < end:
             with suppress(OSError):
-                return Client((self.folder / "address").read_text(encoding="utf-8"))
+                return Client(str(self.folder / "door"))
             time.sleep(0.01)
         raise ConnectionError("the process to train with did not come")
 
@@ -112,6 +109,8 @@ class Member(Team):
             elif self.size > 2:
                 self.connections[0].recv_bytes()
         except (EOFError, OSError) as error:
+            # Who ends the whole team ends one process after the other: this one may be next, and has nothing to say.
+            time.sleep(FAREWELL_SECONDS)
             raise ConnectionError("a process that trained the same trial ended too early") from error
 
     def _send(self) -> None:
