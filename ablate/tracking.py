@@ -28,7 +28,7 @@ from ablate.trials import Trial, cell
 log = logging.getLogger("ablate")
 
 # Points of a metric, the more trials the fewer: MLflow takes some 70 µs for each, and a trial has about ten metrics.
-MAX_POINTS, MIN_POINTS, SWEEP_POINTS = 1000, 40, 3200
+MAX_POINTS, MIN_POINTS, SWEEP_POINTS = 1000, 30, 2000
 BATCH = 1000
 SEND_SECONDS = 2.0
 STALLED_SECONDS = 30.0

@@ -109,7 +109,7 @@ CASES: Mapping[str, Case] = {
         needs=(TORCH, MNIST),
     ),
     "lenet5_sweep": Race(
-        "LeNet-5, MNIST, batch 300: a sweep of 8 trials on two cores",
+        "LeNet-5, MNIST, batch 300: a sweep of 8 trials and one epoch on two cores",
         (*_LENET5, "epochs=1"),
         lanes=8,
         ours=Work.on_all_cores,
