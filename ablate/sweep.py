@@ -3,12 +3,9 @@
 import contextlib
 import logging
 import multiprocessing.resource_tracker
-import os
 import platform
-import shutil
 import signal
 import sys
-import tempfile
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -27,7 +24,7 @@ from rich.console import Console
 from threadpoolctl import threadpool_limits
 
 from ablate import bugs, check, data, interrupts, losses, records, results, terminal, tracking, train
-from ablate.backends.numpy import Member, NumpyEngine, Team
+from ablate.backends.numpy import Member, NumpyEngine, Team, meeting_places
 from ablate.config import Settings
 from ablate.data import Dataset
 from ablate.errors import ConfigError
@@ -37,8 +34,6 @@ log = logging.getLogger("ablate")
 
 # So many multiplications forward, about two seconds of one core in all, are worth the start of another process.
 WORTH_A_PROCESS = 1.5e10
-# What a team exchanges at most for each number of a network: four partial sums in double precision, twice; and some.
-BYTES_TO_EXCHANGE = 100
 
 FINISHED, SOME_FAILED, INTERRUPTED = 0, 1, 130
 
@@ -231,10 +226,10 @@ def _train(sweep: Sweep) -> Iterator[None]:
     # Lanes fill the cores first; where there are more cores than chunks, several share a chunk.
     sizes = [_team_size(sweep, chunk, sweep.workers // len(work)) for chunk in work]
     try:
-        with _meeting_place(sweep, work, sizes) as place:
+        with meeting_places(len(work), _numbers_exchanged(sweep, work, sizes)) as places:
             seated = [
-                (chunk, Seat(rank, size, place / str(number)))
-                for number, (chunk, size) in enumerate(zip(work, sizes, strict=True))
+                (chunk, Seat(rank, size, place))
+                for chunk, size, place in zip(work, sizes, places, strict=True)
                 for rank in range(size)
             ]
             for first in _spread(sweep, seated, min(sweep.workers, len(seated))):
@@ -259,27 +254,11 @@ def _team_size(sweep: Sweep, chunk: Sequence[Trial], spare: int) -> int:
     return max(1, min(spare, NumpyEngine.largest_team(network, train.batch_size(settings[0], dataset))))
 
 
-@contextlib.contextmanager
-def _meeting_place(sweep: Sweep, work: Sequence[Sequence[Trial]], sizes: Sequence[int]) -> Iterator[Path]:
-    """A folder where each team has its own, kept in memory where the system can."""
-    if max(sizes) == 1:
-        yield Path()
-        return
-    needed = 0
-    for chunk, size in zip(work, sizes, strict=True):
-        network = train.architecture(chunk[0].settings, sweep.datasets[chunk[0].number])
-        needed += (size > 1) * len(chunk) * network.size * BYTES_TO_EXCHANGE
-    with tempfile.TemporaryDirectory(prefix="ablate-", dir=_memory(needed), ignore_cleanup_errors=True) as folder:
-        for number in range(len(work)):
-            (Path(folder) / str(number)).mkdir()
-        yield Path(folder)
-
-
-def _memory(needed: int) -> str | None:
-    """A folder in memory with so many bytes of room, if the system has one."""
-    place = Path("/dev/shm")
-    has_room = os.access(place, os.W_OK) and shutil.disk_usage(place).free > needed
-    return str(place) if has_room else None
+def _numbers_exchanged(sweep: Sweep, work: Sequence[Sequence[Trial]], sizes: Sequence[int]) -> int:
+    """How many numbers the parameters are of all lanes that a team trains."""
+    shared = [chunk for chunk, size in zip(work, sizes, strict=True) if size > 1]
+    networks = [train.architecture(chunk[0].settings, sweep.datasets[chunk[0].number]) for chunk in shared]
+    return sum(len(chunk) * network.size for chunk, network in zip(shared, networks, strict=True))
 
 
 def _spread(sweep: Sweep, work: Sequence[tuple[Sequence[Trial], Seat]], workers: int) -> Iterator[int | None]:

@@ -14,6 +14,7 @@ from omegaconf import OmegaConf
 from rich.console import Console
 
 from ablate import config, sweep
+from ablate.backends.numpy import team
 from ablate.config import Settings
 from ablate.data import Dataset
 from ablate.trials import Trial
@@ -270,7 +271,7 @@ def test_a_team_meets_elsewhere_where_memory_is_short(tmp_path: Path, monkeypatc
     monkeypatch.setattr(sweep, "WORTH_A_PROCESS", 0)
     for workers in (1, 2):
         _run(tmp_path / str(workers), [LONE["plain"]], workers)
-    assert sweep._memory(2000) is None
+    assert team._memory(2000) is None
     _assert_same_folders(tmp_path / "1" / "0", tmp_path / "2" / "0")
 
 

@@ -1,16 +1,21 @@
 """Processes that train the same lanes together: each computes its shares of every batch, all get all of them."""
 
+import os
+import shutil
 import time
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from multiprocessing.connection import Client, Connection, Listener
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
+# At most: SHARES partial sums in double precision on two boards, and some.
+BYTES_A_NUMBER = 100
 ARRIVAL_SECONDS, FAREWELL_SECONDS = 60.0, 3.0
 
 
@@ -26,6 +31,30 @@ class Team:
 
     def close(self) -> None:
         """Leave; it is an error for those who still wait."""
+
+
+@contextmanager
+def meeting_places(count: int, numbers: int) -> Iterator[list[Path]]:
+    """A folder for each of `count` teams that exchange gradients of so many numbers in all; gone afterwards.
+
+    Where nothing is exchanged nobody meets, and no folder is made.
+    """
+    if not numbers:
+        yield [Path() for _ in range(count)]
+        return
+    memory = _memory(numbers * BYTES_A_NUMBER)
+    with TemporaryDirectory(prefix="ablate-", dir=memory, ignore_cleanup_errors=True) as root:
+        places = [Path(root) / str(number) for number in range(count)]
+        for place in places:
+            place.mkdir()
+        yield places
+
+
+def _memory(needed: int) -> str | None:
+    """A folder in memory with so many bytes of room, if the system has one."""
+    place = Path("/dev/shm")
+    has_room = os.access(place, os.W_OK) and shutil.disk_usage(place).free > needed
+    return str(place) if has_room else None
 
 
 class _Board:
