@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from ablate import bugs, losses, models, train
-from ablate.backends import Lane
+from ablate.backends import Lane, cuda
 from ablate.backends.numpy.probe import Probe
 from ablate.config import BuiltinLoss, Init, Settings
 from ablate.data import Dataset
@@ -97,7 +97,7 @@ class Check:
 
 def key(settings: Settings) -> str:
     """Equal for trials whose checks are the same: model, loss, signs, bug, data, and the start's law and precision."""
-    named = {"model", "loss", "update_sign", "residual", "bug", "data", "init", "dtype"}
+    named = {"model", "loss", "update_sign", "residual", "bug", "data", "init", "dtype", "backend", "device"}
     same = settings.model_dump_json(include=named)
     return same if settings.loss.name != "custom" else same + str(settings.loss)
 
@@ -180,7 +180,8 @@ def _examine(settings: Settings, network: Architecture, few: Dataset) -> Check:
     few = _in_float64(few)
     lane = _awake(network, few, own, settings.seed)
     probe = Probe(network, few, lane)
-    start, coded, again = probe.loss(), probe.gradient(), probe.gradient()
+    kernels = _kernels(settings, network, few, lane)
+    start, coded, again = probe.loss(), kernels.gradient(), kernels.gradient()
     if not _is_finite(start, coded):
         cause = overflow or ("not finite", "the loss or its gradient is not a finite number")
         return Check(guess=cause[0], advice=cause[1])
@@ -201,6 +202,7 @@ def _examine(settings: Settings, network: Architecture, few: Dataset) -> Check:
         _not_repeatable(coded, again),
         by_loss.cause(settings),
         _of_backward(network, few, lane, coded) if error > TOLERANCE else None,
+        _of_kernels(settings, probe, coded) if error > TOLERANCE else None,
         overflow,
     ]
     causes = [cause for cause in looked_for if cause is not None]
@@ -211,6 +213,13 @@ def _examine(settings: Settings, network: Architecture, few: Dataset) -> Check:
         causes = [(WRONG_SIGN, f"{_NEGATIVE}: change it")]
     guess, advice = _told(causes, settings, sign)
     return Check(tuple(tensors), error, cosine, predicted, actual, guess, advice)
+
+
+def _kernels(settings: Settings, network: Architecture, few: Dataset, lane: Lane) -> Probe | cuda.Probe:
+    """Whose gradient it is that trains: that of the trial's backend."""
+    if settings.backend == "numpy":
+        return Probe(network, few, lane)
+    return cuda.Probe(network, few, lane, cuda.device(settings.device))
 
 
 def _told(causes: Sequence[Cause], settings: Settings, sign: int) -> tuple[str | None, str | None]:
@@ -534,6 +543,13 @@ def _of_backward(network: Architecture, few: Dataset, lane: Lane, coded: Mapping
         if _alike(coded, wrong):
             return _of_catalogue(name)
     return None
+
+
+def _of_kernels(settings: Settings, probe: Probe, coded: Mapping[str, Array]) -> Cause | None:
+    """Whether the kernels compute another gradient than NumPy does of the same loss and network."""
+    if settings.backend == "numpy" or _alike(coded, probe.gradient()):
+        return None
+    return "kernel", "the CUDA kernels' gradient is not NumPy's: the mathematics is right, a kernel is not"
 
 
 def _of_catalogue(name: str) -> Cause:

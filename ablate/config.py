@@ -321,8 +321,8 @@ def _check_combination(settings: Settings) -> None:
         raise ConfigError("init.scale=null: init=normal needs a standard deviation above 0")
     if isinstance(settings.loss, CustomLoss) and settings.loss.target is None:
         raise ConfigError("loss.target=null: loss=custom needs loss.target=package.Class")
-    if settings.backend == "cuda":
-        raise ConfigError("backend=cuda: this version of ablate computes with NumPy only; use backend=numpy")
+    if settings.backend == "cuda" and isinstance(settings.loss, CustomLoss):
+        raise ConfigError("loss=custom: your own loss has no CUDA kernel; use backend=numpy for it")
 
 
 def keys() -> Iterator[tuple[str, str, str]]:

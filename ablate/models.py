@@ -288,6 +288,31 @@ def _weighted(layer: Layer, before: Shape, after: Shape, name: str, shape: Shape
     return Stage(layer, before, after, name, (weight, bias))
 
 
+def pools_first(stages: Sequence[Stage]) -> list[Stage]:
+    """Max-pooling moved before the element-wise layers it follows.
+
+    They are all non-decreasing, so the maximum is the same, and they then run over a fraction of the values.
+    Pooling of single pixels is left out.
+    """
+    moved: list[Stage] = []
+    for stage in stages:
+        if stage.layer == Pool(1):
+            continue
+        place = len(moved)
+        if isinstance(stage.layer, Pool):
+            while place and isinstance(moved[place - 1].layer, Activation | Divide):
+                place -= 1
+        moved.insert(place, stage)
+    # The shapes between moved layers change with their order.
+    ordered, shape = [], stages[0].before
+    for stage in moved:
+        is_local = isinstance(stage.layer, Activation | Divide)
+        after = shape if is_local else stage.after
+        ordered.append(Stage(stage.layer, shape, after, stage.name, stage.parameters))
+        shape = after
+    return ordered
+
+
 def initial_weights(
     architecture: Architecture, init: config.Init, rng: np.random.Generator
 ) -> dict[str, np.ndarray[Any, np.dtype[np.float64]]]:

@@ -24,10 +24,12 @@ from rich.console import Console
 from threadpoolctl import threadpool_limits
 
 from ablate import bugs, check, data, interrupts, losses, records, results, terminal, tracking, train
+from ablate.backends import Engine, Lane, cuda
 from ablate.backends.numpy import Member, NumpyEngine, Team, meeting_places
 from ablate.config import Settings
 from ablate.data import Dataset
 from ablate.errors import ConfigError
+from ablate.models import Architecture
 from ablate.trials import Trial, chunks, cohorts, factors
 
 log = logging.getLogger("ablate")
@@ -62,6 +64,7 @@ def prepare(folder: Path, trials: Sequence[Trial]) -> Sweep:
     batch larger than the training set, a loss that cannot be had.
     """
     _check_together(trials)
+    _check_devices(trials)
     loaded: dict[str, Dataset] = {}
     datasets = {}
     for trial in trials:
@@ -85,6 +88,12 @@ def _check_together(trials: Sequence[Trial]) -> None:
         if other is not trial:
             same = " ".join(f"{key}={value}" for key, value in trial.overrides.items())
             raise ConfigError(f"{same}: trials {other.number} and {trial.number} are the same; give each value once")
+
+
+def _check_devices(trials: Sequence[Trial]) -> None:
+    """Refuse a device that cannot be had here, before anything is created."""
+    for name in {trial.settings.device for trial in trials if trial.settings.backend == "cuda"}:
+        cuda.device(name)
 
 
 def _check(settings: Settings, dataset: Dataset) -> None:
@@ -221,7 +230,7 @@ class Seat:
 
 def _train(sweep: Sweep) -> Iterator[None]:
     """Train every chunk of every cohort, in processes where there are several; one item as each ends."""
-    work = [chunk for cohort in cohorts(sweep.trials) for chunk in chunks(cohort, sweep.workers)]
+    work = [chunk for cohort in cohorts(sweep.trials) for chunk in chunks(cohort, _processes(sweep, cohort))]
     left = {chunk[0].number: chunk for chunk in work}
     # Lanes fill the cores first; where there are more cores than chunks, several share a chunk.
     sizes = [_team_size(sweep, chunk, sweep.workers // len(work)) for chunk in work]
@@ -243,13 +252,20 @@ def _train(sweep: Sweep) -> Iterator[None]:
             yield from _alone(sweep, chunk)
 
 
+def _processes(sweep: Sweep, cohort: Sequence[Trial]) -> int:
+    """How many processes a cohort's lanes are dealt out to: one GPU takes them all."""
+    settings = cohort[0].settings
+    return 1 if settings.backend == "cuda" and settings.device == "gpu" else sweep.workers
+
+
 def _team_size(sweep: Sweep, chunk: Sequence[Trial], spare: int) -> int:
     """How many processes are to train a chunk, where there are so many for it."""
     settings, dataset = [trial.settings for trial in chunk], sweep.datasets[chunk[0].number]
     network = train.architecture(settings[0], dataset)
     forward = network.multiplications * len(dataset.y_train) * settings[0].epochs * len(chunk)
     # A user's loss is asked by one process alone: it may keep something in mind from call to call.
-    if forward < WORTH_A_PROCESS or any(each.loss.name == "custom" for each in settings):
+    alone = settings[0].backend == "cuda" or any(each.loss.name == "custom" for each in settings)
+    if forward < WORTH_A_PROCESS or alone:
         return 1
     return max(1, min(spare, NumpyEngine.largest_team(network, train.batch_size(settings[0], dataset))))
 
@@ -323,8 +339,15 @@ def _train_lanes(settings: Sequence[Settings], dataset: Dataset, team: Team, obs
     network = train.architecture(settings[0], dataset)
     lanes = [train.lane(each, network) for each in settings]
     dataset = bugs.labels(settings[0].bug, dataset)
-    engine = NumpyEngine(network, dataset, lanes, train.batch_size(settings[0], dataset), team)
+    engine = _engine(settings[0], network, dataset, lanes, team)
     train.train(settings, dataset, engine, observer)
+
+
+def _engine(settings: Settings, network: Architecture, dataset: Dataset, lanes: Sequence[Lane], team: Team) -> Engine:
+    batch_size = train.batch_size(settings, dataset)
+    if settings.backend == "numpy":
+        return NumpyEngine(network, dataset, lanes, batch_size, team)
+    return cuda.CudaEngine(network, dataset, lanes, batch_size, cuda.device(settings.device))
 
 
 def _log_error(folder: Path) -> None:

@@ -139,6 +139,7 @@ def lane(settings: Settings, network: models.Architecture) -> Lane:
     return Lane(
         weights=models.initial_weights(network, settings.init, streams(settings.seed)[0]),
         loss=bugs.loss(settings.bug, settings.loss, losses.build(settings.loss, settings.output)),
+        settings=settings.loss,
         loss_key=(str(settings.loss), settings.output),
         reduction=settings.loss.reduction,
         optimizer=settings.optimizer,

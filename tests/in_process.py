@@ -11,10 +11,11 @@ from omegaconf import OmegaConf
 from threadpoolctl import threadpool_limits
 
 from ablate import config, data, train
-from ablate.backends import Engine
+from ablate.backends import Engine, Lane, cuda
 from ablate.backends.numpy import NumpyEngine
 from ablate.config import Settings
 from ablate.data import Dataset
+from ablate.models import Architecture
 from ablate.train import Summary
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -106,10 +107,18 @@ def train_together(trials: Sequence[Settings], dataset: Dataset | None = None) -
     with threadpool_limits(1, user_api="blas"):
         network = train.architecture(trials[0], dataset)
         lanes = [train.lane(trial, network) for trial in trials]
-        engine = NumpyEngine(network, dataset, lanes, train.batch_size(trials[0], dataset))
+        engine = engine_for(trials[0], network, dataset, lanes)
         trained = [Trained() for _ in trials]
         train.train(trials, dataset, engine, _Listener(trained))
     return trained
+
+
+def engine_for(trial: Settings, network: Architecture, dataset: Dataset, lanes: Sequence[Lane]) -> Engine:
+    """The engine of the trial's backend."""
+    batch_size = train.batch_size(trial, dataset)
+    if trial.backend == "numpy":
+        return NumpyEngine(network, dataset, lanes, batch_size)
+    return cuda.CudaEngine(network, dataset, lanes, batch_size, cuda.device(trial.device))
 
 
 def train_alone(trial: Settings, dataset: Dataset | None = None) -> Trained:

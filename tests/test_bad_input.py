@@ -38,7 +38,6 @@ VALUES = {
     "batch_size=0": "whole number from 1",
     "batch_size=65": "1 to 64",
     "epochs=-1": "whole number from 1",
-    "backend=cuda": "numpy",
     "data.train_limit=1498": "1 to 1497",
     "model.units=1": "sigmoid",
     "lr=${nothing}": "'nothing' not found",
@@ -148,7 +147,10 @@ def test_key_choice_or_syntax(ablate: Callable[..., Done], tmp_path: Path, writt
         (["lr=0.1,0"], ["lr=0", "number above 0"]),
         (["loss=ce,cee"], ["loss=cee", "choose one of"]),
         (["loss=ce,focal", "loss.gamma=2"], ["loss.gamma=2", "loss=focal"]),
-        (["backend=numpy,cuda"], ["backend=cuda", "numpy"]),
+        (
+            ["backend=numpy,cuda", "loss=custom", "loss.target=custom_losses.CrossEntropy"],
+            ["loss=custom", "backend=numpy"],
+        ),
         (["seed=range(0,"], ["seed=range(0,", "key=value"]),
         (["lr=interval(0,1)"], ["lr=interval(0,1)", "range("]),
         (["data=digits,npz", "data.train_limit=null"], ["data.path=null", "x_train"]),
@@ -160,6 +162,22 @@ def test_one_wrong_trial_of_a_sweep_starts_none(
     ablate: Callable[..., Done], tmp_path: Path, written: list[str], said: list[str]
 ) -> None:
     assert_refused(ablate("-m", *SMALL, *written), tmp_path, *said)
+
+
+def test_a_gpu_that_cannot_be_had(ablate_process: Callable[..., Done], tmp_path: Path) -> None:
+    """Whatever is missing: CUDA_VISIBLE_DEVICES hides a GPU where there is one."""
+    done = ablate_process(*SMALL, "backend=cuda", CUDA_VISIBLE_DEVICES="")
+    assert_refused(done, tmp_path, "backend=cuda", "device=emulated")
+
+
+def test_no_compiler_for_the_emulation(ablate_process: Callable[..., Done], tmp_path: Path) -> None:
+    done = ablate_process(*SMALL, "backend=cuda", "device=emulated", PATH=str(tmp_path))
+    assert_refused(done, tmp_path, "backend=cuda", "g++ was not found")
+
+
+def test_an_unknown_sanitizer(ablate_process: Callable[..., Done], tmp_path: Path) -> None:
+    done = ablate_process(*SMALL, "backend=cuda", "device=emulated", ABLATE_CUDA_SANITIZE="memory")
+    assert_refused(done, tmp_path, "ABLATE_CUDA_SANITIZE=memory", "address or races")
 
 
 @pytest.mark.parametrize("flag", ["--foo", "--epochs=3"])

@@ -1,9 +1,12 @@
 """The benchmarks' command and page; what they measure is not a test's business."""
 
+import shutil
+import struct
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from conftest import environment
 
@@ -40,3 +43,39 @@ def test_the_page_says_whether_a_target_is_met() -> None:
     # The median of the rounds' ratios to the fastest peer is 1.9: enough for the target with AVX2, not with AVX-512.
     assert avx512[4:7] == ["1.90 (1.90 to 4.50)", "2", "no"]
     assert avx2[4:7] == ["1.90 (1.90 to 4.50)", "1.6", "yes"]
+
+
+def gpu(*arguments: str, **changes: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "benchmarks.gpu", *arguments]
+    return subprocess.run(
+        command, cwd=ROOT, env=environment(**changes), capture_output=True, text=True, timeout=300, check=False
+    )
+
+
+def write_mnist(folder: Path, rows: int) -> None:
+    """The four files with noise in them, to train and to test on."""
+    folder.mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    for part in ("train", "t10k"):
+        for name, shape, above in (("images-idx3", (rows, 28, 28), 256), ("labels-idx1", (rows,), 10)):
+            head = bytes([0, 0, 8, len(shape)]) + struct.pack(f">{len(shape)}I", *shape)
+            values = rng.integers(0, above, shape, dtype=np.uint8)
+            (folder / f"{part}-{name}-ubyte").write_bytes(head + values.tobytes())
+
+
+def test_without_a_gpu_the_gpu_benchmark_ends_with_code_2_and_one_line() -> None:
+    done = gpu(CUDA_VISIBLE_DEVICES="")
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert len(done.stderr.splitlines()) == 1
+    assert done.stderr.startswith("benchmarks.gpu: ")
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="the emulation compiles the kernels with g++")
+def test_the_gpu_benchmark_compares_the_emulated_device_with_pytorch(tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    write_mnist(tmp_path / "mnist", rows=8)
+    done = gpu("--device", "emulated", "--limit", "8", "--lanes", "1,2", ABLATE_DATA=str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    for who in ("ours, persistent, 2 lanes", "ours, stepwise", "PyTorch eager, channels_last", "PyTorch vmap, eager"):
+        assert who in done.stdout

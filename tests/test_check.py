@@ -340,6 +340,15 @@ def test_wrong_shapes_are_refused_before_training(ablate: Callable[..., Done], t
     assert_nothing_created(tmp_path)
 
 
+def test_a_device_that_cannot_be_had_ends_with_2(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "ablate.check", "backend=cuda", "device=gpu"]
+    env = environment(CUDA_VISIBLE_DEVICES="")
+    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert len(done.stderr.splitlines()) == 1
+    assert "backend=cuda: device=gpu" in done.stderr
+
+
 def test_the_sweep_writes_the_checks_unless_told_not_to(ablate: Callable[..., Done], tmp_path: Path) -> None:
     tiny = ["model=softmax_regression", "data.train_limit=64", "epochs=1", "tracking=none", "workers=1"]
     done = ablate("-m", *tiny, "check=true,false", "update_sign=plus")

@@ -15,13 +15,14 @@ Array = np.ndarray[Any, np.dtype[Any]]
 class Lane:
     """What distinguishes one trial from its neighbours in a cohort.
 
-    `rate` and `output_rate` carry the sign of the update and of the residual. `loss_key` is equal for lanes
-    whose losses compute the same. `bug` names a mistake to be made in the backward pass (`ablate.bugs`); the
-    lanes of a cohort share it.
+    `rate` and `output_rate` carry the sign of the update and of the residual. `loss` computes what `settings`
+    describe; `loss_key` is equal for lanes whose losses compute the same. `bug` names a mistake to be made in the
+    backward pass (`ablate.bugs`); the lanes of a cohort share it.
     """
 
     weights: Mapping[str, Array]
     loss: losses.Loss
+    settings: config.Loss
     loss_key: object
     reduction: str
     optimizer: config.Optimizer

@@ -49,7 +49,7 @@ class Plan:
 
     def __init__(self, architecture: models.Architecture, bug: str) -> None:
         self.architecture, self.bug = architecture, bug
-        self.stages = _pools_first(architecture.stages)
+        self.stages = models.pools_first(architecture.stages)
         self.orders = _phase_orders(self.stages)
         self.slots: dict[str, Slot] = {}
         for stage, order in zip(self.stages, self.orders, strict=True):
@@ -123,31 +123,6 @@ class Plan:
 def _pieces(count: int, pieces: int) -> Sequence[slice]:
     edges = np.linspace(0, count, pieces + 1).round().astype(int).tolist()
     return tuple(slice(start, stop) for start, stop in pairwise(edges))
-
-
-def _pools_first(stages: Sequence[models.Stage]) -> list[models.Stage]:
-    """Max-pooling moved before the element-wise layers it follows.
-
-    They are all non-decreasing, so the maximum is the same, and they then run over a fraction of the values.
-    Pooling of single pixels is left out.
-    """
-    moved: list[models.Stage] = []
-    for stage in stages:
-        if stage.layer == models.Pool(1):
-            continue
-        place = len(moved)
-        if isinstance(stage.layer, models.Pool):
-            while place and isinstance(moved[place - 1].layer, models.Activation | models.Divide):
-                place -= 1
-        moved.insert(place, stage)
-    # The shapes between moved layers change with their order.
-    ordered, shape = [], stages[0].before
-    for stage in moved:
-        is_local = isinstance(stage.layer, models.Activation | models.Divide)
-        after = shape if is_local else stage.after
-        ordered.append(models.Stage(stage.layer, shape, after, stage.name, stage.parameters))
-        shape = after
-    return ordered
 
 
 def _phase_orders(stages: Sequence[models.Stage]) -> list[list[int]]:

@@ -1,0 +1,132 @@
+"""Compiled kernels, kept from one run to the next."""
+
+import functools
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from ablate.backends.cuda.device import DeviceError, sources
+
+# Sanitisers for the emulation, for whoever hunts a fault in a kernel: `address` or `races`.
+SANITIZE = "ABLATE_CUDA_SANITIZE"
+_SANITIZERS = {
+    "": (),
+    "address": ("-fsanitize=address,undefined", "-fno-sanitize-recover=undefined", "-g"),
+    # The functions that this calls are the host library's own, not those of a sanitiser that would be linked; those of
+    # C must stay calls to be seen (`cuda/host/races.cpp`).
+    "races": ("-fsanitize=thread", "-nodefaultlibs", "-fno-builtin", "-fno-tree-loop-distribute-patterns", "-g"),
+}
+# What the emulation's runtime is compiled with then, and of what besides: it is not to be examined itself.
+_HOST = {"": ((), ()), "address": (("-fsanitize=address", "-g"), ()), "races": (("-g",), ("races.cpp",))}
+
+
+def kernel_names(file: str) -> list[str]:
+    """The kernels of a file of `cuda/`, in its order."""
+    return re.findall(r"^KERNEL (\w+)", (sources() / file).read_text(encoding="utf-8"), re.MULTILINE)
+
+
+def cubin(file: str, constants: Mapping[str, str], architecture: str) -> Path:
+    """A file of `cuda/` as device code for an architecture, `sm_90` say.
+
+    Raises DeviceError where there is no nvcc, or with the first line of what nvcc has against the file.
+    """
+    return _kept(cubin_command(file, constants, architecture), ".cubin")
+
+
+def cubin_command(file: str, constants: Mapping[str, str], architecture: str) -> list[str]:
+    """How `cubin` calls nvcc, but for where the code goes. Raises DeviceError where there is no nvcc."""
+    # nvcc takes a bare comma for the end of a definition.
+    defines = [f"-D{name}={value}".replace(",", "\\,") for name, value in constants.items()]
+    options = ["-std=c++17", f"-arch={architecture}", "-cubin", "-Werror", "all-warnings"]
+    return [nvcc_path(), *options, *defines, str(sources() / file)]
+
+
+def nvcc_path() -> str:
+    """The CUDA compiler. Raises DeviceError where there is none."""
+    folders = [Path(os.environ[name]) / "bin" for name in ("CUDA_HOME", "CUDA_PATH", "CUDA_ROOT") if name in os.environ]
+    path = os.pathsep.join([*map(str, folders), os.environ.get("PATH", ""), "/usr/local/cuda/bin"])
+    found = shutil.which("nvcc", path=path)
+    if found is None:
+        raise DeviceError("nvcc was not found: install the CUDA toolkit, or set CUDA_HOME to its folder")
+    return found
+
+
+def shared_library(file: str, constants: Mapping[str, str]) -> Path:
+    """A file of `cuda/` for the emulation: every kernel NAME has a function `launch_NAME`.
+
+    Raises DeviceError where there is no g++, or with the first line of what it has against the file.
+    """
+    source = sources() / file
+    launchers = "".join(f"LAUNCHER({name})\n" for name in kernel_names(file))
+    defines = [f"-D{name}={value}" for name, value in constants.items()]
+    header = ["-include", str(sources() / "host" / "cuda_host.hpp")]
+    return _kept(
+        [*_gxx(), *_SANITIZERS[_sanitizer()], "-x", "c++", *header, *defines, "-"],
+        ".so",
+        f'#include "{source}"\n{launchers}',
+    )
+
+
+def host_library() -> Path:
+    """The emulation's runtime: fibres, barriers, memory. Race detection must not watch its own workings."""
+    flags, files = _HOST[_sanitizer()]
+    return _kept([*_gxx(), *flags, *(str(sources() / "host" / name) for name in ("cuda_host.cpp", *files))], ".so")
+
+
+def _gxx() -> list[str]:
+    found = shutil.which("g++")
+    if found is None:
+        raise DeviceError("g++ was not found: device=emulated compiles the kernels with it; install g++")
+    # Contraction into fused operations would round otherwise than the same source does elsewhere.
+    return [found, "-O1", "-std=c++17", "-fPIC", "-shared", "-ffp-contract=off"]
+
+
+def _sanitizer() -> str:
+    wanted = os.environ.get(SANITIZE, "")
+    if wanted not in _SANITIZERS:
+        raise DeviceError(f"{SANITIZE}={wanted}: expected {' or '.join(filter(None, _SANITIZERS))}")
+    return wanted
+
+
+def _kept(command: Sequence[str], suffix: str, text: str = "") -> Path:
+    """What a compiler makes, from the cache where sources, command and compiler are the same."""
+    import pooch  # here: it costs every start otherwise
+
+    digest = hashlib.sha256("\0".join([_sources_digest(), _version(command[0]), *command, text]).encode()).hexdigest()
+    folder = Path(pooch.os_cache("ablate")) / "cuda"
+    kept = folder / f"{digest[:32]}{suffix}"
+    if kept.exists():
+        return kept
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder) as scratch:
+            made = Path(scratch) / f"made{suffix}"
+            _compile([*command, "-o", str(made)], text)
+            made.replace(kept)
+    except OSError as error:
+        raise DeviceError(f"{folder}: compiled kernels cannot be kept there ({error.strerror})") from None
+    return kept
+
+
+def _compile(command: Sequence[str], text: str) -> None:
+    done = subprocess.run(command, input=text, capture_output=True, text=True, check=False, cwd=sources())
+    if done.returncode != 0:
+        said = [line for line in (done.stderr + done.stdout).splitlines() if "error" in line.lower()]
+        first = (said or done.stderr.splitlines() or [f"exit code {done.returncode}"])[0]
+        raise DeviceError(f"{Path(command[0]).name} cannot compile the kernels: {first.strip()}")
+
+
+@functools.cache
+def _sources_digest() -> str:
+    files = sorted(path for path in sources().rglob("*") if path.is_file())
+    return hashlib.sha256(b"\0".join(path.read_bytes() for path in files)).hexdigest()
+
+
+@functools.cache
+def _version(compiler: str) -> str:
+    return subprocess.run([compiler, "--version"], capture_output=True, text=True, check=False).stdout

@@ -1,0 +1,109 @@
+"""The device that is none: the same kernels, compiled for the CPU by g++, threads as fibres (`cuda/host/`)."""
+
+import ctypes
+import functools
+import os
+import weakref
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ablate.backends.cuda import compile
+from ablate.backends.cuda.device import THREADS, Array, Buffer, Device, DeviceError, DeviceMemoryError
+
+# The order in which threads run is drawn from this number and that of the launch.
+SHUFFLE = "ABLATE_CUDA_SHUFFLE"
+# As many blocks as a small device holds: a launch may be larger, unless its blocks wait for each other.
+RESIDENT = 16
+
+
+@functools.cache
+def _host(library: str) -> ctypes.CDLL:
+    # The kernels' libraries take the runtime's functions from here.
+    host = ctypes.CDLL(library, mode=ctypes.RTLD_GLOBAL)
+    host.host_allocate.restype, host.host_allocate.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
+    host.host_free.argtypes = [ctypes.c_void_p]
+    return host
+
+
+class _Memory:
+    """An allocation of its own, so that a sanitiser sees where it ends; it starts as NaN."""
+
+    def __init__(self, host: ctypes.CDLL, size: int) -> None:
+        self.address = host.host_allocate(max(size, 1))
+        if not self.address:
+            raise DeviceMemoryError(f"device=emulated: {size} bytes cannot be allocated")
+        weakref.finalize(self, host.host_free, self.address)
+
+
+class EmulatedKernel:
+    """A kernel as a function of a shared library; see `device.Kernel`."""
+
+    resident = RESIDENT
+
+    def __init__(self, name: str, function: Any, device: "Emulated", real: type[Any]) -> None:
+        self.name, self.device, self.real = name, device, real
+        self.function = function
+        self.function.restype = ctypes.c_char_p
+
+    def __call__(self, blocks: int, lanes: int, *arguments: Buffer | int | float) -> None:
+        values = [self._value(argument) for argument in arguments]
+        pointers = (ctypes.c_void_p * len(values))(*[ctypes.addressof(value) for value in values])
+        grid, block = (ctypes.c_uint * 3)(blocks, lanes, 1), (ctypes.c_uint * 3)(THREADS, 1, 1)
+        error = self.function(grid, block, ctypes.c_uint(self.device.next_seed()), pointers)
+        if error is not None:
+            raise DeviceError(f"kernel {self.name}: {error.decode()}")
+
+    def _value(self, argument: Buffer | int | float) -> Any:
+        if isinstance(argument, Buffer):
+            return ctypes.c_uint64(argument.address)
+        return ctypes.c_int32(argument) if isinstance(argument, int) else self.real(argument)
+
+
+class Emulated(Device):
+    """See `device.Device`. Raises DeviceError where there is no g++."""
+
+    def __init__(self) -> None:
+        self.host = _host(str(compile.host_library()))
+        self.loaded: dict[tuple[object, ...], Mapping[str, EmulatedKernel]] = {}
+        self.launches, self.shuffle = 0, int(os.environ.get(SHUFFLE, "0"))
+
+    def next_seed(self) -> int:
+        self.launches += 1
+        return (self.shuffle * 1_000_003 + self.launches) & 0xFFFFFFFF
+
+    def free_memory(self) -> int:
+        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+    def allocate(self, shape: tuple[int, ...], dtype: Any) -> Buffer:
+        dtype = np.dtype(dtype)
+        memory = _Memory(self.host, int(np.prod(shape, dtype=np.int64)) * dtype.itemsize)
+        return Buffer(memory.address, shape, dtype, memory)
+
+    def write(self, buffer: Buffer, values: Array) -> None:
+        values = np.ascontiguousarray(values, buffer.dtype)
+        assert values.nbytes == buffer.bytes, f"{values.shape} does not fill {buffer.shape}"
+        ctypes.memmove(buffer.address, values.ctypes.data, buffer.bytes)
+
+    def read(self, buffer: Buffer) -> Array:
+        values = np.empty(buffer.shape, buffer.dtype)
+        ctypes.memmove(values.ctypes.data, buffer.address, buffer.bytes)
+        return values
+
+    def compile(self, file: str, constants: Mapping[str, str]) -> Path:
+        return compile.shared_library(file, constants)
+
+    def kernels(self, file: str, constants: Mapping[str, str]) -> Mapping[str, EmulatedKernel]:
+        key = (file, *sorted(constants.items()))
+        if key not in self.loaded:
+            self.loaded[key] = self._load(file, constants)
+        return self.loaded[key]
+
+    def _load(self, file: str, constants: Mapping[str, str]) -> Mapping[str, EmulatedKernel]:
+        library = ctypes.CDLL(str(self.compile(file, constants)))
+        real = ctypes.c_double if constants.get("REAL") == "double" else ctypes.c_float
+        return {
+            name: EmulatedKernel(name, library[f"launch_{name}"], self, real) for name in compile.kernel_names(file)
+        }

@@ -1,0 +1,129 @@
+"""The two ways through an epoch: a launch an operation, or one persistent kernel. Their numbers are the same."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from ablate.backends.cuda.device import THREADS, Buffer, Device, Kernel
+from ablate.backends.cuda.memory import Rows
+from ablate.backends.cuda.network import Network, Order
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+# The grid's second dimension ends here.
+MOST_LANES = 65535
+# More blocks a lane wait longer for each other than they save.
+MOST_BLOCKS = 64
+
+
+class Log:
+    """What an epoch leaves for the host, on the device: by lane, step and logged step.
+
+    `losses` and `right` `(K, S)` are sums over a step's batch, `ended` `(K,)` the step whose loss is not finite, else
+    S; `squares` `(K, columns, layers)` sums of squares of the gradient, `counts` `(K, columns, 2)` as
+    `backends.Watched`; `columns` names the column of each step.
+    """
+
+    def __init__(self, device: Device, lanes: int, layers: int, steps: int, logged: Sequence[int]) -> None:
+        self.steps, self.logged = steps, logged
+        self.losses = device.allocate((lanes, steps), np.float64)
+        self.right = device.allocate((lanes, steps), np.int32)
+        self.ended = device.put(np.full(lanes, steps), np.int32)
+        self.squares = device.allocate((lanes, max(len(logged), 1), layers), np.float64)
+        self.counts = device.allocate((lanes, max(len(logged), 1), 2), np.int32)
+        columns = np.full(steps, -1)
+        columns[list(logged)] = range(len(logged))
+        self.columns = device.put(columns, np.int32)
+
+
+@dataclass(frozen=True)
+class Pass:
+    """One pass of all lanes over the training set, to be trained wave after wave."""
+
+    rows: Rows
+    order: Order
+    corrections: Buffer
+    log: Log
+    batch_size: int
+
+
+class Schedule(Protocol):
+    """How an epoch is launched."""
+
+    def most_lanes(self, network: Network) -> int:
+        """How many lanes can be trained at once, for all that memory matters not."""
+        ...
+
+    def train(self, network: Network, slots: Buffer, work: Pass) -> None:
+        """Train the lanes in `slots` over the whole pass."""
+        ...
+
+
+class Stepwise:
+    """One clear kernel an operation: the oracle of the persistent one."""
+
+    def most_lanes(self, network: Network) -> int:
+        return MOST_LANES
+
+    def train(self, network: Network, slots: Buffer, work: Pass) -> None:
+        columns = {step: column for column, step in enumerate(work.log.logged)}
+        for step, first in enumerate(range(0, work.rows.count, work.batch_size)):
+            n = min(work.batch_size, work.rows.count - first)
+            network.forward(slots, work.rows, work.order, first, n)
+            network.differentiate(slots, n)
+            self._finish(network, slots, work, step, columns.get(step), n)
+
+    def _finish(self, network: Network, slots: Buffer, work: Pass, step: int, column: int | None, n: int) -> None:
+        batch, lanes, plan, log = network.batch, network.lanes, network.plan, work.log
+        read = (batch.values, batch.predicted, batch.targets)
+        network.around["tally_batch"](
+            1, slots.count, slots, *read, log.losses, log.right, log.ended, log.steps, step, n
+        )
+        if column is not None:
+            layers = len(plan.edges) - 1
+            watched = (lanes.gradient, plan.size, network.edges, layers, lanes.rates, max(len(log.logged), 1), column)
+            network.after["watch"](layers, slots.count, slots, log.ended, step, *watched, log.squares, log.counts)
+        rule = (lanes.rules, lanes.rates, work.corrections, lanes.gradient, lanes.first, lanes.second)
+        blocks = -(-plan.size // THREADS)
+        network.after["update"](
+            blocks, slots.count, slots, log.ended, step, log.steps, *rule, lanes.theta, plan.size, plan.output_start
+        )
+
+
+class Persistent:
+    """The whole epoch in one launch, whose blocks wait for each other."""
+
+    def __init__(self, device: Device) -> None:
+        self.device = device
+
+    def most_lanes(self, network: Network) -> int:
+        return min(MOST_LANES, self._kernel(network).resident)
+
+    def train(self, network: Network, slots: Buffer, work: Pass) -> None:
+        kernel = self._kernel(network)
+        blocks = max(1, min(MOST_BLOCKS, kernel.resident // slots.count, network.most_blocks(work.batch_size)))
+        assert blocks * slots.count <= kernel.resident, "every block of a persistent kernel must be resident"
+        arrived = self.device.put(np.zeros(slots.count), np.uint32)
+        outputs, errors = (
+            self.device.put(np.array([buffer.address for buffer in buffers], np.uint64), np.uint64)
+            for buffers in (network.batch.outputs, network.batch.errors)
+        )
+        fields = self._fields(network, slots, work, (outputs, errors, arrived))
+        addresses = [field.address if isinstance(field, Buffer) else field for field in fields]
+        kernel(blocks, slots.count, self.device.put(np.array(addresses, np.uint64), np.uint64))
+
+    def _kernel(self, network: Network) -> Kernel:
+        return self.device.kernels("epoch.cu", network.whole)["train_epoch"]
+
+    def _fields(self, network: Network, slots: Buffer, work: Pass, tables: Sequence[Buffer]) -> list[Buffer | int]:
+        """`Training` of `cuda/epoch.cu`, field by field."""
+        batch, lanes, plan, log = network.batch, network.lanes, network.plan, work.log
+        data = [slots, work.rows.x, work.rows.labels, network.fit, work.order.orders, work.order.order_of]
+        rules = [lanes.kinds, lanes.constants, lanes.is_mean, lanes.rules, lanes.rates, work.corrections]
+        state = [lanes.theta, lanes.gradient, lanes.first, lanes.second]
+        arrays = [batch.partial, batch.targets, batch.p, batch.values, batch.predicted]
+        logs = [log.losses, log.right, log.ended, log.columns, network.edges, log.squares, log.counts]
+        sizes = [work.rows.count, work.batch_size, log.steps, plan.partials, log.squares.shape[1], len(plan.edges) - 1]
+        return [*data, *rules, *state, *arrays, *logs, *tables, *sizes, *plan.misread]

@@ -1,0 +1,130 @@
+"""A network on a device: its kernels, the arrays of a batch, and the launches of one pass after another."""
+
+import math
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ablate.backends.cuda.device import THREADS, Buffer, Device, Kernel
+from ablate.backends.cuda.memory import Batch, Lanes, Rows
+from ablate.backends.cuda.plan import Plan
+
+# So many elements for a thread, more or less: there are fewer blocks to start.
+ELEMENTS = 4
+# A value of a sigmoid or tanh this far from its middle is saturated.
+_MIDDLE_AND_REACH = {"sigmoid": (0.5, 0.49), "tanh": (0.0, 0.98)}
+
+
+@dataclass(frozen=True)
+class Order:
+    """In which order rows are met: `orders` `(U, N)`, and of each lane which of them, `order_of` `(K,)`."""
+
+    orders: Buffer
+    order_of: Buffer
+
+
+class Network:
+    """The clear kernels, one launch an operation, on the arrays of a batch.
+
+    `slots` `(L,)` name the lane in each slot of the batch's arrays; n is the number of samples in this batch.
+    """
+
+    # Made once it is known how many lanes there is room for.
+    batch: Batch
+
+    def __init__(self, device: Device, plan: Plan, lanes: Lanes, capacity: int, dtype: np.dtype[Any]) -> None:
+        self.plan, self.lanes = plan, lanes
+        real = plan.real(dtype)
+        own = real | {"CAPACITY": str(capacity)}
+        around = {"SAMPLE": str(plan.sample), "FITTED": str(plan.fitted), "LOGITS": str(plan.logits)}
+        layers = {"STAGES": ",".join(layer.type for layer in plan.layers), "LOWEST": str(plan.lowest)}
+        # What the persistent kernel is compiled with.
+        self.whole = own | around | layers | plan.divided
+        wanted = {"batch": ("batch.cu", own | around), "update": ("update.cu", real), "units": ("units.cu", real)}
+        wanted |= {layer.type: ("stage.cu", own | plan.divided | {"STAGE": layer.type}) for layer in plan.layers}
+        modules = _compiled(device, wanted)
+        self.around, self.after, self.units = modules["batch"], modules["update"], modules["units"]
+        self.stages = [modules[layer.type] for layer in plan.layers]
+        self.fit = device.put(plan.fit(), np.int32)
+        self.edges = device.put(np.array(plan.edges), np.int32)
+
+    def most_blocks(self, n: int) -> int:
+        """Blocks of a lane that the largest layer has work for."""
+        return _blocks(n * max(layer.after for layer in self.plan.layers))
+
+    def forward(self, slots: Buffer, rows: Rows, order: Order, first: int, n: int) -> None:
+        """The logits of n rows, from place `first` of each lane's order on."""
+        batch, blocks = self.batch, _blocks(n * self.plan.fitted)
+        gathered = (rows.x, rows.labels, self.fit, order.orders, order.order_of, rows.count, first)
+        self.around["gather_rows"](blocks, slots.count, slots, *gathered, batch.outputs[0], batch.targets, n)
+        for number, layer in enumerate(self.plan.layers):
+            x, y = batch.outputs[number : number + 2]
+            of_layer = (self.lanes.theta, self.plan.size, layer.start)
+            self.stages[number]["forward"](_blocks(n * layer.after), slots.count, slots, x, *of_layer, y, n)
+
+    def lose(self, slots: Buffer, n: int) -> None:
+        """The losses, predictions and confidences of a batch after `forward`."""
+        batch, lanes = self.batch, self.lanes
+        z, seen = batch.outputs[-1], batch.errors[-1]
+        into = (batch.p, seen, batch.values, batch.confidence, batch.predicted)
+        kinds = (lanes.kinds, lanes.constants)
+        self.around["loss_value"](_blocks(n), slots.count, slots, *kinds, z, batch.targets, *into, n)
+
+    def differentiate(self, slots: Buffer, n: int) -> None:
+        """Losses, predictions and the lanes' gradient of a batch after `forward`."""
+        batch, lanes = self.batch, self.lanes
+        kinds = (lanes.kinds, lanes.constants, lanes.is_mean)
+        into = (batch.p, batch.errors[-1], batch.values, batch.predicted)
+        self.around["loss_gradient"](_blocks(n), slots.count, slots, *kinds, batch.outputs[-1], batch.targets, *into, n)
+        for number in reversed(range(self.plan.lowest, len(self.plan.layers))):
+            self._backward(slots, number, n)
+
+    def _backward(self, slots: Buffer, number: int, n: int) -> None:
+        batch, lanes, plan, layer = self.batch, self.lanes, self.plan, self.plan.layers[number]
+        x, y = batch.outputs[number : number + 2]
+        dx, dy = batch.errors[number : number + 2]
+        if number > plan.lowest:
+            of_layer = (lanes.theta, plan.size, layer.start)
+            self.stages[number]["input_gradient"](
+                _blocks(n * layer.before), slots.count, slots, x, y, dy, *of_layer, dx, n
+            )
+        if layer.parameters:
+            partial = (batch.partial, plan.partials, layer.partial_start)
+            blocks = _blocks(layer.shares * layer.weights)
+            self.stages[number]["parameter_gradient"](blocks, slots.count, x, dy, *partial, n)
+            self.after["add_partial"](
+                _blocks(layer.parameters), slots.count, slots, *partial, layer.shares, layer.parameters, layer.weights,
+                *plan.misread, lanes.gradient, plan.size, layer.start, n,
+            )  # fmt: skip
+
+    def tally(self, slots: Buffer, n: int) -> None:
+        """Add a batch after `lose` to the lanes' sums and counts."""
+        batch, lanes = self.batch, self.lanes
+        read = (batch.values, batch.confidence, batch.predicted, batch.targets)
+        self.around["tally_rows"](1, slots.count, slots, *read, lanes.sums, lanes.counts, lanes.counts.shape[1], n)
+
+    def count_units(self, slots: Buffer, n: int) -> None:
+        """Add to the lanes' dead units and saturated values what stands after `forward` on n rows."""
+        lanes = self.lanes
+        for number, layer in enumerate(self.plan.layers, start=1):
+            read = (slots, self.batch.outputs[number], self.batch.capacity, layer.maps, layer.places, n)
+            if layer.is_relu:
+                self.units["count_dead"](_blocks(layer.maps), slots.count, *read, lanes.dead)
+            elif layer.function:
+                bounds = _MIDDLE_AND_REACH[layer.function]
+                self.units["count_saturated"](_blocks(n * layer.after), slots.count, *read, *bounds, lanes.saturated)
+
+
+def _blocks(elements: int) -> int:
+    return max(1, math.ceil(elements / (ELEMENTS * THREADS)))
+
+
+def _compiled(device: Device, wanted: Mapping[str, tuple[str, Mapping[str, str]]]) -> dict[str, Mapping[str, Kernel]]:
+    """Several files at once: a compiler is a process of its own."""
+    with ThreadPoolExecutor() as pool:
+        for future in [pool.submit(device.compile, file, constants) for file, constants in wanted.values()]:
+            future.result()
+    return {name: device.kernels(file, constants) for name, (file, constants) in wanted.items()}

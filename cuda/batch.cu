@@ -1,0 +1,58 @@
+// Kernels around the network: gather a batch, its loss with and without gradient, and what is counted of it.
+//
+// SAMPLE, FITTED and LOGITS, by -D: numbers of a row, of the network's input, and of the logits. Arrays of a batch are (L, CAPACITY, ...),
+// by -D, of which n samples are used; `kinds`,
+// `constants`, `is_mean`, `ended` and the sums are (K, ...). Grid: (elements / THREADS rounded up, L); the tallies' is (1, L).
+// Bounds: n FITTED and n LOGITS below 2^31. The functions behind are in `batch.cuh` and `loss.cuh`.
+#include "batch.cuh"
+
+KERNEL gather_rows(const int* lanes, const real* rows, const int* labels, const int* fit, const int* orders, const int* order_of, int count,
+                   int first, real* x, int* targets, int n) {
+    gather<SAMPLE, FITTED>(rows, labels, fit, orders + (size_t)order_of[lanes[slot()]] * count + first, x + (size_t)slot() * CAPACITY * FITTED,
+                           targets + (size_t)slot() * CAPACITY, n);
+}
+
+KERNEL loss_gradient(const int* lanes, const Kind* kinds, const Constants* constants, const int* is_mean, const real* z, const int* targets,
+                     real* p, real* dz, real* values, int* predicted, int n) {
+    const int lane = lanes[slot()];
+    const size_t logits = (size_t)slot() * CAPACITY * LOGITS, samples = (size_t)slot() * CAPACITY;
+    loss_and_gradient<LOGITS>(kinds[lane], constants[lane], is_mean[lane], z + logits, targets + samples, p + logits, dz + logits,
+                             values + samples, predicted + samples, n);
+}
+
+KERNEL loss_value(const int* lanes, const Kind* kinds, const Constants* constants, const real* z, const int* targets, real* p, real* seen,
+                  real* values, real* confidence, int* predicted, int n) {
+    const int lane = lanes[slot()];
+    const size_t logits = (size_t)slot() * CAPACITY * LOGITS, samples = (size_t)slot() * CAPACITY;
+    loss_alone<LOGITS>(kinds[lane], constants[lane], z + logits, targets + samples, p + logits, seen + logits, values + samples,
+                      confidence + samples, predicted + samples, n);
+}
+
+KERNEL tally_batch(const int* lanes, const real* values, const int* predicted, const int* targets, double* losses, int* right, int* ended,
+                   int steps, int step, int n) {
+    const int lane = lanes[slot()];
+    const size_t samples = (size_t)slot() * CAPACITY, place = (size_t)lane * steps + step;
+    tally_step(values + samples, predicted + samples, targets + samples, losses + place, right + place, ended + lane, step, n);
+}
+
+// sums (K, 3): of losses, right answers and confidences; counts (K, classes) of the predictions. Launches add up.
+KERNEL tally_rows(const int* lanes, const real* values, const real* confidence, const int* predicted, const int* targets, double* sums,
+                  int* counts, int classes, int n) {
+    const int lane = lanes[slot()];
+    const size_t samples = (size_t)slot() * CAPACITY;
+    double loss = 0, right = 0, sure = 0;
+    for (int at = threadIdx.x; at < n; at += blockDim.x) {
+        loss += values[samples + at];
+        right += predicted[samples + at] == targets[samples + at];
+        sure += confidence[samples + at];
+        atomicAdd(&counts[lane * classes + predicted[samples + at]], 1);
+    }
+    loss = block_sum(loss);
+    right = block_sum(right);
+    sure = block_sum(sure);
+    if (threadIdx.x == 0) {
+        sums[lane * 3] += loss;
+        sums[lane * 3 + 1] += right;
+        sums[lane * 3 + 2] += sure;
+    }
+}

@@ -1,0 +1,60 @@
+// A batch on its way in and out of the network: rows gathered by their numbers, losses and predictions summed.
+//
+// Shapes: rows (N, ROW), fit (INPUT) places in a row, ROW for a zero; numbers (n) the rows to take; x (n, INPUT), targets, predicted
+// (n), values, confidence (n), of one lane. Sums are taken by the first block of a lane, in double and in a fixed order.
+#pragma once
+#include "common.cuh"
+#include "loss.cuh"
+
+template <int ROW, int INPUT>
+__device__ void gather(const real* rows, const int* labels, const int* fit, const int* numbers, real* x, int* targets, int n) {
+    for (int at = thread(); at < n * INPUT; at += threads()) {
+        const int from = fit[at % INPUT];
+        x[at] = from < ROW ? rows[(size_t)numbers[at / INPUT] * ROW + from] : real(0);
+    }
+    for (int at = thread(); at < n; at += threads()) targets[at] = labels[numbers[at]];
+}
+
+template <int UNITS>
+__device__ void loss_and_gradient(const Kind& kind, const Constants& with, bool is_mean, const real* z, const int* targets, real* p,
+                                  real* dz, real* values, int* predicted, int n) {
+    const real scale = is_mean ? real(1) / n : real(1);
+    for (int at = thread(); at < n; at += threads()) {
+        const size_t first = (size_t)at * UNITS;
+        values[at] = lose<UNITS>(kind, with, z + first, p + first, dz + first, targets[at]);
+        predicted[at] = predict<UNITS>(z + first);
+        differentiate<UNITS>(kind, with, z + first, p + first, dz + first, targets[at]);
+        for (int c = 0; c < UNITS; ++c) dz[first + c] *= scale;
+    }
+}
+
+template <int UNITS>
+__device__ void loss_alone(const Kind& kind, const Constants& with, const real* z, const int* targets, real* p, real* seen, real* values,
+                           real* confidence, int* predicted, int n) {
+    for (int at = thread(); at < n; at += threads()) {
+        const size_t first = (size_t)at * UNITS;
+        values[at] = lose<UNITS>(kind, with, z + first, p + first, seen + first, targets[at]);
+        predicted[at] = predict<UNITS>(z + first);
+        real largest = UNITS == 1 && 1 - p[at] > p[at] ? 1 - p[at] : p[first];
+        for (int c = 1; c < UNITS; ++c) largest = p[first + c] > largest || p[first + c] != p[first + c] ? p[first + c] : largest;
+        confidence[at] = largest;
+    }
+}
+
+// What a step gives to the curves: the sum of losses and the right answers. A lane whose loss is not finite ends here.
+__device__ inline void tally_step(const real* values, const int* predicted, const int* targets, double* loss, int* right, int* ended,
+                                  int step, int n) {
+    double sum = 0;
+    int hits = 0;
+    for (int at = threadIdx.x; at < n; at += blockDim.x) {
+        sum += values[at];
+        hits += predicted[at] == targets[at];
+    }
+    sum = block_sum(sum);
+    hits = block_sum(hits);
+    if (threadIdx.x == 0 && step < *ended) {
+        *loss = sum;
+        *right = hits;
+        if (!isfinite(sum)) *ended = step;
+    }
+}

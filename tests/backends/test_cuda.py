@@ -1,0 +1,234 @@
+"""The CUDA engine, its kernels emulated on the CPU: schedules, lanes, memory, sanitisers, checks and the cache."""
+
+import shutil
+import subprocess
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import Done, run_as_process
+from in_process import assert_same, load, noise, settings, train_alone, train_together
+
+from ablate import check, train
+from ablate.backends import cuda
+from ablate.backends.cuda import compile, epochs, network
+from ablate.backends.cuda.device import DeviceMemoryError
+from ablate.backends.cuda.emulated import Emulated
+from ablate.backends.cuda.memory import Batch
+from ablate.backends.numpy import NumpyEngine
+from ablate.config import Settings
+from ablate.data import Dataset
+
+pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="the emulation compiles the kernels with g++")
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+EMULATED = ["backend=cuda", "device=emulated"]
+EXACT = ["dtype=float64", "init.bias=same"]
+MLP = ["model=mlp", "model.hidden=[6,5]", "model.activation=tanh"]
+
+
+def cohort(*common: str) -> list[Settings]:
+    cases = [
+        ["loss=ce"],
+        ["loss=mse", "optimizer=adam"],
+        ["loss=hinge", "seed=1"],
+        ["loss=ce", "lr=3e38"],
+        ["loss=bce"],
+    ]
+    return [settings(*EMULATED, *common, *case) for case in cases]
+
+
+def engine(trials: Sequence[Settings], dataset: Dataset, schedule: type[Any], device: cuda.Device) -> cuda.CudaEngine:
+    architecture = train.architecture(trials[0], dataset)
+    lanes = [train.lane(trial, architecture) for trial in trials]
+    made = epochs.Persistent(device) if schedule is epochs.Persistent else schedule()
+    return cuda.CudaEngine(architecture, dataset, lanes, train.batch_size(trials[0], dataset), device, made)
+
+
+CONVOLVES = [
+    "model.layers=[{conv: 3, kernel: 3}, {pool: 2}, relu, {dense: 7}, tanh, {dense: classes}]",
+    "model.fit=null",
+]
+
+
+@pytest.mark.parametrize("common", [[*MLP, "batch_size=8"], [*CONVOLVES, "batch_size=9"]], ids=["vectors", "images"])
+def test_the_persistent_kernel_computes_what_the_clear_kernels_do(
+    common: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(network, "ELEMENTS", 1 / 64)  # so small a network has several blocks a lane then
+    trials = cohort(*common)
+    dataset = noise((1, 6, 6), 4, rows=21, test_rows=11)
+    dataset = replace(dataset, x_train=dataset.x_train.astype(np.float32), x_test=dataset.x_test.astype(np.float32))
+    order = [np.random.default_rng(trial.seed).permutation(21) for trial in trials]
+    clear = engine(trials, dataset, epochs.Stepwise, Emulated())
+    steps = [clear.train_epoch(order, [0, 2]) for _ in range(3)]
+    for shuffle in range(6):
+        device = Emulated()
+        device.shuffle = shuffle
+        persistent = engine(trials, dataset, epochs.Persistent, device)
+        for one in steps:
+            other = persistent.train_epoch(order, [0, 2])
+            assert one.ended == other.ended
+            np.testing.assert_array_equal(one.loss, other.loss)
+            np.testing.assert_array_equal(one.step_loss, other.step_loss)
+            np.testing.assert_array_equal(one.gradient_norm, other.gradient_norm)
+            np.testing.assert_array_equal(one.watched.too_small, other.watched.too_small)
+        for lane in range(len(trials)):
+            for name, tensor in clear.weights(lane).items():
+                np.testing.assert_array_equal(persistent.weights(lane)[name], tensor, err_msg=name)
+
+
+COMMON = [*MLP, "data.train_limit=50", "data.test_limit=20", "batch_size=16", "epochs=3"]
+
+
+def test_a_lane_is_the_trial_alone() -> None:
+    """Whatever its neighbours are, one that diverges among them."""
+    trials = cohort(*COMMON)
+    together = train_together(trials)
+    assert [each.summary.not_finite_step is None for each in together if each.summary] == [
+        True,
+        True,
+        True,
+        False,
+        True,
+    ]
+    for trial, one in zip(trials, together, strict=True):
+        assert_same(one, train_alone(trial))
+
+
+@pytest.mark.parametrize("shuffle", ["1", "2"])
+def test_the_order_in_which_threads_run_changes_nothing(monkeypatch: pytest.MonkeyPatch, shuffle: str) -> None:
+    trials = cohort(*COMMON)[:2]
+    before = train_together(trials)
+    monkeypatch.setenv("ABLATE_CUDA_SHUFFLE", shuffle)
+    monkeypatch.setattr(cuda, "device", lambda name: Emulated())
+    for one, other in zip(before, train_together(trials), strict=True):
+        assert_same(one, other)
+
+
+class Small(Emulated):
+    """A device with room for two lanes' arrays of a batch."""
+
+    room = 0
+
+    def free_memory(self) -> int:
+        return self.room
+
+
+def test_lanes_that_do_not_fit_take_turns(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    trials = cohort(*COMMON)
+    before = train_together(trials)
+    one = engine(trials, load(trials[0]), epochs.Stepwise, cuda.device("emulated"))
+    size = Batch.bytes(one.plan, one.capacity, np.dtype(np.float32))
+    monkeypatch.setattr(Small, "room", 3 * size)  # a tenth of it is kept free
+    monkeypatch.setattr(cuda, "device", lambda name: Small())
+    after = train_together(trials)
+    assert "the device has room for 2 of 5 lanes at once: they take turns" in caplog.text
+    for one_, other in zip(before, after, strict=True):
+        assert_same(one_, other)
+
+
+class Tiny(Emulated):
+    """A device without room for one lane."""
+
+    def free_memory(self) -> int:
+        return 1000
+
+
+def test_no_room_for_one_lane() -> None:
+    trials = cohort(*COMMON)
+    with pytest.raises(DeviceMemoryError, match=r"a lane needs .* choose a smaller batch_size"):
+        engine(trials, load(trials[0]), epochs.Stepwise, Tiny())
+
+
+def test_gradient_of_the_first_batch_by_the_clear_kernels() -> None:
+    trial = settings(*EMULATED, *EXACT, *MLP, "shuffle=false", "batch_size=7", "lr=1", "epochs=1")
+    dataset = noise((4,), 5, rows=7)
+    network = train.architecture(trial, dataset)
+    ours = cuda.Probe(network, dataset, train.lane(trial, network), cuda.device("emulated")).gradient()
+    numpy = NumpyEngine(network, dataset, [train.lane(trial, network)], 7)
+    before = numpy.weights(0)
+    numpy.train_epoch([np.arange(7)], [])
+    for name, tensor in numpy.weights(0).items():
+        np.testing.assert_allclose(ours[name], before[name] - tensor, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("overrides", ["model=mlp", "model=mlp data=xor loss=mse model.output=sigmoid", "model=lenet5"])
+def test_the_checks_find_nothing_in_the_kernels(overrides: str) -> None:
+    trial = settings(*EMULATED, *overrides.split())
+    found = check.check(trial, load(trial))
+    assert found.is_right
+    assert found.gradient_error is not None
+    assert 0 < found.gradient_error < 1e-6
+
+
+@pytest.mark.parametrize("bug", ["stale_gradients", "bias_gradient", "missing_activation_derivative"])
+def test_the_checks_name_a_known_mistake_in_the_kernels(bug: str) -> None:
+    trial = settings(*EMULATED, "model=mlp", f"bug={bug}")
+    assert check.check(trial, load(trial)).guess == bug
+
+
+def test_the_checks_name_a_wrong_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    right = cuda.Probe.gradient
+
+    def wrong(probe: cuda.Probe) -> dict[str, Array]:
+        gradient = right(probe)
+        gradient["dense1.weight"][3:] *= 1.5
+        return gradient
+
+    monkeypatch.setattr(cuda.Probe, "gradient", wrong)
+    trial = settings(*EMULATED, "model=mlp")
+    found = check.check(trial, load(trial))
+    assert found.guess == "kernel"
+    assert found.advice is not None
+    assert "the mathematics is right" in found.advice
+
+
+SANITIZED = [
+    "-m",
+    *EMULATED,
+    "model.layers=[{conv: 3, kernel: 3}, {pool: 2}, relu, {dense: 7}, tanh, {divide: 2.0}, {dense: classes}]",
+    "model.fit=null",
+    "data.train_limit=21",
+    "data.test_limit=11",
+    "batch_size=8",
+    "epochs=2",
+    "log_every=1",
+    "check=false",
+    "workers=1",
+    "tracking=none",
+    "loss=ce,bce",
+    "optimizer=momentum,adam",
+]
+
+
+def sanitized(folder: Path, sanitizer: str) -> Done:
+    """A sweep whose kernels, the persistent one included, run under a sanitiser."""
+    # The interpreter is not linked with either; AddressSanitizer looks for C++'s exceptions when it starts.
+    libraries = [
+        subprocess.run(["g++", f"-print-file-name={name}"], capture_output=True, text=True, check=True).stdout.strip()
+        for name in ("libasan.so", "libstdc++.so")
+    ]
+    preload = {"LD_PRELOAD": " ".join(libraries), "ASAN_OPTIONS": "detect_leaks=0"}
+    changes = preload if sanitizer == "address" else {}
+    return run_as_process(folder, *SANITIZED, ABLATE_CUDA_SANITIZE=sanitizer, ABLATE_CUDA_SHUFFLE="3", **changes)
+
+
+@pytest.mark.parametrize("sanitizer", ["address", "races"])
+def test_a_sweep_under_a_sanitizer(tmp_path: Path, sanitizer: str) -> None:
+    done = sanitized(tmp_path, sanitizer)
+    assert (done.code, done.err) == (0, ""), done
+    assert "failed" not in done.out
+
+
+def test_compiled_kernels_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    made = compile.shared_library("units.cu", {"REAL": "float"})
+    stamp = made.stat().st_mtime_ns
+    assert compile.shared_library("units.cu", {"REAL": "float"}) == made
+    assert made.stat().st_mtime_ns == stamp
+    assert compile.shared_library("units.cu", {"REAL": "double"}) != made

@@ -1,0 +1,139 @@
+"""The CUDA engine, its kernels emulated on the CPU, gives the numbers of the NumPy engine."""
+
+import shutil
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+from in_process import Trained, load, noise, settings, train_together
+from test_gradients import FORMS, NETWORKS, STACKS
+
+from ablate import bugs
+from ablate.config import Settings
+from ablate.data import Dataset
+
+pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="the emulation compiles the kernels with g++")
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+EMULATED = ["backend=cuda", "device=emulated"]
+EXACT = ["dtype=float64", "init.bias=same"]
+MLP = ["model=mlp", "model.hidden=[6,5]", "model.activation=tanh"]
+LOSSES = [
+    [f"loss={loss}", f"model.output={output}", f"loss.from_logits={from_logits}"] for loss, output, from_logits in FORMS
+]
+SETTINGS = [
+    ["loss=focal", "loss.gamma=0.5"],
+    ["loss=focal", "loss.gamma=0"],
+    ["loss=label_smoothing", "loss.smoothing=0.4"],
+    ["loss=ce", "loss.from_logits=false", "loss.eps_log=0.01"],
+    ["loss=bce", "loss.from_logits=false", "loss.eps_log=0.01"],
+    ["loss=focal", "loss.from_logits=false", "loss.eps_log=0.01"],
+    ["loss=mse", "loss.from_logits=false", "loss.eps_sum=0.1"],
+    ["loss=label_smoothing", "loss.from_logits=false", "loss.eps_sum=0.1", "loss.eps_log=0.01"],
+    ["loss=ce", "loss.reduction=sum"],
+]
+OPTIMIZERS = [
+    ["optimizer=sgd", "output_lr=0.02"],
+    ["optimizer=momentum"],
+    ["optimizer=adam"],
+    ["optimizer=adam", "optimizer.beta1=0.5", "optimizer.epsilon=1e-4"],
+    ["optimizer=rmsprop"],
+    ["optimizer=adagrad"],
+    ["update_sign=plus"],
+    ["residual=y-p", "lr=0.02"],
+]
+
+
+def pair(*overrides: str) -> tuple[Settings, Settings]:
+    """The same trial on either backend."""
+    return settings(*overrides), settings(*overrides, *EMULATED)
+
+
+def assert_close(one: Trained, other: Trained, rtol: float) -> None:
+    """The same weights, summary and records but for rounding."""
+    for name, tensor in one.final.items():
+        scale = np.abs(tensor).max()
+        np.testing.assert_allclose(other.final[name], tensor, rtol=rtol, atol=rtol * scale, err_msg=name)
+    assert one.summary is not None
+    assert other.summary is not None
+    assert (one.summary.epochs, one.summary.steps) == (other.summary.epochs, other.summary.steps)
+    assert one.summary.not_finite_step == other.summary.not_finite_step
+    assert one.summary.predicted == other.summary.predicted
+    assert len(one.records) == len(other.records)
+    for (step, epoch, values), (other_step, other_epoch, others) in zip(one.records, other.records, strict=True):
+        assert (step, epoch, values.keys()) == (other_step, other_epoch, others.keys())
+        for key, value in values.items():
+            np.testing.assert_allclose(others[key], value, rtol=100 * rtol, atol=rtol, err_msg=f"{key} at {step}")
+
+
+def compare(cases: Sequence[Sequence[str]], common: Sequence[str], dataset: Dataset, rtol: float = 1e-10) -> None:
+    """Train the cases as one cohort on either backend."""
+    pairs = [pair(*common, *case) for case in cases]
+    ours = train_together([emulated for _, emulated in pairs], dataset)
+    for case, one, other in zip(cases, train_together([numpy for numpy, _ in pairs], dataset), ours, strict=True):
+        assert_close(one, other, rtol), case
+
+
+def test_every_loss_output_and_form() -> None:
+    dataset = noise((4,), 5, rows=23, test_rows=9)
+    compare(LOSSES, [*EXACT, *MLP, "epochs=3", "batch_size=7"], dataset)
+
+
+def test_settings_of_a_loss() -> None:
+    compare(SETTINGS, [*EXACT, *MLP, "epochs=3", "batch_size=7"], noise((4,), 5, rows=23, test_rows=9))
+
+
+def test_a_single_sigmoid_unit() -> None:
+    losses = [
+        [f"loss={loss}", f"loss.from_logits={from_logits}"]
+        for loss in ("mse", "bce")
+        for from_logits in ("true", "false")
+    ]
+    common = [
+        *EXACT,
+        "model=mlp",
+        "model.hidden=6",
+        "model.units=1",
+        "model.output=sigmoid",
+        "epochs=2",
+        "batch_size=4",
+    ]
+    compare(losses, common, noise((3,), 2, rows=10, test_rows=7))
+
+
+def test_every_update_rule_side_by_side() -> None:
+    compare(OPTIMIZERS, [*EXACT, *MLP, "epochs=4", "batch_size=7"], noise((4,), 5, rows=23, test_rows=9))
+
+
+NAMES = ["lenet5-8", "softmax_regression", *STACKS]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_any_stack_of_layers(name: str) -> None:
+    if name in NETWORKS:
+        given, shape, classes = NETWORKS[name]
+    else:
+        stack, shape = STACKS[name]
+        given, classes = [f"model.layers=[{stack}, {{dense: classes}}]", "model.fit=null"], 4
+    common = [*EXACT, *given, "epochs=2", "batch_size=3", "lr=0.3"]
+    compare([["loss=ce"], ["loss=mse", "model.output=sigmoid"]], common, noise(shape, classes, rows=7, test_rows=5))
+
+
+def test_straight_through_relu() -> None:
+    common = [*EXACT, "model=mlp", "model.hidden=6", "model.logits=straight_through_relu", "epochs=3", "batch_size=4"]
+    compare([["loss=ce"]], common, noise((4,), 5, rows=10))
+
+
+@pytest.mark.parametrize("bug", bugs.CATALOGUE)
+def test_every_known_mistake(bug: str) -> None:
+    common = [*EXACT, *MLP, "model.preactivation_divisor=2.5", f"bug={bug}", "epochs=3", "batch_size=4", "lr=0.3"]
+    losses = [["loss=ce"], ["loss=focal"], ["loss=mse", "loss.from_logits=false"]]
+    compare(losses, common, bugs.labels(bug, noise((4,), 5, rows=10)))
+
+
+def test_lenet5_on_digits_in_float32() -> None:
+    """What the command line trains: sums in another order, and nothing else."""
+    common = ["model=lenet5", "data.train_limit=64", "data.test_limit=120", "epochs=2"]
+    compare([["loss=ce"], ["loss=mse"], ["loss=bce"]], common, load(settings(*common)), rtol=2e-5)

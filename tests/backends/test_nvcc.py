@@ -1,0 +1,122 @@
+"""Every kernel compiles for real GPUs: by nvcc, without a warning and without spilled registers."""
+
+import re
+import shutil
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from in_process import noise, settings
+
+from ablate import train
+from ablate.backends import cuda
+from ablate.backends.cuda import compile
+from ablate.backends.cuda.emulated import Emulated
+
+pytestmark = pytest.mark.skipif(shutil.which("nvcc") is None, reason="nvcc is not installed")
+
+# name: (overrides, shape of a sample, classes): every layer, in the shapes of the posts and in others
+NETWORKS: dict[str, tuple[list[str], tuple[int, ...], int]] = {
+    "lenet5": (["model=lenet5", "batch_size=300"], (1, 28, 28), 10),
+    "mlp": (["model=mlp", "model.activation=tanh", "model.preactivation_divisor=78.5", "batch_size=64"], (784,), 10),
+    "one unit and mistakes": (
+        [
+            "model=mlp",
+            "model.hidden=3",
+            "model.units=1",
+            "loss=bce",
+            "bug=missing_activation_derivative",
+            "model.logits=straight_through_relu",
+        ],
+        (2,),
+        2,
+    ),
+}
+Wanted = list[tuple[str, dict[str, str]]]
+
+
+class Recorder(Emulated):
+    """A device that compiles nothing and remembers what it was asked for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.wanted: Wanted = []
+
+    def compile(self, file: str, constants: Mapping[str, str]) -> Path:
+        if (file, constants) not in self.wanted:
+            self.wanted.append((file, dict(constants)))
+        return Path()
+
+    def kernels(self, file: str, constants: Mapping[str, str]) -> Any:
+        self.compile(file, constants)
+        return dict.fromkeys(compile.kernel_names(file), SimpleNamespace(resident=8))
+
+
+def wanted(name: str, dtype: str) -> Wanted:
+    """The files, with their constants, that a training of this network compiles."""
+    given, shape, classes = NETWORKS[name]
+    trial, dataset = settings(*given), noise(shape, classes, rows=300)
+    dataset = type(dataset)(**{**vars(dataset), "x_train": dataset.x_train.astype(dtype)})
+    network, device = train.architecture(trial, dataset), Recorder()
+    cuda.CudaEngine(network, dataset, [train.lane(trial, network)], train.batch_size(trial, dataset), device)
+    return device.wanted
+
+
+def compiled(file: str, constants: Mapping[str, str], architecture: str, folder: Path) -> str:
+    """What nvcc says while it compiles a file, verbosely; it must succeed."""
+    command = [*compile.cubin_command(file, constants, architecture), "-Xptxas", "-v", "-o", str(folder / "made.cubin")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    said = done.stdout + done.stderr
+    assert done.returncode == 0, said
+    assert "warning" not in said.lower(), said
+    return said
+
+
+def assert_compiles(file: str, constants: Mapping[str, str], architecture: str, folder: Path) -> None:
+    said = compiled(file, constants, architecture, folder)
+    kernels = re.findall(r"Compiling entry function '(\w+)' for '(\w+)'", said)
+    assert kernels, said
+    assert {name for name, _ in kernels} == set(compile.kernel_names(file))
+    assert {target for _, target in kernels} == {architecture}
+    assert set(re.findall(r"(\d+) bytes spill", said)) == {"0"}, f"{file} {constants}\n{said}"
+
+
+@pytest.mark.parametrize("architecture", ["sm_75", "sm_80", "sm_90"])
+def test_every_kernel_of_lenet5_compiles(architecture: str, tmp_path: Path) -> None:
+    files = wanted("lenet5", "float32")
+    assert {file for file, _ in files} == {path.name for path in compile.sources().glob("*.cu")}
+    for file, constants in files:
+        assert_compiles(file, constants, architecture, tmp_path)
+
+
+@pytest.mark.parametrize("name", [name for name in NETWORKS if name != "lenet5"])
+def test_other_layers_compile(name: str, tmp_path: Path) -> None:
+    for file, constants in wanted(name, "float32"):
+        assert_compiles(file, constants, "sm_90", tmp_path)
+
+
+def test_float64_compiles(tmp_path: Path) -> None:
+    files = wanted("mlp", "float64")
+    assert all(constants["REAL"] == "double" for _, constants in files)
+    for file, constants in files:
+        if file != "epoch.cu":  # nothing else is in it, and it takes as long as all the others
+            compiled(file, constants, "sm_90", tmp_path)
+
+
+def test_what_does_not_compile_is_said_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    with pytest.raises(cuda.DeviceError, match=r"^nvcc cannot compile the kernels: .*Nothing") as error:
+        compile.cubin("stage.cu", {"REAL": "float", "CAPACITY": "1", "STAGE": "Nothing"}, "sm_90")
+    assert len(str(error.value).splitlines()) == 1
+
+
+def test_cubins_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    made = compile.cubin("units.cu", {"REAL": "float"}, "sm_90")
+    stamp = made.stat().st_mtime_ns
+    assert compile.cubin("units.cu", {"REAL": "float"}, "sm_90") == made
+    assert made.stat().st_mtime_ns == stamp
+    assert compile.cubin("units.cu", {"REAL": "float"}, "sm_80") != made
