@@ -56,8 +56,9 @@ class Group:
         self.losses = [(span, run[0].loss) for span, run in _runs(lanes, _loss_key)]
         self.is_mean = np.array([lane.reduction == "mean" for lane in lanes])[:, None, None]
         shares = len(self.plan.shares(self.batch_size))
+        self.gradient = np.zeros_like(self.theta)
         self.sums = np.zeros((shares, *self.theta.shape), self.theta.dtype)
-        self.partial, self.gradient = np.zeros_like(self.theta), np.zeros_like(self.theta)
+        self.scales: dict[int, Array] = {}
         self.networks: dict[tuple[str, int, int], Network] = {}
 
     @_QUIETLY
@@ -128,7 +129,7 @@ class Group:
         gradient = self.gradient[kept]
         self.theta, self.rate, self.stale = self.theta[kept], self.rate[kept], self.stale[kept]
         self._wire()
-        self.gradient = gradient
+        np.copyto(self.gradient, gradient)
         return kept
 
     def flat_weights(self, lane: int) -> Array:
@@ -147,7 +148,7 @@ class Group:
         sources, n = indices.shape
         network = self.networks.get((split, sources, n))
         if network is None:
-            network = Network(self.plan, self.theta, self.partial, self.rows[split], sources, n)
+            network = Network(self.plan, self.theta, self.gradient, self.rows[split], sources, n)
             self.networks[(split, sources, n)] = network
         np.copyto(network.indices, indices)
         network.forward()
@@ -161,26 +162,33 @@ class Group:
         """
         n = indices.shape[1]
         shares = self.plan.shares(n)
+        # A batch of one share has one part, which is its own sum.
+        sums = self.sums[: len(shares)] if len(shares) > 1 else self.gradient[None]
         totals = np.zeros((len(shares), 2, len(self.active)))
         failures: dict[int, str] = {}
-        divided = self.is_mean & (self.plan.bug != "sum_for_mean")
-        scale = np.where(divided, 1 / n, 1.0).astype(self.theta.dtype)
         for number in self.team.mine(len(shares)):
             for part in shares[number]:
                 network = self._forward("train", indices[:, part])
                 self._lose(network, self.labels["train"][network.indices], totals[number], failures)
-                network.dz *= scale
+                network.dz *= self._scale(n)
                 network.backward()
-                if part is shares[number][0]:
-                    np.copyto(self.sums[number], self.partial)
-                else:
-                    np.add(self.sums[number], self.partial, out=self.sums[number])
-        sums = self.sums[: len(shares)]
+                if part is not shares[number][0]:
+                    np.add(sums[number], self.gradient, out=sums[number])
+                elif len(shares) > 1:
+                    np.copyto(sums[number], self.gradient)
         self.team.complete([sums, totals])
-        np.add.reduce(sums, axis=0, out=self.gradient)
+        if len(shares) > 1:
+            np.add.reduce(sums, axis=0, out=self.gradient)
         self._misread(n)
         loss, right = totals.sum(axis=0)
         return loss, right, failures
+
+    def _scale(self, n: int) -> Array:
+        """What a sample's gradient is multiplied by in a batch of n, `(K, 1, 1)`."""
+        if n not in self.scales:
+            divided = self.is_mean & (self.plan.bug != "sum_for_mean")
+            self.scales[n] = np.where(divided, 1 / n, 1.0).astype(self.theta.dtype)
+        return self.scales[n]
 
     def _misread(self, n: int) -> None:
         """Make those of `ablate.bugs` that concern the gradient of a whole batch."""
