@@ -7,7 +7,8 @@ product of the pool sizes still to come, or 1 where a shape does not divide.
 
 Convolution is a row im2col: only the horizontal shifts of a row are copied; the k rows a window covers lie
 one after the other, so each output row of a phase is one matrix product over a view. Weights are kept in the
-order of that product, `(kernel row, kernel column, input map, output map)`.
+order of that product, `(kernel row, kernel column, input map, output map)`; those of a dense layer as `(output,
+input)`, which its product with rows of the data set, as they lie, likes best.
 
 A layer is wired once: it is given the array it reads, allocates the arrays it writes, and `connect` gives it
 the array in which its output's gradient will stand. `forward` and `backward` then take nothing and allocate
@@ -137,11 +138,12 @@ class GatherImages(Gather):
 
 
 class Dense:
-    """y = Wᵀ x + b with W `(K, D, O)` and b `(K, O)`."""
+    """y = W x + b with W `(K, O, D)` and b `(K, O)`."""
 
     def __init__(self, x: Array, weight: Array, bias: Array, gradients: tuple[Array, Array]) -> None:
-        lanes, _, units = weight.shape
+        lanes, units, _ = weight.shape
         self.x = x.reshape(x.shape[0], -1, x.shape[-1])
+        self.x_turned = self.x.transpose(0, 2, 1)
         self.weight, self.turned = weight, weight.transpose(0, 2, 1)
         self.bias = bias[:, :, None]
         self.weight_gradient, self.bias_gradient = gradients
@@ -150,12 +152,11 @@ class Dense:
         self.y = self.flat
 
     def forward(self) -> None:
-        np.matmul(self.turned, self.x, out=self.flat)
+        np.matmul(self.weight, self.x, out=self.flat)
         np.add(self.flat, self.bias, out=self.flat)
 
     def connect_parameters(self, d: Array) -> None:
         self.d = d.reshape(self.flat.shape)
-        self.d_turned = self.d.transpose(0, 2, 1)
 
     def connect(self, d: Array) -> Array:
         self.connect_parameters(d)
@@ -164,10 +165,10 @@ class Dense:
 
     def backward(self) -> None:
         self.backward_parameters()
-        np.matmul(self.weight, self.d, out=self.dx)
+        np.matmul(self.turned, self.d, out=self.dx)
 
     def backward_parameters(self) -> None:
-        np.matmul(self.x, self.d_turned, out=self.weight_gradient)
+        np.matmul(self.d, self.x_turned, out=self.weight_gradient)
         np.matmul(self.d, self.ones, out=self.bias_gradient)
 
 

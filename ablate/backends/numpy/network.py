@@ -191,17 +191,19 @@ def _internal(
     places = np.arange(parameter.size).reshape(parameter.shape)
     if parameter.is_bias:
         return parameter.shape, places
+    if isinstance(stage.layer, models.Conv) and not _is_whole(stage):
+        outputs = parameter.shape[0]
+        return (parameter.size // outputs, outputs), places.transpose(2, 3, 1, 0).ravel()
     if isinstance(stage.layer, models.Conv):
         outputs = parameter.shape[0]
-        whole = places.transpose(2, 1, 3, 0)
-        places = _by_phase(whole, order) if _is_whole(stage) else places.transpose(2, 3, 1, 0)
+        places = _by_phase(places.transpose(2, 1, 3, 0), order)
     else:
         outputs = parameter.shape[1]
         if images and len(stage.before) == 3:
             maps, height, width = stage.before
             by_pixel = places.reshape(maps, height, width, outputs)
             places = _by_phase(by_pixel.transpose(1, 0, 2, 3), order)
-    return (parameter.size // outputs, outputs), places.ravel()
+    return (outputs, parameter.size // outputs), places.reshape(-1, outputs).T.ravel()
 
 
 # What a backward pass with one of `ablate.bugs` forgets.
