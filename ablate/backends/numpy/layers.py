@@ -54,10 +54,12 @@ def phase_order(sizes: Sequence[int]) -> list[int]:
 
 
 # Two ways to good products, of which one applies. OpenBLAS has kernels for small matrices where it was built for
-# AVX-512; the one that a weight's gradient calls for is taken up to so many numbers in the result, so larger ones are
-# cut. Without these kernels a product with few maps spends its time on packing the other factor, so several rows are
-# computed at once, the superfluous zeros included.
+# AVX-512; the one for a factor that lies turned, as in a convolution's gradient and in a dense layer on rows of the
+# data set, is taken up to so many numbers in the result, so larger ones are cut. Without these kernels a product with
+# few maps spends its time on packing the other factor, so several rows are computed at once, the superfluous zeros
+# included.
 SMALL_RESULT = 1200
+MOST_BLOCKS, FEWEST_SAMPLES = 4, 8
 WIDE_ENOUGH = 24
 _SMALL_KERNELS = ("SkylakeX", "Cooperlake", "Sapphirerapids")
 
@@ -67,11 +69,12 @@ def _has_small_kernels() -> bool:
     return any(library.get("architecture") in _SMALL_KERNELS for library in threadpool_info())
 
 
-def _blocks(rows: int, columns: int) -> int:
+def _blocks(rows: int, columns: int, most: int) -> int:
     """Into how many equal parts the rows of a product are best cut, each computed by itself."""
     if not _has_small_kernels():
         return 1
-    return next((parts for parts in (1, 2, 3, 4) if rows % parts == 0 and rows // parts * columns <= SMALL_RESULT), 1)
+    counts = (parts for parts in range(1, most + 1) if rows % parts == 0)
+    return next((parts for parts in counts if rows // parts * columns <= SMALL_RESULT), 1)
 
 
 def _together(rows: int, maps: int) -> int:
@@ -137,6 +140,12 @@ class GatherImages(Gather):
         np.take(self.turned, self.source, axis=1, out=self.flat, mode="clip")
 
 
+def _in_blocks(a: Array, blocks: int) -> Array:
+    """Vectors `(K, D, n)` as `(K, blocks, D, n/blocks)`, sharing memory."""
+    lanes, size, n = a.shape
+    return a.reshape(lanes, size, blocks, n // blocks).transpose(0, 2, 1, 3)
+
+
 class Dense:
     """y = W x + b with W `(K, O, D)` and b `(K, O)`."""
 
@@ -150,9 +159,13 @@ class Dense:
         self.ones = np.ones(x.shape[-1], x.dtype)
         self.flat = np.empty((lanes, units, x.shape[-1]), x.dtype)
         self.y = self.flat
+        lies_turned = self.x.strides[-1] != self.x.itemsize
+        blocks = _blocks(x.shape[-1], units, x.shape[-1] // FEWEST_SAMPLES) if lies_turned else 1
+        self.by_block = weight[:, None], *(_in_blocks(whole, blocks) for whole in (self.x, self.flat))
 
     def forward(self) -> None:
-        np.matmul(self.weight, self.x, out=self.flat)
+        weight, x, into = self.by_block
+        np.matmul(weight, x, out=into)
         np.add(self.flat, self.bias, out=self.flat)
 
     def connect_parameters(self, d: Array) -> None:
@@ -209,7 +222,7 @@ class Conv:
         shared, phases = self.columns.shape[:2]
         groups, a_row = rows // together, taps // self.kernel
         seen, made = taps + (together - 1) * a_row, together * maps_out
-        blocks = _blocks(seen, made)
+        blocks = _blocks(seen, made, MOST_BLOCKS)
         s = self.columns.strides
         self.windows = as_strided(
             self.columns,
