@@ -34,6 +34,7 @@ class Group:
         self.rows = {"train": _flat(dataset.x_train), "test": _flat(dataset.x_test)}
         self.labels = {"train": dataset.y_train, "test": dataset.y_test}
         self.classes = dataset.classes
+        self.evaluated: dict[tuple[str, int, int], tuple[Array, Array, Array]] = {}
         self.active = list(members)
         self.retired: dict[int, Array] = {}
         lanes = list(members.values())
@@ -53,6 +54,7 @@ class Group:
     def _wire(self) -> None:
         """Make what depends on which lanes are active."""
         lanes = [self.members[lane] for lane in self.active]
+        self.places = np.array(self.active, np.intp)
         self.losses = [(span, run[0].loss) for span, run in _runs(lanes, _loss_key)]
         self.is_mean = np.array([lane.reduction == "mean" for lane in lanes])[:, None, None]
         shares = len(self.plan.shares(self.batch_size))
@@ -82,7 +84,7 @@ class Group:
                 sums = sums[:, self.retire(list(ended))]
                 stacked = self._stack(orders)
             self._update()
-        epoch.loss[self.active], epoch.accuracy[self.active] = sums / count
+        epoch.loss[self.places], epoch.accuracy[self.places] = sums / count
 
     @_QUIETLY
     def evaluate(self, rows: int | None, into: Evaluation) -> None:
@@ -96,10 +98,10 @@ class Group:
         counts = np.zeros((len(shares), len(self.active), self.classes), np.intp)
         for number in self.team.mine(len(shares)):
             for part in shares[number]:
-                self._tally(split, np.arange(part.start, part.stop)[None], sums[number], counts[number], into.failed)
+                self._tally(split, part, sums[number], counts[number], into.failed)
         self.team.complete([sums, counts])
-        into.loss[self.active], into.accuracy[self.active], into.confidence[self.active] = sums.sum(axis=0) / count
-        into.predicted[self.active] = counts.sum(axis=0)
+        into.loss[self.places], into.accuracy[self.places], into.confidence[self.places] = sums.sum(axis=0) / count
+        into.predicted[self.places] = counts.sum(axis=0)
 
     @_QUIETLY
     def outputs(self) -> Array:
@@ -233,10 +235,11 @@ class Group:
             mine = labels if len(labels) == 1 else labels[span]
             totals[1, span] += (_predict(z) == mine).sum(axis=-1)
 
-    def _tally(self, split: str, indices: Array, sums: Array, counts: Array, failed: dict[int, str]) -> None:
+    def _tally(self, split: str, part: slice, sums: Array, counts: Array, failed: dict[int, str]) -> None:
         """Add rows to sums of loss, right answers and confidence `(3, K)`, and to the predictions `(K, classes)`."""
-        z, labels = self._forward(split, indices).z, self.labels[split][indices]
-        targets, predicted = _targets(labels, z.shape[1], z.dtype), _predict(z)
+        indices, labels, targets = self._part(split, part)
+        z = self._forward(split, indices).z
+        predicted = _predict(z)
         for span, loss in self.losses:
             p = loss.outputs(z[span])
             try:
@@ -251,8 +254,17 @@ class Group:
         places = predicted + np.arange(len(counts))[:, None] * self.classes
         counts += np.bincount(places.ravel(), minlength=counts.size).reshape(counts.shape)
 
+    def _part(self, split: str, part: slice) -> tuple[Array, Array, Array]:
+        """Numbers `(1, n)`, labels `(1, n)` and targets `(1, units, n)` of rows that are evaluated again and again."""
+        key = (split, part.start, part.stop)
+        if key not in self.evaluated:
+            labels = self.labels[split][None, part]
+            targets = _targets(labels, self.plan.architecture.units, self.theta.dtype)
+            self.evaluated[key] = np.arange(part.start, part.stop)[None], labels, targets
+        return self.evaluated[key]
+
     def _log(self, epoch: Epoch, column: int, loss: Array) -> None:
-        lanes, watched = np.array(self.active), epoch.watched
+        lanes, watched = self.places, epoch.watched
         every = np.square(self.gradient, dtype=np.float64)
         squares = np.stack([every[:, span].sum(axis=1) for span in self.plan.layer_spans], axis=1)
         norms = np.sqrt(squares)
@@ -273,9 +285,9 @@ class Group:
         network = self._forward("test", np.arange(part.start, part.stop)[None])
         dead, saturated = network.dead(WATCHED_ROWS), network.saturated(WATCHED_ROWS)
         if dead:
-            into.dead[self.active] = np.concatenate(dead, axis=1).mean(axis=1)
+            into.dead[self.places] = np.concatenate(dead, axis=1).mean(axis=1)
         if saturated:
-            into.saturated[self.active] = np.concatenate(saturated, axis=1).mean(axis=1)
+            into.saturated[self.places] = np.concatenate(saturated, axis=1).mean(axis=1)
 
     def _ended(self, step: int, loss: Array, failures: Mapping[int, str]) -> dict[int, Ended]:
         ended = {lane: Ended(step, why, failed=True) for lane, why in failures.items()}
