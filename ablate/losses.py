@@ -43,7 +43,7 @@ class Loss(Protocol):
 
 
 def _sum(a: Array) -> Array:
-    return np.asarray(a.sum(axis=-2, keepdims=True))
+    return np.add.reduce(a, axis=-2, keepdims=True)
 
 
 def softmax(z: Array, eps_sum: float = 0.0) -> Array:

@@ -217,6 +217,10 @@ class Tail:
     offset: int = 0
 
     def read(self) -> list[dict[str, Any]]:
+        return [orjson.loads(line) for line in self.lines()]
+
+    def lines(self) -> list[bytes]:
+        """The same, not parsed."""
         path = self.folder / METRICS
         if not path.exists():
             return []
@@ -225,7 +229,7 @@ class Tail:
             data = file.read()
         end = data.rfind(b"\n") + 1
         self.offset += end
-        return [orjson.loads(line) for line in data[:end].splitlines()]
+        return data[:end].splitlines()
 
 
 def read_result(folder: Path) -> dict[str, Any] | None:

@@ -144,7 +144,8 @@ def run(sweep: Sweep, console: Console) -> int:
                 console.print("interrupted: writing the results so far")
             _close_unfinished(sweep, interrupted)
             results.write(sweep.folder, sweep.factors)
-            report = _report(sweep.folder)  # before the tracker ends: its thread delivers meanwhile
+            # Before the tracker ends: its thread delivers meanwhile. A process that has trained draws on another core.
+            report = _report(sweep.folder, 1 if interrupted else min(sweep.workers, len(sweep.trials)))
             with console.status("sending the rest to MLflow (Ctrl-C has to wait for it)"):
                 tracker.finish()
             rows = results.write(sweep.folder, sweep.factors)
@@ -379,16 +380,21 @@ def _log_file(folder: Path) -> Iterator[None]:
         handler.close()
 
 
-def _report(folder: Path) -> Path | None:
+def _report(folder: Path, workers: int) -> Path | None:
     """Write the report. What goes wrong with it costs the sweep nothing: one line, and no report."""
-    from ablate import report
-
     try:
-        return report.write([folder], folder)
+        [path] = Parallel(n_jobs=workers)([delayed(_write_report)(folder)])
+        return Path(path)
     except Exception as error:
         log.debug("%s", traceback.format_exc())
         log.warning("no report: %s: %s", type(error).__name__, " ".join(str(error).split()))
         return None
+
+
+def _write_report(folder: Path) -> Path:
+    from ablate import report
+
+    return report.write([folder], folder)
 
 
 def _print_places(console: Console, sweep: Sweep, tracker: tracking.Tracker, report: Path | None) -> None:

@@ -17,12 +17,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import orjson
 from filelock import FileLock
 
 from ablate import records
 from ablate.config import MlflowTracking, Settings, shown
 from ablate.data import Dataset
-from ablate.train import log_every, steps_per_epoch
+from ablate.train import WATCHED_EPOCHS, log_every, steps_per_epoch
 from ablate.trials import Trial, cell
 
 log = logging.getLogger("ablate")
@@ -34,12 +35,13 @@ SEND_SECONDS = 2.0
 STALLED_SECONDS = 30.0
 # A fresh browser opens another page of the UI than the runs' charts.
 _CHARTS = "workflowType=machine_learning&compareRunsMode=CHART"
-# An epoch's record always has these; the others, _SELDOM among them, are in few of the records and all sent.
+# By what a line of `metrics.jsonl` is known to hold metrics of a kind; an epoch's may hold the last kind besides.
+_CHECK, _STEP, _EPOCH, _SELDOM = b'"check/', b'"step/loss"', b'"test/loss"', b'"watch/too_large"'
+# The metrics of every epoch; what else is in its record is seldom.
 _EVERY_EPOCH = {
-    *("step", "epoch", "train/loss", "train/accuracy"),
+    *("train/loss", "train/accuracy"),
     *("test/loss", "test/accuracy", "test/confidence", "watch/largest_class"),
 }
-_SELDOM = "watch/too_large"
 _STATUS = {"finished": "FINISHED", "failed": "FAILED", "killed": "KILLED"}
 
 
@@ -64,8 +66,8 @@ class _Delivery:
     tail: records.Tail
     run_id: str | None = None
     done: bool = False
-    seen: dict[str, int] = field(default_factory=dict)
-    held: dict[str, list[tuple[Mapping[str, Any], bool]]] = field(default_factory=dict)
+    seen: dict[bytes, int] = field(default_factory=dict)
+    held: dict[bytes, list[tuple[bytes, bool]]] = field(default_factory=dict)
 
 
 class MlflowTracker(Tracker):
@@ -145,10 +147,11 @@ class MlflowTracker(Tracker):
         with self.lock:
             self.client = MlflowClient(tracking_uri=self.uri)
             self.experiment_id = self._experiment()
+        commit = git_commit() or "none"
         for delivery in self.deliveries:
             self.moved = time.monotonic()
             with self.lock:
-                self._create(delivery)
+                self._create(delivery, commit)
         self.how = self._how_to_look()
 
     def _how_to_look(self) -> str:
@@ -184,14 +187,14 @@ class MlflowTracker(Tracker):
             self.client.restore_experiment(found.experiment_id)
         return str(found.experiment_id)
 
-    def _create(self, delivery: _Delivery) -> None:
+    def _create(self, delivery: _Delivery, commit: str) -> None:
         from mlflow.entities import Param
 
         trial = delivery.trial
         run = self.client.create_run(
             self.experiment_id,
             run_name=run_name(trial, self.factors),
-            tags={"sweep": self.sweep.name, "config": trial.digest, "git.commit": git_commit() or "none"},
+            tags={"sweep": self.sweep.name, "config": trial.digest, "git.commit": commit},
         )
         delivery.run_id = run.info.run_id
         records.write_delivery(delivery.folder, run.info.run_id, sent=False)
@@ -207,78 +210,102 @@ class MlflowTracker(Tracker):
     def _send(self, delivery: _Delivery) -> None:
         self.moved = time.monotonic()
         result = records.read_result(delivery.folder)
-        points = list(self._thin(delivery, delivery.tail.read(), is_last=result is not None))
-        for start in range(0, len(points), BATCH):
-            self.moved = time.monotonic()
-            with self.lock:
-                self.client.log_batch(delivery.run_id, metrics=points[start : start + BATCH])
-        if result is not None:
+        points = list(self._thin(delivery, delivery.tail.lines(), is_last=result is not None))
+        *batches, last = [points[start : start + BATCH] for start in range(0, len(points), BATCH)] or [[]]
+        for batch in batches:
+            self._log(delivery, batch, {})
+        if result is None:
+            self._log(delivery, last, {})
+        else:
+            self._log(delivery, last, {"verdict": result["verdict"], "why": str(result["why"])[:5000]})
             self._close(delivery, result)
 
-    def _close(self, delivery: _Delivery, result: Mapping[str, Any]) -> None:
+    def _log(self, delivery: _Delivery, points: Sequence[Any], tags: Mapping[str, str]) -> None:
         from mlflow.entities import RunTag
 
+        self.moved = time.monotonic()
         with self.lock:
-            tags = [RunTag("verdict", result["verdict"]), RunTag("why", str(result["why"])[:5000])]
-            self.client.log_batch(delivery.run_id, tags=tags)
+            self.client.log_batch(
+                delivery.run_id, metrics=points, tags=[RunTag(key, value) for key, value in tags.items()]
+            )
+
+    def _close(self, delivery: _Delivery, result: Mapping[str, Any]) -> None:
+        with self.lock:
             self.client.log_artifacts(delivery.run_id, str(delivery.folder))
             self.client.set_terminated(delivery.run_id, status=_STATUS[result["status"]])
         delivery.done = True
         assert delivery.run_id is not None
         records.write_delivery(delivery.folder, delivery.run_id, sent=True)
 
-    def _thin(self, delivery: _Delivery, lines: Sequence[Mapping[str, Any]], is_last: bool) -> Iterator[Any]:
-        """Of the records of steps and of epochs every so many-th, and of each metric the last."""
+    def _thin(self, delivery: _Delivery, lines: Iterable[bytes], is_last: bool) -> Iterator[Any]:
+        """Of the metrics of each kind every so many-th record, and of each metric the last; no others are parsed."""
         strides = _strides(delivery.trial.settings, self.datasets[delivery.trial.number], self.most_points)
         for line in lines:
-            kind = next((kind for kind in strides if kind in line), None)
-            if kind is None:
-                yield from _points(line, line.keys())
-                continue
-            held, count = delivery.held.setdefault(kind, []), delivery.seen.get(kind, 0)
-            delivery.seen[kind] = count + 1
-            is_sent = count % strides[kind] == 0
-            if is_sent and None not in line.values():
-                held.clear()
-            else:
-                held.append((line, is_sent))
-            if is_sent:
-                yield from _points(line, line.keys())
-            elif _SELDOM in line:
-                yield from _points(line, line.keys() - _EVERY_EPOCH)
+            for kind in _kinds(line):
+                yield from _every(strides[kind], delivery, kind, line)
         if is_last:
-            for held in delivery.held.values():
-                yield from _last_points(held)
+            for kind, held in delivery.held.items():
+                yield from _last_points(kind, held)
 
 
-def _points(line: Mapping[str, Any], names: Iterable[str]) -> Iterator[Any]:
-    """A record's metrics of these names, as MLflow holds them; none that is not finite."""
+def _kinds(line: bytes) -> Sequence[bytes]:
+    """Of what kinds the metrics of a record are; most are an epoch's, so that is asked first."""
+    if _EPOCH in line:
+        return (_EPOCH, _SELDOM) if _SELDOM in line else (_EPOCH,)
+    return (_STEP,) if _STEP in line else (_CHECK,)
+
+
+def _every(stride: int, delivery: _Delivery, kind: bytes, line: bytes) -> Iterator[Any]:
+    """The points of every so many-th record of a kind; the others are held, until all metrics of a later one went."""
+    count, held = delivery.seen.get(kind, 0), delivery.held.setdefault(kind, [])
+    delivery.seen[kind] = count + 1
+    is_sent = count % stride == 0
+    if is_sent and b"null" not in line:
+        held.clear()
+    else:
+        held.append((line, is_sent))
+    if is_sent:
+        record = orjson.loads(line)
+        yield from _points(record, _values(kind, record))
+
+
+def _values(kind: bytes, record: Mapping[str, Any]) -> dict[str, float]:
+    """A record's metrics of a kind, none that is not finite."""
+    values = {name: value for name, value in record.items() if name not in ("step", "epoch") and value is not None}
+    if kind not in (_EPOCH, _SELDOM):
+        return values
+    return {name: value for name, value in values.items() if (name in _EVERY_EPOCH) == (kind == _EPOCH)}
+
+
+def _points(record: Mapping[str, Any], values: Mapping[str, float]) -> Iterator[Any]:
+    """Some of a record's metrics as MLflow holds them."""
     from mlflow.entities import Metric
 
     now = int(time.time() * 1000)
-    for name in names:
-        value = line[name]
-        if name not in ("step", "epoch") and value is not None:
-            is_step = name.startswith(("step/", "grad/"))
-            yield Metric(name, float(value), now, line["step"] if is_step else line["epoch"])
+    for name, value in values.items():
+        is_step = name.startswith(("step/", "grad/"))
+        yield Metric(name, float(value), now, record["step"] if is_step else record["epoch"])
 
 
-def _last_points(held: Sequence[tuple[Mapping[str, Any], bool]]) -> Iterator[Any]:
+def _last_points(kind: bytes, held: Sequence[tuple[bytes, bool]]) -> Iterator[Any]:
     """The last finite value of every metric in the records since all of one was sent, if it was left out."""
     last: dict[str, tuple[Mapping[str, Any], bool]] = {}
     for line, is_sent in held:
-        last.update((name, (line, is_sent)) for name, value in line.items() if value is not None)
-    for name, (line, is_sent) in last.items():
-        if not is_sent and (_SELDOM not in line or name in _EVERY_EPOCH):
-            yield from _points(line, [name])
+        record = orjson.loads(line)
+        last.update(dict.fromkeys(_values(kind, record), (record, is_sent)))
+    for name, (record, is_sent) in last.items():
+        if not is_sent:
+            yield from _points(record, {name: record[name]})
 
 
-def _strides(settings: Settings, dataset: Dataset, most: int) -> dict[str, int]:
-    """By a metric that tells the kind of a record: of how many one is sent; one point is kept for the last."""
+def _strides(settings: Settings, dataset: Dataset, most: int) -> dict[bytes, int]:
+    """By kind: of how many records one is sent; one point is kept for the last."""
     steps = math.ceil(settings.epochs * steps_per_epoch(settings, dataset) / log_every(settings, dataset))
     return {
-        "test/loss": math.ceil((settings.epochs + 1) / (most - 1)),
-        "step/loss": math.ceil(steps / (most - 1)),
+        _CHECK: 1,
+        _STEP: math.ceil(steps / (most - 1)),
+        _EPOCH: math.ceil((settings.epochs + 1) / (most - 1)),
+        _SELDOM: math.ceil((WATCHED_EPOCHS + 1) / (most - 1)),
     }
 
 

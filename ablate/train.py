@@ -95,7 +95,8 @@ class _Stop:
     def heed(self, test: Evaluation, epoch: int) -> Array:
         """Which lanes stop, now that the test set is evaluated after `epoch`; 0 is before training."""
         is_better = test.loss < self.best
-        self.best[is_better], self.best_epoch[is_better] = test.loss[is_better], epoch
+        np.copyto(self.best, test.loss, where=is_better)
+        np.copyto(self.best_epoch, epoch, where=is_better)
         if epoch:
             self.reached += test.accuracy >= self.target
         return np.asarray((epoch - self.best_epoch >= self.patience) | (self.reached >= self.times))

@@ -18,6 +18,8 @@ import pytest
 import yaml
 from conftest import environment, run_in_process
 
+from ablate import tracking
+
 XOR = ["data=xor", "model=softmax_regression", "workers=1", "log_every=1"]
 LOSS = """
 import numpy as np
@@ -128,6 +130,20 @@ def test_metrics_are_thinned_and_the_last_is_kept(folder: Path, sweep: Path, nam
     assert all(math.isfinite(point.value) for point in history)
     local = [line for line in (sweep / "0" / "metrics.jsonl").read_text().splitlines() if f'"{name}"' in line]
     assert history[-1].value == pytest.approx(yaml.safe_load(local[-1])[name])
+
+
+def test_a_large_sweep_sends_fewer_points_of_every_metric(
+    folder: Path, sweep: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tracking, "SWEEP_POINTS", 2 * tracking.MIN_POINTS)
+    arguments = ["-m", *XOR, "epochs=200", "seed=0,1", f"tracking.uri=sqlite:///{folder / 'mlflow.db'}"]
+    assert run_in_process(tmp_path, *arguments).code == 0
+    for run in runs(folder, only_sweep(tmp_path)):
+        history = {name: client(folder).get_metric_history(run.info.run_id, name) for name in run.data.metrics}
+        assert {points[-1].step for name, points in history.items() if name.startswith(("test/", "watch/"))} == {200}
+        counts = {name: len(points) for name, points in history.items() if not name.startswith("check/")}
+        assert min(counts.values()) >= 20
+        assert max(counts.values()) <= tracking.MIN_POINTS
 
 
 def test_the_last_finite_point_of_a_trial_that_diverges_is_kept(folder: Path, sweep: Path) -> None:

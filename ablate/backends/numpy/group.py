@@ -34,6 +34,7 @@ class Group:
         self.rows = {"train": _flat(dataset.x_train), "test": _flat(dataset.x_test)}
         self.labels = {"train": dataset.y_train, "test": dataset.y_test}
         self.classes = dataset.classes
+        self.evaluated: dict[tuple[str, int, int], tuple[Array, Array, Array]] = {}
         self.active = list(members)
         self.retired: dict[int, Array] = {}
         lanes = list(members.values())
@@ -53,11 +54,13 @@ class Group:
     def _wire(self) -> None:
         """Make what depends on which lanes are active."""
         lanes = [self.members[lane] for lane in self.active]
+        self.places = np.array(self.active, np.intp)
         self.losses = [(span, run[0].loss) for span, run in _runs(lanes, _loss_key)]
         self.is_mean = np.array([lane.reduction == "mean" for lane in lanes])[:, None, None]
         shares = len(self.plan.shares(self.batch_size))
+        self.gradient = np.zeros_like(self.theta)
         self.sums = np.zeros((shares, *self.theta.shape), self.theta.dtype)
-        self.partial, self.gradient = np.zeros_like(self.theta), np.zeros_like(self.theta)
+        self.scales: dict[int, Array] = {}
         self.networks: dict[tuple[str, int, int], Network] = {}
 
     @_QUIETLY
@@ -81,7 +84,7 @@ class Group:
                 sums = sums[:, self.retire(list(ended))]
                 stacked = self._stack(orders)
             self._update()
-        epoch.loss[self.active], epoch.accuracy[self.active] = sums / count
+        epoch.loss[self.places], epoch.accuracy[self.places] = sums / count
 
     @_QUIETLY
     def evaluate(self, rows: int | None, into: Evaluation) -> None:
@@ -95,10 +98,10 @@ class Group:
         counts = np.zeros((len(shares), len(self.active), self.classes), np.intp)
         for number in self.team.mine(len(shares)):
             for part in shares[number]:
-                self._tally(split, np.arange(part.start, part.stop)[None], sums[number], counts[number], into.failed)
+                self._tally(split, part, sums[number], counts[number], into.failed)
         self.team.complete([sums, counts])
-        into.loss[self.active], into.accuracy[self.active], into.confidence[self.active] = sums.sum(axis=0) / count
-        into.predicted[self.active] = counts.sum(axis=0)
+        into.loss[self.places], into.accuracy[self.places], into.confidence[self.places] = sums.sum(axis=0) / count
+        into.predicted[self.places] = counts.sum(axis=0)
 
     @_QUIETLY
     def outputs(self) -> Array:
@@ -128,7 +131,7 @@ class Group:
         gradient = self.gradient[kept]
         self.theta, self.rate, self.stale = self.theta[kept], self.rate[kept], self.stale[kept]
         self._wire()
-        self.gradient = gradient
+        np.copyto(self.gradient, gradient)
         return kept
 
     def flat_weights(self, lane: int) -> Array:
@@ -147,7 +150,7 @@ class Group:
         sources, n = indices.shape
         network = self.networks.get((split, sources, n))
         if network is None:
-            network = Network(self.plan, self.theta, self.partial, self.rows[split], sources, n)
+            network = Network(self.plan, self.theta, self.gradient, self.rows[split], sources, n)
             self.networks[(split, sources, n)] = network
         np.copyto(network.indices, indices)
         network.forward()
@@ -161,26 +164,33 @@ class Group:
         """
         n = indices.shape[1]
         shares = self.plan.shares(n)
+        # A batch of one share has one part, which is its own sum.
+        sums = self.sums[: len(shares)] if len(shares) > 1 else self.gradient[None]
         totals = np.zeros((len(shares), 2, len(self.active)))
         failures: dict[int, str] = {}
-        divided = self.is_mean & (self.plan.bug != "sum_for_mean")
-        scale = np.where(divided, 1 / n, 1.0).astype(self.theta.dtype)
         for number in self.team.mine(len(shares)):
             for part in shares[number]:
                 network = self._forward("train", indices[:, part])
                 self._lose(network, self.labels["train"][network.indices], totals[number], failures)
-                network.dz *= scale
+                network.dz *= self._scale(n)
                 network.backward()
-                if part is shares[number][0]:
-                    np.copyto(self.sums[number], self.partial)
-                else:
-                    np.add(self.sums[number], self.partial, out=self.sums[number])
-        sums = self.sums[: len(shares)]
+                if part is not shares[number][0]:
+                    np.add(sums[number], self.gradient, out=sums[number])
+                elif len(shares) > 1:
+                    np.copyto(sums[number], self.gradient)
         self.team.complete([sums, totals])
-        np.add.reduce(sums, axis=0, out=self.gradient)
+        if len(shares) > 1:
+            _add_up(sums, self.gradient)
         self._misread(n)
         loss, right = totals.sum(axis=0)
         return loss, right, failures
+
+    def _scale(self, n: int) -> Array:
+        """What a sample's gradient is multiplied by in a batch of n, `(K, 1, 1)`."""
+        if n not in self.scales:
+            divided = self.is_mean & (self.plan.bug != "sum_for_mean")
+            self.scales[n] = np.where(divided, 1 / n, 1.0).astype(self.theta.dtype)
+        return self.scales[n]
 
     def _misread(self, n: int) -> None:
         """Make those of `ablate.bugs` that concern the gradient of a whole batch."""
@@ -225,10 +235,11 @@ class Group:
             mine = labels if len(labels) == 1 else labels[span]
             totals[1, span] += (_predict(z) == mine).sum(axis=-1)
 
-    def _tally(self, split: str, indices: Array, sums: Array, counts: Array, failed: dict[int, str]) -> None:
+    def _tally(self, split: str, part: slice, sums: Array, counts: Array, failed: dict[int, str]) -> None:
         """Add rows to sums of loss, right answers and confidence `(3, K)`, and to the predictions `(K, classes)`."""
-        z, labels = self._forward(split, indices).z, self.labels[split][indices]
-        targets, predicted = _targets(labels, z.shape[1], z.dtype), _predict(z)
+        indices, labels, targets = self._part(split, part)
+        z = self._forward(split, indices).z
+        predicted = _predict(z)
         for span, loss in self.losses:
             p = loss.outputs(z[span])
             try:
@@ -243,8 +254,17 @@ class Group:
         places = predicted + np.arange(len(counts))[:, None] * self.classes
         counts += np.bincount(places.ravel(), minlength=counts.size).reshape(counts.shape)
 
+    def _part(self, split: str, part: slice) -> tuple[Array, Array, Array]:
+        """Numbers `(1, n)`, labels `(1, n)` and targets `(1, units, n)` of rows that are evaluated again and again."""
+        key = (split, part.start, part.stop)
+        if key not in self.evaluated:
+            labels = self.labels[split][None, part]
+            targets = _targets(labels, self.plan.architecture.units, self.theta.dtype)
+            self.evaluated[key] = np.arange(part.start, part.stop)[None], labels, targets
+        return self.evaluated[key]
+
     def _log(self, epoch: Epoch, column: int, loss: Array) -> None:
-        lanes, watched = np.array(self.active), epoch.watched
+        lanes, watched = self.places, epoch.watched
         every = np.square(self.gradient, dtype=np.float64)
         squares = np.stack([every[:, span].sum(axis=1) for span in self.plan.layer_spans], axis=1)
         norms = np.sqrt(squares)
@@ -265,9 +285,9 @@ class Group:
         network = self._forward("test", np.arange(part.start, part.stop)[None])
         dead, saturated = network.dead(WATCHED_ROWS), network.saturated(WATCHED_ROWS)
         if dead:
-            into.dead[self.active] = np.concatenate(dead, axis=1).mean(axis=1)
+            into.dead[self.places] = np.concatenate(dead, axis=1).mean(axis=1)
         if saturated:
-            into.saturated[self.active] = np.concatenate(saturated, axis=1).mean(axis=1)
+            into.saturated[self.places] = np.concatenate(saturated, axis=1).mean(axis=1)
 
     def _ended(self, step: int, loss: Array, failures: Mapping[int, str]) -> dict[int, Ended]:
         ended = {lane: Ended(step, why, failed=True) for lane, why in failures.items()}
@@ -284,6 +304,13 @@ class Group:
 
 def _flat(x: Array) -> Array:
     return x.reshape(len(x), -1)
+
+
+def _add_up(parts: Array, into: Array) -> None:
+    """The sum over the first axis, in its order; NumPy's own would copy the first part before it adds."""
+    np.add(parts[0], parts[1], out=into)
+    for part in parts[2:]:
+        np.add(into, part, out=into)
 
 
 def _loss_key(lane: Lane) -> object:

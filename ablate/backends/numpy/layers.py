@@ -7,7 +7,8 @@ product of the pool sizes still to come, or 1 where a shape does not divide.
 
 Convolution is a row im2col: only the horizontal shifts of a row are copied; the k rows a window covers lie
 one after the other, so each output row of a phase is one matrix product over a view. Weights are kept in the
-order of that product, `(kernel row, kernel column, input map, output map)`.
+order of that product, `(kernel row, kernel column, input map, output map)`; those of a dense layer as `(output,
+input)`, which its product with rows of the data set, as they lie, likes best.
 
 A layer is wired once: it is given the array it reads, allocates the arrays it writes, and `connect` gives it
 the array in which its output's gradient will stand. `forward` and `backward` then take nothing and allocate
@@ -53,10 +54,12 @@ def phase_order(sizes: Sequence[int]) -> list[int]:
 
 
 # Two ways to good products, of which one applies. OpenBLAS has kernels for small matrices where it was built for
-# AVX-512; the one that a weight's gradient calls for is taken up to so many numbers in the result, so larger ones are
-# cut. Without these kernels a product with few maps spends its time on packing the other factor, so several rows are
-# computed at once, the superfluous zeros included.
+# AVX-512; the one for a factor that lies turned, as in a convolution's gradient and in a dense layer on rows of the
+# data set, is taken up to so many numbers in the result, so larger ones are cut. Without these kernels a product with
+# few maps spends its time on packing the other factor, so several rows are computed at once, the superfluous zeros
+# included.
 SMALL_RESULT = 1200
+MOST_BLOCKS, FEWEST_SAMPLES = 4, 8
 WIDE_ENOUGH = 24
 _SMALL_KERNELS = ("SkylakeX", "Cooperlake", "Sapphirerapids")
 
@@ -66,11 +69,12 @@ def _has_small_kernels() -> bool:
     return any(library.get("architecture") in _SMALL_KERNELS for library in threadpool_info())
 
 
-def _blocks(rows: int, columns: int) -> int:
+def _blocks(rows: int, columns: int, most: int) -> int:
     """Into how many equal parts the rows of a product are best cut, each computed by itself."""
     if not _has_small_kernels():
         return 1
-    return next((parts for parts in (1, 2, 3, 4) if rows % parts == 0 and rows // parts * columns <= SMALL_RESULT), 1)
+    counts = (parts for parts in range(1, most + 1) if rows % parts == 0)
+    return next((parts for parts in counts if rows // parts * columns <= SMALL_RESULT), 1)
 
 
 def _together(rows: int, maps: int) -> int:
@@ -136,26 +140,36 @@ class GatherImages(Gather):
         np.take(self.turned, self.source, axis=1, out=self.flat, mode="clip")
 
 
+def _in_blocks(a: Array, blocks: int) -> Array:
+    """Vectors `(K, D, n)` as `(K, blocks, D, n/blocks)`, sharing memory."""
+    lanes, size, n = a.shape
+    return a.reshape(lanes, size, blocks, n // blocks).transpose(0, 2, 1, 3)
+
+
 class Dense:
-    """y = Wᵀ x + b with W `(K, D, O)` and b `(K, O)`."""
+    """y = W x + b with W `(K, O, D)` and b `(K, O)`."""
 
     def __init__(self, x: Array, weight: Array, bias: Array, gradients: tuple[Array, Array]) -> None:
-        lanes, _, units = weight.shape
+        lanes, units, _ = weight.shape
         self.x = x.reshape(x.shape[0], -1, x.shape[-1])
+        self.x_turned = self.x.transpose(0, 2, 1)
         self.weight, self.turned = weight, weight.transpose(0, 2, 1)
         self.bias = bias[:, :, None]
         self.weight_gradient, self.bias_gradient = gradients
         self.ones = np.ones(x.shape[-1], x.dtype)
         self.flat = np.empty((lanes, units, x.shape[-1]), x.dtype)
         self.y = self.flat
+        lies_turned = self.x.strides[-1] != self.x.itemsize
+        blocks = _blocks(x.shape[-1], units, x.shape[-1] // FEWEST_SAMPLES) if lies_turned else 1
+        self.by_block = weight[:, None], *(_in_blocks(whole, blocks) for whole in (self.x, self.flat))
 
     def forward(self) -> None:
-        np.matmul(self.turned, self.x, out=self.flat)
+        weight, x, into = self.by_block
+        np.matmul(weight, x, out=into)
         np.add(self.flat, self.bias, out=self.flat)
 
     def connect_parameters(self, d: Array) -> None:
         self.d = d.reshape(self.flat.shape)
-        self.d_turned = self.d.transpose(0, 2, 1)
 
     def connect(self, d: Array) -> Array:
         self.connect_parameters(d)
@@ -164,10 +178,10 @@ class Dense:
 
     def backward(self) -> None:
         self.backward_parameters()
-        np.matmul(self.weight, self.d, out=self.dx)
+        np.matmul(self.turned, self.d, out=self.dx)
 
     def backward_parameters(self) -> None:
-        np.matmul(self.x, self.d_turned, out=self.weight_gradient)
+        np.matmul(self.d, self.x_turned, out=self.weight_gradient)
         np.matmul(self.d, self.ones, out=self.bias_gradient)
 
 
@@ -208,7 +222,7 @@ class Conv:
         shared, phases = self.columns.shape[:2]
         groups, a_row = rows // together, taps // self.kernel
         seen, made = taps + (together - 1) * a_row, together * maps_out
-        blocks = _blocks(seen, made)
+        blocks = _blocks(seen, made, MOST_BLOCKS)
         s = self.columns.strides
         self.windows = as_strided(
             self.columns,

@@ -64,18 +64,20 @@ class Plan:
 
     def parts(self, count: int) -> Sequence[slice]:
         """Samples in as few nearly equal parts as can be computed at once."""
-        if self.convolves:
-            return _pieces(count, max(-(-count // IMAGES_AT_ONCE), 2 if count >= WORTH_CUTTING else 1))
-        return _pieces(count, -(-count // VECTORS_AT_ONCE))
+        return _cut(count, self._pieces(count))
 
-    def shares(self, count: int) -> list[Sequence[slice]]:
+    def _pieces(self, count: int) -> int:
+        if self.convolves:
+            return max(-(-count // IMAGES_AT_ONCE), 2 if count >= WORTH_CUTTING else 1)
+        return -(-count // VECTORS_AT_ONCE)
+
+    def shares(self, count: int) -> Sequence[Sequence[slice]]:
         """The parts dealt out to at most SHARES, neighbours together.
 
         Each share adds up its own parts in turn, and the shares are added in turn: so a sum does not depend on who
         computed what.
         """
-        parts = self.parts(count)
-        return [parts[share] for share in _pieces(len(parts), min(len(parts), SHARES))]
+        return _dealt(count, self._pieces(count))
 
     @property
     def weighted_layers(self) -> list[str]:
@@ -120,9 +122,15 @@ class Plan:
 
 
 @cache
-def _pieces(count: int, pieces: int) -> Sequence[slice]:
+def _cut(count: int, pieces: int) -> Sequence[slice]:
     edges = np.linspace(0, count, pieces + 1).round().astype(int).tolist()
     return tuple(slice(start, stop) for start, stop in pairwise(edges))
+
+
+@cache
+def _dealt(count: int, pieces: int) -> Sequence[Sequence[slice]]:
+    parts = _cut(count, pieces)
+    return [parts[share] for share in _cut(pieces, min(pieces, SHARES))]
 
 
 def _phase_orders(stages: Sequence[models.Stage]) -> list[list[int]]:
@@ -158,17 +166,19 @@ def _internal(
     places = np.arange(parameter.size).reshape(parameter.shape)
     if parameter.is_bias:
         return parameter.shape, places
+    if isinstance(stage.layer, models.Conv) and not _is_whole(stage):
+        outputs = parameter.shape[0]
+        return (parameter.size // outputs, outputs), places.transpose(2, 3, 1, 0).ravel()
     if isinstance(stage.layer, models.Conv):
         outputs = parameter.shape[0]
-        whole = places.transpose(2, 1, 3, 0)
-        places = _by_phase(whole, order) if _is_whole(stage) else places.transpose(2, 3, 1, 0)
+        places = _by_phase(places.transpose(2, 1, 3, 0), order)
     else:
         outputs = parameter.shape[1]
         if images and len(stage.before) == 3:
             maps, height, width = stage.before
             by_pixel = places.reshape(maps, height, width, outputs)
             places = _by_phase(by_pixel.transpose(1, 0, 2, 3), order)
-    return (parameter.size // outputs, outputs), places.ravel()
+    return (outputs, parameter.size // outputs), places.reshape(-1, outputs).T.ravel()
 
 
 # What a backward pass with one of `ablate.bugs` forgets.
