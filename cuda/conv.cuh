@@ -2,7 +2,7 @@
 //
 // Shapes: x (n, IN_MAPS, IN_HEIGHT, IN_WIDTH), y (n, OUT_MAPS, OUT_HEIGHT, OUT_WIDTH) with OUT_HEIGHT = IN_HEIGHT - SIZE + 1, the width alike;
 // theta: weights (OUT_MAPS, IN_MAPS, SIZE, SIZE), then biases (OUT_MAPS). All of one lane.
-// A thread computes several maps at one place, so that a pixel is read once for all of them. Gradients of weights are
+// A thread computes several maps at several columns, so that a pixel or a weight is read once for all of them. Gradients of weights are
 // sums over the batch: SHARES partial sums of neighbouring samples, `partial` (SHARES, PARAMETERS), which `update.cu` adds up.
 // Bounds: n times a sample's numbers below 2^31. Formulas: y = b + sum over maps and taps of w x; the gradients by the chain rule.
 #pragma once
@@ -17,38 +17,56 @@ struct Conv {
 
     static __device__ void forward(const real* x, const real* theta, real* y, int n) {
         constexpr int MAPS = together(OUT_MAPS, 8), GROUPS = OUT_MAPS / MAPS;
-        for (int at = thread(); at < n * GROUPS * OUT_PLACES; at += threads()) {
-            const int place = at % OUT_PLACES, to = at / OUT_PLACES % GROUPS * MAPS, sample = at / (OUT_PLACES * GROUPS);
+        constexpr int COLUMNS = together(OUT_WIDTH, 4), PIECES = OUT_PLACES / COLUMNS;
+        for (int at = thread(); at < n * GROUPS * PIECES; at += threads()) {
+            const int place = at % PIECES * COLUMNS, to = at / PIECES % GROUPS * MAPS, sample = at / (PIECES * GROUPS);
             const real* window = x + (size_t)sample * IN + place / OUT_WIDTH * IN_WIDTH + place % OUT_WIDTH;
             const real* w = theta + to * IN_MAPS * TAPS;
-            real sum[MAPS] = {};
-            for (int from = 0; from < IN_MAPS; ++from)
-                for (int i = 0; i < SIZE; ++i)
-                    for (int j = 0; j < SIZE; ++j) {
-                        const real pixel = window[from * IN_PLACES + i * IN_WIDTH + j];
-                        for (int map = 0; map < MAPS; ++map) sum[map] += w[(map * IN_MAPS + from) * TAPS + i * SIZE + j] * pixel;
+            real sum[MAPS][COLUMNS] = {};
+#pragma unroll 1
+            for (int row = 0; row < IN_MAPS * SIZE; ++row) {
+                const int from = row / SIZE, i = row % SIZE;
+                const real* pixels = window + from * IN_PLACES + i * IN_WIDTH;
+                for (int j = 0; j < SIZE; ++j)
+                    for (int map = 0; map < MAPS; ++map) {
+                        const real weight = w[(map * IN_MAPS + from) * TAPS + i * SIZE + j];
+                        for (int column = 0; column < COLUMNS; ++column) sum[map][column] += weight * pixels[j + column];
                     }
+            }
             for (int map = 0; map < MAPS; ++map)
-                y[(size_t)sample * OUT + (to + map) * OUT_PLACES + place] = sum[map] + theta[WEIGHTS + to + map];
+                for (int column = 0; column < COLUMNS; ++column)
+                    y[(size_t)sample * OUT + (to + map) * OUT_PLACES + place + column] = sum[map][column] + theta[WEIGHTS + to + map];
         }
     }
 
     static __device__ void input_gradient(const real*, const real*, const real* dy, const real* theta, real* dx, int n) {
         constexpr int MAPS = together(IN_MAPS, 8), GROUPS = IN_MAPS / MAPS;
-        for (int at = thread(); at < n * GROUPS * IN_PLACES; at += threads()) {
-            const int column = at % IN_WIDTH, row = at / IN_WIDTH % IN_HEIGHT;
-            const int from = at / IN_PLACES % GROUPS * MAPS, sample = at / (IN_PLACES * GROUPS);
-            real sum[MAPS] = {};
+        constexpr int COLUMNS = together(IN_WIDTH, 4), PIECES = IN_PLACES / COLUMNS;
+        for (int at = thread(); at < n * GROUPS * PIECES; at += threads()) {
+            const int place = at % PIECES * COLUMNS, row = place / IN_WIDTH, first = place % IN_WIDTH;
+            const int from = at / PIECES % GROUPS * MAPS, sample = at / (PIECES * GROUPS);
+            real sum[MAPS][COLUMNS] = {};
+#pragma unroll 1
             for (int to = 0; to < OUT_MAPS; ++to)
+#pragma unroll 1
                 for (int i = max(0, row - OUT_HEIGHT + 1); i <= min(SIZE - 1, row); ++i)
-                    for (int j = max(0, column - OUT_WIDTH + 1); j <= min(SIZE - 1, column); ++j) {
-                        const real error = dy[(size_t)sample * OUT + to * OUT_PLACES + (row - i) * OUT_WIDTH + column - j];
-                        const real* w = theta + (to * IN_MAPS + from) * TAPS + i * SIZE + j;
-                        for (int map = 0; map < MAPS; ++map) sum[map] += w[map * TAPS] * error;
-                    }
+                    add_row(dy + (size_t)sample * OUT + to * OUT_PLACES + (row - i) * OUT_WIDTH,
+                            theta + (to * IN_MAPS + from) * TAPS + i * SIZE, first, sum);
             for (int map = 0; map < MAPS; ++map)
-                dx[(size_t)sample * IN + (from + map) * IN_PLACES + row * IN_WIDTH + column] = sum[map];
+                for (int column = 0; column < COLUMNS; ++column)
+                    dx[(size_t)sample * IN + (from + map) * IN_PLACES + place + column] = sum[map][column];
         }
+    }
+
+    // What a row of errors and a row of taps give to some columns of several input maps, from column `first` on.
+    template <int MAPS, int COLUMNS>
+    static __device__ void add_row(const real* errors, const real* w, int first, real (&sum)[MAPS][COLUMNS]) {
+        for (int j = 0; j < SIZE; ++j)
+            for (int column = 0; column < COLUMNS; ++column) {
+                const int from = first + column - j;
+                const real error = from >= 0 && from < OUT_WIDTH ? errors[from] : real(0);
+                for (int map = 0; map < MAPS; ++map) sum[map][column] += w[map * TAPS + j] * error;
+            }
     }
 
     static __device__ void parameter_gradient(const real* x, const real* dy, real* partial, int n) {

@@ -88,6 +88,10 @@ def assert_compiles(file: str, constants: Mapping[str, str], architecture: str, 
 def test_every_kernel_of_lenet5_compiles(architecture: str, tmp_path: Path) -> None:
     files = wanted("lenet5", "float32")
     assert {file for file, _ in files} == {path.name for path in compile.sources().glob("*.cu")}
+    if architecture != "sm_90":  # one layer of each kind will do for the others: epoch.cu has them all
+        files = list(
+            {(file, constants.get("STAGE", "").split("<")[0]): (file, constants) for file, constants in files}.values()
+        )
     for file, constants in files:
         assert_compiles(file, constants, architecture, tmp_path)
 
