@@ -26,7 +26,10 @@ struct Conv {
 #pragma unroll 1
             for (int row = 0; row < IN_MAPS * SIZE; ++row) {
                 const int from = row / SIZE, i = row % SIZE;
-                const real* pixels = window + from * IN_PLACES + i * IN_WIDTH;
+                real pixels[SIZE + COLUMNS - 1];
+#pragma unroll
+                for (int j = 0; j < SIZE + COLUMNS - 1; ++j) pixels[j] = window[from * IN_PLACES + i * IN_WIDTH + j];
+#pragma unroll
                 for (int j = 0; j < SIZE; ++j)
                     for (int map = 0; map < MAPS; ++map) {
                         const real weight = w[(map * IN_MAPS + from) * TAPS + i * SIZE + j];
@@ -61,11 +64,17 @@ struct Conv {
     // What a row of errors and a row of taps give to some columns of several input maps, from column `first` on.
     template <int MAPS, int COLUMNS>
     static __device__ void add_row(const real* errors, const real* w, int first, real (&sum)[MAPS][COLUMNS]) {
+        real near[SIZE + COLUMNS - 1];
+#pragma unroll
+        for (int j = 0; j < SIZE + COLUMNS - 1; ++j) {
+            const int column = first + j - (SIZE - 1);
+            near[j] = column >= 0 && column < OUT_WIDTH ? errors[column] : real(0);
+        }
+#pragma unroll
         for (int j = 0; j < SIZE; ++j)
-            for (int column = 0; column < COLUMNS; ++column) {
-                const int from = first + column - j;
-                const real error = from >= 0 && from < OUT_WIDTH ? errors[from] : real(0);
-                for (int map = 0; map < MAPS; ++map) sum[map][column] += w[map * TAPS + j] * error;
+            for (int map = 0; map < MAPS; ++map) {
+                const real weight = w[map * TAPS + j];
+                for (int column = 0; column < COLUMNS; ++column) sum[map][column] += weight * near[column + SIZE - 1 - j];
             }
     }
 
