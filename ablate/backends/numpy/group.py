@@ -281,9 +281,8 @@ class Group:
         """Write the active lanes' places of `into`, from the first rows of the test set."""
         if not self.active:
             return
-        part = self.plan.parts(len(self.rows["test"]))[0]
-        network = self._forward("test", np.arange(part.start, part.stop)[None])
-        dead, saturated = network.dead(WATCHED_ROWS), network.saturated(WATCHED_ROWS)
+        network = self._forward("test", np.arange(min(WATCHED_ROWS, len(self.rows["test"])))[None])
+        dead, saturated = network.dead(), network.saturated()
         if dead:
             into.dead[self.places] = np.concatenate(dead, axis=1).mean(axis=1)
         if saturated:

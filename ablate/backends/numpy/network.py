@@ -268,19 +268,19 @@ class Network:
         for step in self.forwards:
             step()
 
-    def dead(self, rows: int) -> list[Array]:
-        """For each ReLU, which of its units `(K, D)` (of images: maps) are 0 for the first samples after `forward`."""
-        relus = [layer.y[..., :rows] for layer in self.layers if isinstance(layer, layers.Relu)]
+    def dead(self) -> list[Array]:
+        """For each ReLU, which of its units `(K, D)` (of images: maps) are 0 for all samples of `forward`."""
+        relus = [layer.y for layer in self.layers if isinstance(layer, layers.Relu)]
         return [np.asarray(~(y > 0).any(axis=(1, 2, 4, 5) if y.ndim == 6 else 2)) for y in relus]
 
-    def saturated(self, rows: int) -> list[Array]:
-        """For each sigmoid or tanh, which of its values for the first samples are near its ends `(K, ...)`."""
+    def saturated(self) -> list[Array]:
+        """For each sigmoid or tanh, which of its values are near its ends `(K, ...)`."""
         parts = []
         for layer in self.layers:
             if isinstance(layer, layers.Sigmoid):
-                parts.append(np.abs(layer.y[..., :rows] - 0.5) > 0.49)
+                parts.append(np.abs(layer.y - 0.5) > 0.49)
             elif isinstance(layer, layers.Tanh):
-                parts.append(np.abs(layer.y[..., :rows]) > 0.98)
+                parts.append(np.abs(layer.y) > 0.98)
         return [part.reshape(len(part), -1) for part in parts]
 
     def backward(self) -> None:
