@@ -17,6 +17,7 @@ import numpy as np
 
 from ablate import bugs, losses, models, train
 from ablate.backends import Lane, cuda
+from ablate.backends.numpy import NumpyEngine
 from ablate.backends.numpy.probe import Probe
 from ablate.config import BuiltinLoss, Init, Settings
 from ablate.data import Dataset
@@ -35,6 +36,9 @@ DRAWS = 5
 # The first step is the most precise; a smaller one misses kinks that it hits.
 STEPS = (1e-6, 1e-7, 1e-8)
 KINK = 1e-3
+UPDATES = 3
+# So far apart, of a tensor's largest weight, may float64 and another order of additions bring them.
+ROUNDING = 1e-7
 TOLERANCE = 1e-4
 MATCH = 1e-4
 CHANGE = 1e-4
@@ -96,8 +100,11 @@ class Check:
 
 
 def key(settings: Settings) -> str:
-    """Equal for trials whose checks are the same: model, loss, signs, bug, data, and the start's law and precision."""
+    """Equal for trials whose checks are the same: model, loss, signs, bug, data, the start's law and precision, and who
+    computes."""
     named = {"model", "loss", "update_sign", "residual", "bug", "data", "init", "dtype", "backend", "device"}
+    if settings.backend == "cuda":
+        named.add("optimizer")  # its kernels are tried too
     same = settings.model_dump_json(include=named)
     return same if settings.loss.name != "custom" else same + str(settings.loss)
 
@@ -183,7 +190,11 @@ def _examine(settings: Settings, network: Architecture, few: Dataset) -> Check:
     kernels = _kernels(settings, network, few, lane)
     start, coded, again = probe.loss(), kernels.gradient(), kernels.gradient()
     if not _is_finite(start, coded):
-        cause = overflow or ("not finite", "the loss or its gradient is not a finite number")
+        cause = (
+            overflow
+            or _of_kernels(settings, probe, coded)
+            or ("not finite", "the loss or its gradient is not a finite number")
+        )
         return Check(guess=cause[0], advice=cause[1])
     if probe.loss() != start:
         return Check(
@@ -199,10 +210,10 @@ def _examine(settings: Settings, network: Architecture, few: Dataset) -> Check:
     tensors.append(by_loss.tensor(sign))
     error = max(along, *(tensor.error for tensor in tensors))
     looked_for = [
+        _of_kernels(settings, probe, coded) or _of_steps(settings, network, few, lane),
         _not_repeatable(coded, again),
         by_loss.cause(settings),
         _of_backward(network, few, lane, coded) if error > TOLERANCE else None,
-        _of_kernels(settings, probe, coded) if error > TOLERANCE else None,
         overflow,
     ]
     causes = [cause for cause in looked_for if cause is not None]
@@ -549,7 +560,33 @@ def _of_kernels(settings: Settings, probe: Probe, coded: Mapping[str, Array]) ->
     """Whether the kernels compute another gradient than NumPy does of the same loss and network."""
     if settings.backend == "numpy" or _alike(coded, probe.gradient()):
         return None
-    return "kernel", "the CUDA kernels' gradient is not NumPy's: the mathematics is right, a kernel is not"
+    return "kernel", f"the CUDA kernels' gradient is not NumPy's: {_A_KERNEL}"
+
+
+def _of_steps(settings: Settings, network: Architecture, few: Dataset, lane: Lane) -> Cause | None:
+    """Whether some updates by the kernels lead to other weights than NumPy's: a faulty update rule, say."""
+    if settings.backend == "numpy":
+        return None
+    rows, device = len(few.y_train), cuda.device(settings.device)
+    engines = NumpyEngine(network, few, [lane], rows), cuda.CudaEngine(network, few, [lane], rows, device)
+    for engine in engines:
+        for _ in range(UPDATES):
+            engine.train_epoch([np.arange(rows)], [])
+    expected, found = (engine.weights(0) for engine in engines)
+    is_finite = all(np.isfinite(tensor).all() for tensor in expected.values())
+    apart = max(_distance(found[name], tensor) for name, tensor in expected.items())
+    if not is_finite or apart <= ROUNDING:
+        return None
+    return "kernel", f"after {UPDATES} updates the CUDA kernels' weights are not NumPy's: {_A_KERNEL}"
+
+
+def _distance(found: Array, expected: Array) -> float:
+    """The largest difference, over the largest number; NaN counts as far away."""
+    difference = np.abs(found - expected).max() / (np.abs(expected).max() or 1.0)
+    return float(difference) if np.isfinite(difference) else math.inf
+
+
+_A_KERNEL = "the mathematics is right, a kernel is not (docs/cuda.md says how to look for it)"
 
 
 def _of_catalogue(name: str) -> Cause:

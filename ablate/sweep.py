@@ -1,11 +1,13 @@
 """A sweep from its trials to its results: checked, planned, trained side by side, recorded and told."""
 
 import contextlib
+import getpass
 import logging
 import multiprocessing.resource_tracker
 import platform
 import signal
 import sys
+import tempfile
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -54,7 +56,8 @@ class Sweep:
 
     @property
     def workers(self) -> int:
-        return self.trials[0].settings.workers or cpu_count()
+        # A sanitiser ends the process in which it finds something, and joblib waits for that process for ever.
+        return 1 if cuda.is_sanitized() else self.trials[0].settings.workers or cpu_count()
 
 
 def prepare(folder: Path, trials: Sequence[Trial]) -> Sweep:
@@ -91,9 +94,10 @@ def _check_together(trials: Sequence[Trial]) -> None:
 
 
 def _check_devices(trials: Sequence[Trial]) -> None:
-    """Refuse a device that cannot be had here, before anything is created."""
+    """Refuse a device that cannot be had here, before anything is created; a plan can be made anywhere."""
     for name in {trial.settings.device for trial in trials if trial.settings.backend == "cuda"}:
-        cuda.device(name)
+        if not trials[0].settings.dry_run:
+            cuda.check(name)
 
 
 def _check(settings: Settings, dataset: Dataset) -> None:
@@ -301,27 +305,51 @@ def _alone(sweep: Sweep, chunk: Sequence[Trial]) -> Iterator[None]:
             yield
     except TerminatedWorkerError:
         for trial in chunk:
-            _close_row(sweep, trial, "failed", "failed", "its worker process died (out of memory?)")
+            _close_row(sweep, trial, "failed", "failed", f"its worker process died ({_guess(trial.settings)})")
         yield
+
+
+def _guess(settings: Settings) -> str:
+    if settings.backend == "cuda":
+        return "a kernel that writes outside its arrays? docs/cuda.md says how to find it"
+    return "out of memory?"
 
 
 def train_chunk(folder: Path, trials: Sequence[Trial], dataset: Dataset, seat: Seat = Seat()) -> int:
     """Train trials of one cohort together, in this process, and write their folders; returns the first's number.
 
-    Whatever goes wrong is in the trials' rows: nothing but an interrupt is raised.
+    Whatever goes wrong is in the trials' rows: nothing but an interrupt is raised. Where a device has too little memory
+    for all of them, they are trained in halves, one after the other.
     """
     settings = [trial.settings for trial in trials]
     recorder = records.Recorder(folder, trials)
+    halves: Sequence[Sequence[Trial]] = ()
     try:
-        with threadpool_limits(1, user_api="blas"), contextlib.closing(seat.team()) as team:
+        with threadpool_limits(1, user_api="blas"), contextlib.closing(seat.team()) as team, _turn(settings[0]):
             recorder.checked(check.check_all(settings, dataset))
             _train_lanes(settings, dataset, team, recorder)
+    except cuda.DeviceMemoryError as error:
+        if len(trials) > 1 and recorder.unfinished == set(range(len(trials))):
+            log.warning("%s: %d trials are trained in halves", error, len(trials))
+            halves = chunks(trials, 2)
+        else:
+            recorder.fail(f"{type(error).__name__}: {error}")
     except (Exception, SystemExit) as error:
         _log_error(folder)
         recorder.fail(f"{type(error).__name__}: {' '.join(str(error).split())}")
     finally:
         recorder.close()
+    for half in halves:
+        train_chunk(folder, half, dataset)
     return trials[0].number
+
+
+def _turn(settings: Settings) -> contextlib.AbstractContextManager[object]:
+    """One process at a time has the GPU: each takes as much of its memory as there is, and blocks that wait for each
+    other must all be resident."""
+    if settings.backend == "numpy" or settings.device == "emulated":
+        return contextlib.nullcontext()
+    return FileLock(Path(tempfile.gettempdir()) / f"ablate-gpu-{getpass.getuser()}.lock")
 
 
 def help_to_train(folder: Path, trials: Sequence[Trial], dataset: Dataset, seat: Seat) -> None:

@@ -2,7 +2,7 @@
 //
 // SAMPLE, FITTED and LOGITS, by -D: numbers of a row, of the network's input, and of the logits. Arrays of a batch are (L, CAPACITY, ...),
 // by -D, of which n samples are used; `kinds`,
-// `constants`, `is_mean`, `ended` and the sums are (K, ...). Grid: (elements / THREADS rounded up, L); the tallies' is (1, L).
+// `constants`, `is_mean`, `ended` and the sums are (K, ...). Grid: (any number, L); the tallies' is (1, L).
 // Bounds: n FITTED and n LOGITS below 2^31. The functions behind are in `batch.cuh` and `loss.cuh`.
 #include "batch.cuh"
 

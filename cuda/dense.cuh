@@ -52,5 +52,5 @@ struct Dense {
         }
     }
 
-    static __device__ int first_of(int share, int n) { return share * n / SHARES; }
+    static __device__ int first_of(int share, int n) { return (int)((long long)share * n / SHARES); }
 };

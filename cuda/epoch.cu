@@ -1,6 +1,6 @@
-// A whole epoch of every lane in one launch: the persistent kernel.
+// Many steps of every lane in one launch, up to a whole epoch: the persistent kernel.
 //
-// Every lane is computed by gridDim.x blocks, which stay for all steps of the epoch and wait for each other between layers (`lane_barrier`),
+// Every lane is computed by gridDim.x blocks, which stay for all its steps and wait for each other between layers (`lane_barrier`),
 // so the whole grid must be resident at once. What it computes is what the clear kernels of `batch.cu`, `stage.cu` and `update.cu`
 // compute, by the same functions: the numbers are the same bit for bit.
 // By -D: STAGES, the layers from the input on, as STAGE of `stage.cu`; LOWEST, the first of them that has parameters; SAMPLE, FITTED,
@@ -45,7 +45,7 @@ struct Training {
     real* const* outputs;  // the input's and every layer's array
     real* const* errors;   // their gradients'
     unsigned* arrived;
-    long long count, batch, steps, partials, logged, layers, divides_biases, keeps_gradient;
+    long long count, batch, steps, first_step, end_step, partials, logged, layers, divides_biases, keeps_gradient;
 };
 
 // The layers from number INDEX on, whose parameters start at START and whose partial sums at PARTIAL_START.
@@ -101,7 +101,8 @@ KERNEL train_epoch(const Training* training) {
     real* partial = t.partial + (size_t)slot() * t.partials;
     const int* order = t.orders + (size_t)t.order_of[lane] * t.count;
     constexpr int LAST = Network::LAST;
-    for (int step = 0; step < t.steps; ++step) {
+    if (t.ended[lane] < t.first_step) return;
+    for (int step = (int)t.first_step; step < t.end_step; ++step) {
         const int start = step * (int)t.batch, n = min((int)t.batch, (int)t.count - start);
         const size_t samples = (size_t)slot() * CAPACITY, logits = samples * LOGITS, place = (size_t)lane * t.steps + step;
         gather<SAMPLE, FITTED>(t.rows, t.labels, t.fit, order + start, t.outputs[0] + samples * FITTED, t.targets + samples, n);

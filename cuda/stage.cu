@@ -2,7 +2,7 @@
 //
 // STAGE, by -D: the layer with its shapes, Conv<1,32,32,6,5,8> say; the formulas are in the headers. Arrays of a batch are (L, CAPACITY,
 // ...), by -D, of which the n samples of this batch are used; theta and gradients (K, size), the layer's parameters from number `start` on; partial sums
-// (L, partials, ...), the layer's from `partial_start` on. Grid: (elements / THREADS rounded up, L), blocks of THREADS.
+// (L, partials, ...), the layer's from `partial_start` on. Grid: (any number, L), blocks of THREADS.
 // Bounds: n times a sample's numbers below 2^31.
 #include "conv.cuh"
 #include "dense.cuh"

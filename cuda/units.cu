@@ -2,7 +2,7 @@
 // of a sigmoid or tanh.
 //
 // y (L, capacity, units, places), a layer's values, of which the first `rows` samples are read: maps and the pixels of one, or units and 1.
-// Grid: (elements / THREADS rounded up, L). Bounds: rows times units times places below 2^31.
+// Grid: (any number, L). Bounds: rows times units times places below 2^31.
 #include "common.cuh"
 
 // dead (K): adds the units that are not above 0 anywhere.

@@ -1,7 +1,7 @@
 // Kernels after the backward pass: add up the gradient, watch it, update the weights.
 //
 // theta, gradient, first and second (K, size); rules, rates and corrections (K) and (K, steps). A lane that has ended before this step
-// is left as it is: `ended` (K). Grid: (elements / THREADS rounded up, L); of `watch` (layers, L).
+// is left as it is: `ended` (K). Grid: (any number, L); of `watch` (layers, L).
 // Bounds: size below 2^31. The functions behind are in `update.cuh`.
 #include "update.cuh"
 

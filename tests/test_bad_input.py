@@ -180,6 +180,33 @@ def test_an_unknown_sanitizer(ablate_process: Callable[..., Done], tmp_path: Pat
     assert_refused(done, tmp_path, "ABLATE_CUDA_SANITIZE=memory", "address or races")
 
 
+def test_a_sanitizer_that_is_not_first_in_the_process(ablate_process: Callable[..., Done], tmp_path: Path) -> None:
+    done = ablate_process(*SMALL, "backend=cuda", "device=emulated", ABLATE_CUDA_SANITIZE="address")
+    assert_refused(done, tmp_path, "ABLATE_CUDA_SANITIZE=address", "LD_PRELOAD")
+
+
+@pytest.mark.parametrize("written", ["abc", "1.5", "-1", ""])
+def test_an_order_of_threads_that_is_no_number(
+    ablate_process: Callable[..., Done], tmp_path: Path, written: str
+) -> None:
+    done = ablate_process(*SMALL, "backend=cuda", "device=emulated", ABLATE_CUDA_SHUFFLE=written)
+    assert_refused(done, tmp_path, f"ABLATE_CUDA_SHUFFLE={written}", "whole number")
+
+
+@pytest.mark.parametrize("script", ["#!/nothing/here\n", "no program"])
+def test_a_compiler_that_cannot_be_started(ablate_process: Callable[..., Done], tmp_path: Path, script: str) -> None:
+    compiler = tmp_path / "g++"
+    compiler.write_text(script)
+    compiler.chmod(0o755)
+    done = ablate_process(*SMALL, "backend=cuda", "device=emulated", PATH=str(tmp_path), XDG_CACHE_HOME=str(tmp_path))
+    assert_refused(done, tmp_path, "g++: cannot be started")
+
+
+def test_a_plan_for_another_machine(ablate_process: Callable[..., Done]) -> None:
+    done = ablate_process(*SMALL, "backend=cuda", "dry_run=true", CUDA_VISIBLE_DEVICES="")
+    assert (done.code, done.err) == (0, "")
+
+
 @pytest.mark.parametrize("flag", ["--foo", "--epochs=3"])
 def test_unknown_flag(ablate: Callable[..., Done], tmp_path: Path, flag: str) -> None:
     done = ablate(flag)

@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import Done, run_as_process
+from conftest import Done, run_as_process, run_in_process
 from in_process import assert_same, load, noise, settings, train_alone, train_together
 
 from ablate import check, train
 from ablate.backends import cuda
-from ablate.backends.cuda import compile, epochs, network
+from ablate.backends.cuda import compile, epochs, memory, network
 from ablate.backends.cuda.device import DeviceMemoryError
 from ablate.backends.cuda.emulated import Emulated
 from ablate.backends.cuda.memory import Batch
@@ -132,6 +132,30 @@ def test_lanes_that_do_not_fit_take_turns(monkeypatch: pytest.MonkeyPatch, caplo
         assert_same(one_, other)
 
 
+def test_a_cohort_too_large_for_the_device_is_trained_in_halves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    arguments = ["-m", *EMULATED, *COMMON, "lr=0.1,0.2,0.3,0.4,0.5", "workers=1", "tracking=none", "check=false"]
+    whole, halves = tmp_path / "whole", tmp_path / "halves"
+    for folder in (whole, halves):
+        folder.mkdir()
+    assert run_in_process(whole, *arguments).code == 0
+    right = cuda.CudaEngine
+
+    def small(architecture: Any, dataset: Dataset, lanes: Sequence[Any], batch_size: int, device: cuda.Device) -> Any:
+        if len(lanes) > 2:
+            raise DeviceMemoryError("too many")
+        return right(architecture, dataset, lanes, batch_size, device)
+
+    monkeypatch.setattr(cuda, "CudaEngine", small)
+    assert run_in_process(halves, *arguments).code == 0
+    assert "too many: 5 trials are trained in halves" in caplog.text
+    left, other = (sorted(folder.glob("runs/*/*/final.npz")) for folder in (whole, halves))
+    assert len(left) == len(other) == 5
+    for one, two in zip(left, other, strict=True):
+        np.testing.assert_equal(dict(np.load(one)), dict(np.load(two)))
+
+
 class Tiny(Emulated):
     """A device without room for one lane."""
 
@@ -170,6 +194,25 @@ def test_the_checks_find_nothing_in_the_kernels(overrides: str) -> None:
 def test_the_checks_name_a_known_mistake_in_the_kernels(bug: str) -> None:
     trial = settings(*EMULATED, "model=mlp", f"bug={bug}")
     assert check.check(trial, load(trial)).guess == bug
+
+
+@pytest.mark.parametrize("optimizer", ["momentum", "adam"])
+def test_the_checks_name_a_wrong_update_rule(optimizer: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which no gradient shows: here a constant of the rule is a thousandth off on the device."""
+    monkeypatch.setattr(memory, "_rule_constants", lambda given: (0.9 * 1.001, 0.0, 0.0))
+    trial = settings(*EMULATED, "model=mlp", f"optimizer={optimizer}")
+    found = check.check(trial, load(trial))
+    assert found.guess == "kernel"
+    assert found.advice is not None
+    assert "after 3 updates" in found.advice
+
+
+def test_the_checks_blame_a_kernel_for_nan(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What memory gives that nobody has written."""
+    right = cuda.Probe.gradient
+    monkeypatch.setattr(cuda.Probe, "gradient", lambda probe: {k: v * np.nan for k, v in right(probe).items()})
+    trial = settings(*EMULATED, "model=mlp")
+    assert check.check(trial, load(trial)).guess == "kernel"
 
 
 def test_the_checks_name_a_wrong_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -223,6 +266,35 @@ def test_a_sweep_under_a_sanitizer(tmp_path: Path, sanitizer: str) -> None:
     done = sanitized(tmp_path, sanitizer)
     assert (done.code, done.err) == (0, ""), done
     assert "failed" not in done.out
+
+
+def test_sums_over_more_samples_than_31_bits_of_shares_times_samples() -> None:
+    """The share of a sample is reckoned in 64 bits."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(70_000, 1)).astype(np.float32)
+    dataset = Dataset("many", "many", x, (x[:, 0] > 0).astype(np.int64), x[:10], np.arange(10) % 2, 2)
+    common = ["model=softmax_regression", "model.units=1", "loss=bce", "batch_size=70000", "epochs=1"]
+    ours, numpy = (train_alone(settings(*common, *backend), dataset) for backend in (EMULATED, []))
+    for name, tensor in numpy.final.items():
+        np.testing.assert_allclose(ours.final[name], tensor, rtol=1e-4, atol=1e-6)
+
+
+def test_a_batch_too_large_for_the_kernels() -> None:
+    """Their places in an array are numbers of 31 bits."""
+    trial = settings(*EMULATED, "model=mlp", "model.hidden=[3]")
+    dataset = load(trial)
+    network_ = train.architecture(trial, dataset)
+    with pytest.raises(cuda.DeviceError, match=r"batch_size=40000000: .* choose a smaller batch_size"):
+        cuda.CudaEngine(network_, dataset, [train.lane(trial, network_)], 40_000_000, cuda.device("emulated"))
+
+
+@pytest.mark.parametrize("damage", [b"", b"cut short"])
+def test_a_damaged_kernel_is_compiled_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: bytes) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    made = compile.shared_library("units.cu", {"REAL": "float"})
+    whole = made.read_bytes()
+    made.write_bytes(damage)
+    assert compile.shared_library("units.cu", {"REAL": "float"}).read_bytes() == whole
 
 
 def test_compiled_kernels_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

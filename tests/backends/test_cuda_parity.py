@@ -2,6 +2,8 @@
 
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
+from itertools import permutations
 from typing import Any
 
 import numpy as np
@@ -9,7 +11,8 @@ import pytest
 from in_process import Trained, load, noise, settings, train_together
 from test_gradients import FORMS, NETWORKS, STACKS
 
-from ablate import bugs
+from ablate import bugs, train
+from ablate.backends import cuda
 from ablate.backends.cuda import engine, epochs
 from ablate.config import Settings
 from ablate.data import Dataset
@@ -102,6 +105,36 @@ def test_a_single_sigmoid_unit() -> None:
         "batch_size=4",
     ]
     compare(losses, common, noise((3,), 2, rows=10, test_rows=7))
+
+
+def test_the_confidence_of_a_single_unit() -> None:
+    """p or 1 - p, whichever is larger: rows on either side of p = 1/2."""
+    common = [*EXACT, "model=softmax_regression", "model.units=1", "model.output=sigmoid", "epochs=2", "batch_size=4"]
+    compare([["loss=bce"]], common, noise((3,), 2, rows=10, test_rows=40))
+
+
+@pytest.mark.parametrize("order", list(permutations(range(4)))[::5])
+def test_pooling_gives_its_gradient_to_the_first_of_equal_values(order: tuple[int, ...]) -> None:
+    """As `test_gradients` has it for NumPy: a window whose largest value appears twice."""
+    values = np.array([3.0, 3.0, 1.0, 0.0])[list(order)]
+    x = np.stack([values.reshape(2, 2), np.arange(4.0).reshape(2, 2)])[None]
+    dataset = Dataset("window", "window", x, np.array([0]), x, np.array([0]), 2)
+    trial = settings(
+        "dtype=float64", "model.fit=null", "model.layers=[{conv: 1, kernel: 1}, {pool: 2}, {dense: classes}]"
+    )
+    network = train.architecture(trial, dataset)
+    weights = {
+        "conv1.weight": np.array([[[[1.0]], [[0.0]]]]),
+        "conv1.bias": np.zeros(1),
+        "dense1.weight": np.array([[1.0, -1.0]]),
+        "dense1.bias": np.zeros(2),
+    }
+    lane = replace(train.lane(trial, network), weights=weights)
+    gradient = cuda.Probe(network, dataset, lane, cuda.device("emulated")).gradient()
+    passed = gradient["conv1.bias"][0]
+    assert abs(passed) > 1e-3
+    wanted = [3.0 * passed, int(values.argmax()) * passed]
+    np.testing.assert_allclose(gradient["conv1.weight"].ravel(), wanted, rtol=1e-12)
 
 
 def test_every_update_rule_side_by_side() -> None:

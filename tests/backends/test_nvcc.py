@@ -16,7 +16,10 @@ from ablate.backends import cuda
 from ablate.backends.cuda import compile
 from ablate.backends.cuda.emulated import Emulated
 
-pytestmark = pytest.mark.skipif(shutil.which("nvcc") is None, reason="nvcc is not installed")
+pytestmark = [
+    pytest.mark.skipif(shutil.which("nvcc") is None, reason="nvcc is not installed"),
+    pytest.mark.skipif(shutil.which("g++") is None, reason="the emulation, which tells what is compiled, needs g++"),
+]
 
 # name: (overrides, shape of a sample, classes): every layer, in the shapes of the posts and in others
 NETWORKS: dict[str, tuple[list[str], tuple[int, ...], int]] = {

@@ -1,12 +1,15 @@
 """The CUDA backend: our own kernels, on a GPU through PyCUDA or emulated on the CPU."""
 
+import contextlib
 import functools
+from collections.abc import Iterator
 
-from ablate.backends.cuda.device import Device, DeviceError
+from ablate.backends.cuda.compile import is_sanitized
+from ablate.backends.cuda.device import Device, DeviceError, DeviceMemoryError
 from ablate.backends.cuda.engine import CudaEngine
 from ablate.backends.cuda.probe import Probe
 
-__all__ = ["CudaEngine", "Device", "DeviceError", "Probe", "device"]
+__all__ = ["CudaEngine", "Device", "DeviceError", "DeviceMemoryError", "Probe", "check", "device", "is_sanitized"]
 
 
 @functools.cache
@@ -15,7 +18,7 @@ def device(name: str) -> Device:
 
     Raises DeviceError, one line, where it cannot be had: it says what is missing.
     """
-    try:
+    with _told():
         if name == "emulated":
             from ablate.backends.cuda.emulated import Emulated
 
@@ -23,5 +26,22 @@ def device(name: str) -> Device:
         from ablate.backends.cuda.gpu import Gpu
 
         return Gpu()
+
+
+def check(name: str) -> None:
+    """Raise DeviceError where a device cannot be had; other processes may use it afterwards."""
+    if name == "emulated":
+        device(name)
+        return
+    from ablate.backends.cuda import gpu
+
+    with _told():
+        gpu.check()
+
+
+@contextlib.contextmanager
+def _told() -> Iterator[None]:
+    try:
+        yield
     except DeviceError as error:
         raise DeviceError(f"backend=cuda: {error}") from None

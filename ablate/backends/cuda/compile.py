@@ -1,5 +1,6 @@
 """Compiled kernels, kept from one run to the next."""
 
+import ctypes
 import functools
 import hashlib
 import os
@@ -12,6 +13,8 @@ from pathlib import Path
 
 from ablate.backends.cuda.device import DeviceError, sources
 
+# The longest compilation seen, of a persistent kernel by nvcc, took a quarter of a minute.
+COMPILE_SECONDS = 600
 # Sanitisers for the emulation, for whoever hunts a fault in a kernel: `address` or `races`.
 SANITIZE = "ABLATE_CUDA_SANITIZE"
 _SANITIZERS = {
@@ -56,20 +59,20 @@ def nvcc_path() -> str:
     return found
 
 
+def is_sanitized() -> bool:
+    """Whether kernels run under a sanitiser."""
+    return bool(os.environ.get(SANITIZE))
+
+
 def shared_library(file: str, constants: Mapping[str, str]) -> Path:
     """A file of `cuda/` for the emulation: every kernel NAME has a function `launch_NAME`.
 
     Raises DeviceError where there is no g++, or with the first line of what it has against the file.
     """
-    source = sources() / file
     launchers = "".join(f"LAUNCHER({name})\n" for name in kernel_names(file))
     defines = [f"-D{name}={value}" for name, value in constants.items()]
-    header = ["-include", str(sources() / "host" / "cuda_host.hpp")]
-    return _kept(
-        [*_gxx(), *_SANITIZERS[_sanitizer()], "-x", "c++", *header, *defines, "-"],
-        ".so",
-        f'#include "{source}"\n{launchers}',
-    )
+    included = ["-include", str(sources() / "host" / "cuda_host.hpp"), "-include", str(sources() / file)]
+    return _kept([*_gxx(), *_SANITIZERS[_sanitizer()], "-x", "c++", *defines, *included, "-"], ".so", launchers)
 
 
 def host_library() -> Path:
@@ -90,35 +93,69 @@ def _sanitizer() -> str:
     wanted = os.environ.get(SANITIZE, "")
     if wanted not in _SANITIZERS:
         raise DeviceError(f"{SANITIZE}={wanted}: expected {' or '.join(filter(None, _SANITIZERS))}")
+    if wanted == "address" and not hasattr(ctypes.CDLL(None), "__asan_init"):
+        raise DeviceError(
+            f"{SANITIZE}=address: AddressSanitizer must come first in the process; start with"
+            ' LD_PRELOAD="$(g++ -print-file-name=libasan.so) $(g++ -print-file-name=libstdc++.so)"'
+            " ASAN_OPTIONS=detect_leaks=0"
+        )
     return wanted
 
 
 def _kept(command: Sequence[str], suffix: str, text: str = "") -> Path:
-    """What a compiler makes, from the cache where sources, command and compiler are the same."""
+    """What a compiler makes, from the cache where sources, command and compiler are the same.
+
+    Beside it lies its digest: what a crash or a full disk has cut short is made again.
+    """
     import pooch  # here: it costs every start otherwise
 
     digest = hashlib.sha256("\0".join([_sources_digest(), _version(command[0]), *command, text]).encode()).hexdigest()
     folder = Path(pooch.os_cache("ablate")) / "cuda"
     kept = folder / f"{digest[:32]}{suffix}"
-    if kept.exists():
+    seal = kept.with_suffix(f"{suffix}.sha256")
+    if _is_whole(kept, seal):
         return kept
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder) as scratch:
-            made = Path(scratch) / f"made{suffix}"
+            made, sealed = Path(scratch) / f"made{suffix}", Path(scratch) / "sealed"
             _compile([*command, "-o", str(made)], text)
+            if not made.exists():
+                raise DeviceError(f"{Path(command[0]).name} says that it has compiled the kernels, and has not")
+            sealed.write_text(hashlib.sha256(made.read_bytes()).hexdigest(), encoding="ascii")
             made.replace(kept)
+            sealed.replace(seal)
     except OSError as error:
         raise DeviceError(f"{folder}: compiled kernels cannot be kept there ({error.strerror})") from None
     return kept
 
 
+def _is_whole(kept: Path, seal: Path) -> bool:
+    try:
+        return seal.read_text(encoding="ascii") == hashlib.sha256(kept.read_bytes()).hexdigest()
+    except (OSError, UnicodeDecodeError):
+        return False
+
+
 def _compile(command: Sequence[str], text: str) -> None:
-    done = subprocess.run(command, input=text, capture_output=True, text=True, check=False, cwd=sources())
+    done = _run(command, text)
     if done.returncode != 0:
-        said = [line for line in (done.stderr + done.stdout).splitlines() if "error" in line.lower()]
-        first = (said or done.stderr.splitlines() or [f"exit code {done.returncode}"])[0]
+        # What the linker's driver says last tells least.
+        lines = [line for line in (done.stderr + done.stdout).splitlines() if not line.startswith("collect2")]
+        said = [line for line in lines if "error" in line.lower() or "space" in line.lower()]
+        first = (said or lines or [f"exit code {done.returncode}"])[0]
         raise DeviceError(f"{Path(command[0]).name} cannot compile the kernels: {first.strip()}")
+
+
+def _run(command: Sequence[str], text: str = "") -> subprocess.CompletedProcess[str]:
+    try:
+        return subprocess.run(
+            command, input=text, capture_output=True, text=True, check=False, cwd=sources(), timeout=COMPILE_SECONDS
+        )
+    except OSError as error:
+        raise DeviceError(f"{command[0]}: cannot be started ({error.strerror})") from None
+    except subprocess.TimeoutExpired:
+        raise DeviceError(f"{command[0]}: no answer within {COMPILE_SECONDS} seconds") from None
 
 
 @functools.cache
@@ -129,4 +166,4 @@ def _sources_digest() -> str:
 
 @functools.cache
 def _version(compiler: str) -> str:
-    return subprocess.run([compiler, "--version"], capture_output=True, text=True, check=False).stdout
+    return _run([compiler, "--version"]).stdout

@@ -15,14 +15,22 @@ from ablate.backends.cuda.device import THREADS, Array, Buffer, Device, DeviceEr
 
 # The order in which threads run is drawn from this number and that of the launch.
 SHUFFLE = "ABLATE_CUDA_SHUFFLE"
+MEMINFO = Path("/proc/meminfo")
 # As many blocks as a small device holds: a launch may be larger, unless its blocks wait for each other.
 RESIDENT = 16
+
+
+def _loaded(library: Path, mode: int = ctypes.DEFAULT_MODE) -> ctypes.CDLL:
+    try:
+        return ctypes.CDLL(str(library), mode=mode)
+    except OSError as error:
+        raise DeviceError(f"the compiled kernels cannot be loaded: {error}") from None
 
 
 @functools.cache
 def _host(library: str) -> ctypes.CDLL:
     # The kernels' libraries take the runtime's functions from here.
-    host = ctypes.CDLL(library, mode=ctypes.RTLD_GLOBAL)
+    host = _loaded(Path(library), ctypes.RTLD_GLOBAL)
     host.host_allocate.restype, host.host_allocate.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
     host.host_free.argtypes = [ctypes.c_void_p]
     return host
@@ -62,20 +70,30 @@ class EmulatedKernel:
         return ctypes.c_int32(argument) if isinstance(argument, int) else self.real(argument)
 
 
+def _shuffle() -> int:
+    written = os.environ.get(SHUFFLE, "0")
+    if not written.isdecimal():
+        raise DeviceError(f"{SHUFFLE}={written}: expected a whole number from 0")
+    return int(written)
+
+
 class Emulated(Device):
     """See `device.Device`. Raises DeviceError where there is no g++."""
 
     def __init__(self) -> None:
         self.host = _host(str(compile.host_library()))
         self.loaded: dict[tuple[object, ...], Mapping[str, EmulatedKernel]] = {}
-        self.launches, self.shuffle = 0, int(os.environ.get(SHUFFLE, "0"))
+        self.launches, self.shuffle = 0, _shuffle()
 
     def next_seed(self) -> int:
         self.launches += 1
         return (self.shuffle * 1_000_003 + self.launches) & 0xFFFFFFFF
 
     def free_memory(self) -> int:
-        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        # What the page cache holds can be had too.
+        lines = MEMINFO.read_text(encoding="ascii").splitlines() if MEMINFO.exists() else []
+        available = [int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable")]
+        return available[0] if available else os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
     def allocate(self, shape: tuple[int, ...], dtype: Any) -> Buffer:
         dtype = np.dtype(dtype)
@@ -102,7 +120,7 @@ class Emulated(Device):
         return self.loaded[key]
 
     def _load(self, file: str, constants: Mapping[str, str]) -> Mapping[str, EmulatedKernel]:
-        library = ctypes.CDLL(str(self.compile(file, constants)))
+        library = _loaded(self.compile(file, constants))
         real = ctypes.c_double if constants.get("REAL") == "double" else ctypes.c_float
         return {
             name: EmulatedKernel(name, library[f"launch_{name}"], self, real) for name in compile.kernel_names(file)

@@ -8,7 +8,7 @@ import numpy as np
 
 from ablate import models
 from ablate.backends import Ended, Epoch, Evaluation, Lane, Units, Watched
-from ablate.backends.cuda.device import Buffer, Device, DeviceMemoryError
+from ablate.backends.cuda.device import Buffer, Device, DeviceError, DeviceMemoryError
 from ablate.backends.cuda.epochs import Log, Pass, Persistent, Schedule
 from ablate.backends.cuda.memory import Batch, Lanes, Rows, corrections
 from ablate.backends.cuda.network import Network, Order
@@ -45,25 +45,36 @@ class CudaEngine:
     ) -> None:
         assert len({lane.bug for lane in lanes}) == 1, "the lanes of a cohort share their bug"
         dtype = dataset.x_train.dtype
-        self.plan = Plan(architecture, lanes[0].bug, batch_size)
         self.device, self.members, self.dataset, self.batch_size = device, lanes, dataset, batch_size
+        self.plan = Plan(architecture, lanes[0].bug, batch_size)
+        self.capacity = max(batch_size, min(len(dataset.y_test), EVALUATED))
+        self._check_bounds()
         self.schedule = schedule or Persistent(device)
         self.train_rows = Rows(device, dataset.x_train, dataset.y_train)
         self.test_rows = Rows(device, dataset.x_test, dataset.y_test)
         self.lanes = Lanes(device, self.plan, lanes, dataset)
-        self.capacity = max(batch_size, min(len(dataset.y_test), EVALUATED))
         self.network = Network(device, self.plan, self.lanes, self.capacity, dtype)
         self.network.batch = self._batch(dtype)
         self.active = list(range(len(lanes)))
         self.steps_done = 0
 
+    def _check_bounds(self) -> None:
+        """The kernels count a layer's numbers of a batch with 31 bits."""
+        widest = max(self.plan.fitted, *(layer.after for layer in self.plan.layers))
+        if self.capacity * widest >= 2**31:
+            raise DeviceError(
+                f"batch_size={self.batch_size}: {self.capacity} samples of {widest} numbers are more than a kernel"
+                " counts, 2^31; choose a smaller batch_size"
+            )
+
     def _batch(self, dtype: np.dtype[Any]) -> Batch:
-        """Arrays for as many lanes at once as the device has room for."""
-        wanted = len(self.members)
+        """Arrays for as many lanes at once as the device has room for, beside an epoch's order and log of all lanes."""
+        wanted, steps = len(self.members), -(-self.train_rows.count // self.batch_size)
         one = Batch.bytes(self.plan, self.capacity, dtype)
-        fitting = min(
-            wanted, int(self.device.free_memory() * SHARE_OF_MEMORY) // one, self.schedule.most_lanes(self.network)
-        )
+        a_step = 2 * dtype.itemsize + 24 + 8 * len(self.plan.edges)
+        of_epoch = wanted * (4 * self.train_rows.count + a_step * steps)
+        room = int(self.device.free_memory() * SHARE_OF_MEMORY) - of_epoch
+        fitting = min(wanted, room // one, self.schedule.most_lanes(self.network))
         while fitting > 0:
             try:
                 batch = Batch(self.device, self.plan, fitting, self.capacity, dtype)

@@ -1,4 +1,4 @@
-"""The two ways through an epoch: a launch an operation, or one persistent kernel. Their numbers are the same."""
+"""The two ways through an epoch: a launch an operation, or a persistent kernel. Their numbers are the same."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from ablate.backends.cuda.device import THREADS, Buffer, Device, Kernel
+from ablate.backends.cuda.device import THREADS, Buffer, Device, DeviceError, Kernel
 from ablate.backends.cuda.memory import Rows
 from ablate.backends.cuda.network import Network, Order
 
@@ -14,6 +14,9 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 # The grid's second dimension ends here.
 MOST_LANES = 65535
+# So many multiplications forward are one launch: some seconds of the emulation, milliseconds of a GPU. Between launches
+# Ctrl-C is heard, and no display's watchdog loses its patience.
+MULTIPLICATIONS = 2_000_000_000
 # More blocks a lane wait longer for each other than they save.
 MOST_BLOCKS = 64
 
@@ -93,7 +96,7 @@ class Stepwise:
 
 
 class Persistent:
-    """The whole epoch in one launch, whose blocks wait for each other."""
+    """Launches of many steps, whose blocks wait for each other."""
 
     def __init__(self, device: Device) -> None:
         self.device = device
@@ -104,20 +107,26 @@ class Persistent:
     def train(self, network: Network, slots: Buffer, work: Pass) -> None:
         kernel = self._kernel(network)
         blocks = max(1, min(MOST_BLOCKS, kernel.resident // slots.count, network.most_blocks(work.batch_size)))
-        assert blocks * slots.count <= kernel.resident, "every block of a persistent kernel must be resident"
-        arrived = self.device.put(np.zeros(slots.count), np.uint32)
+        if blocks * slots.count > kernel.resident:
+            raise DeviceError(f"{blocks * slots.count} blocks that wait for each other, of which {kernel.resident} fit")
         outputs, errors = (
             self.device.put(np.array([buffer.address for buffer in buffers], np.uint64), np.uint64)
             for buffers in (network.batch.outputs, network.batch.errors)
         )
-        fields = self._fields(network, slots, work, (outputs, errors, arrived))
-        addresses = [field.address if isinstance(field, Buffer) else field for field in fields]
-        kernel(blocks, slots.count, self.device.put(np.array(addresses, np.uint64), np.uint64))
+        at_once = max(1, MULTIPLICATIONS // (network.plan.architecture.multiplications * work.batch_size * slots.count))
+        for first in range(0, work.log.steps, at_once):
+            arrived = self.device.put(np.zeros(slots.count), np.uint32)
+            steps = (first, min(first + at_once, work.log.steps))
+            fields = self._fields(network, slots, work, (outputs, errors, arrived), steps)
+            addresses = [field.address if isinstance(field, Buffer) else field for field in fields]
+            kernel(blocks, slots.count, self.device.put(np.array(addresses, np.uint64), np.uint64))
 
     def _kernel(self, network: Network) -> Kernel:
         return self.device.kernels("epoch.cu", network.whole)["train_epoch"]
 
-    def _fields(self, network: Network, slots: Buffer, work: Pass, tables: Sequence[Buffer]) -> list[Buffer | int]:
+    def _fields(
+        self, network: Network, slots: Buffer, work: Pass, tables: Sequence[Buffer], part: tuple[int, int]
+    ) -> list[Buffer | int]:
         """`Training` of `cuda/epoch.cu`, field by field."""
         batch, lanes, plan, log = network.batch, network.lanes, network.plan, work.log
         data = [slots, work.rows.x, work.rows.labels, network.fit, work.order.orders, work.order.order_of]
@@ -125,5 +134,5 @@ class Persistent:
         state = [lanes.theta, lanes.gradient, lanes.first, lanes.second]
         arrays = [batch.partial, batch.targets, batch.p, batch.values, batch.predicted]
         logs = [log.losses, log.right, log.ended, log.columns, network.edges, log.squares, log.counts]
-        sizes = [work.rows.count, work.batch_size, log.steps, plan.partials, log.squares.shape[1], len(plan.edges) - 1]
-        return [*data, *rules, *state, *arrays, *logs, *tables, *sizes, *plan.misread]
+        sizes = [work.rows.count, work.batch_size, log.steps, *part, plan.partials, log.squares.shape[1]]
+        return [*data, *rules, *state, *arrays, *logs, *tables, *sizes, len(plan.edges) - 1, *plan.misread]

@@ -28,17 +28,12 @@ class _Card:
 
     def __init__(self) -> None:
         self.driver = _driver()
+        self.device = _first_device(self.driver)
         try:
-            self.driver.init()
-            if self.driver.Device.count() == 0:
-                raise DeviceError("device=gpu: there is no GPU here; use device=emulated or backend=numpy")
-            self.device = self.driver.Device(0)
             self.context = self.device.retain_primary_context()
             self.context.push()
         except self.driver.Error as error:
-            raise DeviceError(
-                f"device=gpu: no GPU can be used ({_line(error)}); use device=emulated or backend=numpy"
-            ) from None
+            raise _unusable(error) from None
         self.thread = threading.get_ident()
         # Why nothing can be done with the context any more, once that is so.
         self.lost = ""
@@ -111,6 +106,29 @@ def _driver() -> Any:
             f"device=gpu needs PyCUDA and the GPU's driver ({_line(error)}): see docs/cuda.md, or use device=emulated"
         ) from None
     return driver
+
+
+def _first_device(driver: Any) -> Any:
+    try:
+        driver.init()
+        if driver.Device.count() == 0:
+            raise DeviceError("device=gpu: there is no GPU here; use device=emulated or backend=numpy")
+        return driver.Device(0)
+    except driver.Error as error:
+        raise _unusable(error) from None
+
+
+def _unusable(error: Exception) -> DeviceError:
+    return DeviceError(f"device=gpu: no GPU can be used ({_line(error)}); use device=emulated or backend=numpy")
+
+
+def check() -> None:
+    """Raise DeviceError where there is no PyCUDA, driver, GPU or nvcc.
+
+    The GPU is not taken: another process may need it whole.
+    """
+    _first_device(_driver())
+    compile.nvcc_path()
 
 
 def _line(error: Exception) -> str:
