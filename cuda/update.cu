@@ -1,15 +1,9 @@
-// Kernels after the backward pass: add up the gradient, watch it, update the weights.
+// Kernels after the backward pass: watch the gradient, update the weights.
 //
 // theta, gradient, first and second (K, size); rules, rates and corrections (K) and (K, steps). A lane that has ended before this step
 // is left as it is: `ended` (K). Grid: (any number, L); of `watch` (layers, L).
 // Bounds: size below 2^31. The functions behind are in `update.cuh`.
 #include "update.cuh"
-
-KERNEL add_partial(const int* lanes, const real* partial, int partials, int partial_start, int shares, int parameters, int weights,
-                   int divides_biases, int keeps_gradient, real* gradient, int size, int start, int n) {
-    add_shares(partial + (size_t)slot() * partials + partial_start, shares, parameters, weights, {divides_biases, keeps_gradient},
-               gradient + (size_t)lanes[slot()] * size + start, n);
-}
 
 KERNEL watch(const int* lanes, const int* ended, int step, const real* gradient, int size, const int* edges, int layers, const Rates* rates,
              int columns, int column, double* squares, int* counts) {

@@ -91,32 +91,21 @@ def assert_compiles(file: str, constants: Mapping[str, str], architecture: str, 
 def test_every_kernel_of_lenet5_compiles(architecture: str, tmp_path: Path) -> None:
     files = wanted("lenet5", "float32")
     assert {file for file, _ in files} == {path.name for path in compile.sources().glob("*.cu")}
-    if architecture != "sm_90":  # one layer of each kind will do for the others: epoch.cu has them all
-        files = list(
-            {(file, constants.get("STAGE", "").split("<")[0]): (file, constants) for file, constants in files}.values()
-        )
     for file, constants in files:
         assert_compiles(file, constants, architecture, tmp_path)
 
 
-@pytest.mark.parametrize("name", [name for name in NETWORKS if name != "lenet5"])
-def test_other_layers_compile(name: str, tmp_path: Path) -> None:
-    for file, constants in wanted(name, "float32"):
+@pytest.mark.parametrize(("name", "dtype"), [("mlp", "float64"), ("one unit and mistakes", "float32")])
+def test_other_layers_compile_and_so_does_float64(name: str, dtype: str, tmp_path: Path) -> None:
+    for file, constants in wanted(name, dtype):
+        assert constants["REAL"] == {"float32": "float", "float64": "double"}[dtype]
         assert_compiles(file, constants, "sm_90", tmp_path)
-
-
-def test_float64_compiles(tmp_path: Path) -> None:
-    files = wanted("mlp", "float64")
-    assert all(constants["REAL"] == "double" for _, constants in files)
-    for file, constants in files:
-        if file != "epoch.cu":  # nothing else is in it, and it takes as long as all the others
-            compiled(file, constants, "sm_90", tmp_path)
 
 
 def test_what_does_not_compile_is_said_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     with pytest.raises(cuda.DeviceError, match=r"^nvcc cannot compile the kernels: .*Nothing") as error:
-        compile.cubin("stage.cu", {"REAL": "float", "CAPACITY": "1", "STAGE": "Nothing"}, "sm_90")
+        compile.cubin("layers.cu", {"REAL": "float", "CAPACITY": "1", "STAGES": "Nothing"}, "sm_90")
     assert len(str(error.value).splitlines()) == 1
 
 

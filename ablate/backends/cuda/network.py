@@ -40,14 +40,18 @@ class Network:
         real = plan.real(dtype)
         own = real | {"CAPACITY": str(capacity)}
         around = {"SAMPLE": str(plan.sample), "FITTED": str(plan.fitted), "LOGITS": str(plan.logits)}
-        layers = {"STAGES": ",".join(layer.type for layer in plan.layers), "LOWEST": str(plan.lowest)}
+        layers = {"STAGES": ",".join(layer.type for layer in plan.layers)} | plan.divided
         # What the persistent kernel is compiled with.
-        self.whole = own | around | layers | plan.divided
-        wanted = {"batch": ("batch.cu", own | around), "update": ("update.cu", real), "units": ("units.cu", real)}
-        wanted |= {layer.type: ("stage.cu", own | plan.divided | {"STAGE": layer.type}) for layer in plan.layers}
+        self.whole = own | around | layers | {"LOWEST": str(plan.lowest)}
+        wanted = {
+            "batch": ("batch.cu", own | around),
+            "layers": ("layers.cu", own | layers),
+            "update": ("update.cu", real),
+            "units": ("units.cu", real),
+        }
         modules = _compiled(device, wanted)
         self.around, self.after, self.units = modules["batch"], modules["update"], modules["units"]
-        self.stages = [modules[layer.type] for layer in plan.layers]
+        self.layers = modules["layers"]
         self.fit = device.put(plan.fit(), np.int32)
         self.edges = device.put(np.array(plan.edges), np.int32)
 
@@ -62,8 +66,8 @@ class Network:
         self.around["gather_rows"](blocks, slots.count, slots, *gathered, batch.outputs[0], batch.targets, n)
         for number, layer in enumerate(self.plan.layers):
             x, y = batch.outputs[number : number + 2]
-            of_layer = (self.lanes.theta, self.plan.size, layer.start)
-            self.stages[number]["forward"](_blocks(n * layer.after), slots.count, slots, x, *of_layer, y, n)
+            blocks = _blocks(n * layer.after)
+            self.layers["forward"](blocks, slots.count, slots, number, x, self.lanes.theta, y, n)
 
     def lose(self, slots: Buffer, n: int) -> None:
         """The losses, predictions and confidences of a batch after `forward`."""
@@ -81,24 +85,19 @@ class Network:
         self.around["loss_gradient"](_blocks(n), slots.count, slots, *kinds, batch.outputs[-1], batch.targets, *into, n)
         for number in reversed(range(self.plan.lowest, len(self.plan.layers))):
             self._backward(slots, number, n)
+        partial = (batch.partial, self.plan.partials, *self.plan.misread)
+        self.layers["add_partial"](_blocks(self.plan.size), slots.count, slots, *partial, lanes.gradient, n)
 
     def _backward(self, slots: Buffer, number: int, n: int) -> None:
-        batch, lanes, plan, layer = self.batch, self.lanes, self.plan, self.plan.layers[number]
+        batch, plan, layer = self.batch, self.plan, self.plan.layers[number]
         x, y = batch.outputs[number : number + 2]
         dx, dy = batch.errors[number : number + 2]
         if number > plan.lowest:
-            of_layer = (lanes.theta, plan.size, layer.start)
-            self.stages[number]["input_gradient"](
-                _blocks(n * layer.before), slots.count, slots, x, y, dy, *of_layer, dx, n
-            )
+            read = (slots, number, x, y, dy, self.lanes.theta)
+            self.layers["input_gradient"](_blocks(n * layer.before), slots.count, *read, dx, n)
         if layer.parameters:
-            partial = (batch.partial, plan.partials, layer.partial_start)
             blocks = _blocks(layer.shares * layer.weights)
-            self.stages[number]["parameter_gradient"](blocks, slots.count, x, dy, *partial, n)
-            self.after["add_partial"](
-                _blocks(layer.parameters), slots.count, slots, *partial, layer.shares, layer.parameters, layer.weights,
-                *plan.misread, lanes.gradient, plan.size, layer.start, n,
-            )  # fmt: skip
+            self.layers["parameter_gradient"](blocks, slots.count, number, x, dy, batch.partial, plan.partials, n)
 
     def tally(self, slots: Buffer, n: int) -> None:
         """Add a batch after `lose` to the lanes' sums and counts."""

@@ -20,7 +20,7 @@ class Layer:
     """A layer: its type in `cuda/*.cuh`, numbers of a sample before and after, parameters and partial sums.
 
     `weights` and `parameters` count numbers (the biases are the rest), `start` is where the parameters start in a
-    lane's flat vector, `partial_start` where the layer's `shares` partial sums do. `function` is the activation's.
+    lane's flat vector, `shares` how many partial sums its gradient has. `function` is the activation's.
     """
 
     type: str
@@ -31,7 +31,6 @@ class Layer:
     parameters: int
     start: int
     shares: int
-    partial_start: int
     function: str | None
 
     @property
@@ -132,7 +131,6 @@ class Plan:
     def _layer(self, stage: models.Stage) -> Layer:
         last = self.layers[-1] if self.layers else None
         start = last.start + last.parameters if last else 0
-        partial_start = last.partial_start + last.shares * last.parameters if last else 0
         before, after = math.prod(stage.before), math.prod(stage.after)
         weights, parameters = (
             (stage.parameters[0].size, sum(p.size for p in stage.parameters)) if stage.name else (0, 0)
@@ -147,7 +145,6 @@ class Plan:
             parameters=parameters,
             start=start,
             shares=shares,
-            partial_start=partial_start,
             function=stage.layer.function if isinstance(stage.layer, models.Activation) else None,
         )
 

@@ -1,0 +1,21 @@
+// The clear kernels of a network's layers, a launch an operation: forward, the gradient of the input, that of the parameters.
+//
+// `layer` is the layer's number from the input on. theta and gradient are (K, SIZE), partial (L, partials); the other shapes, and
+// what is given by -D, are those of `network.cuh`. Grid: (any number, L), blocks of THREADS. Bounds: n times a sample's numbers below 2^31.
+#include "network.cuh"
+
+KERNEL forward(const int* lanes, int layer, const real* x, const real* theta, real* y, int n) {
+    Network::forward(layer, x, theta + (size_t)lanes[slot()] * Network::SIZE, y, n);
+}
+
+KERNEL input_gradient(const int* lanes, int layer, const real* x, const real* y, const real* dy, const real* theta, real* dx, int n) {
+    Network::input_gradient(layer, x, y, dy, theta + (size_t)lanes[slot()] * Network::SIZE, dx, n);
+}
+
+KERNEL parameter_gradient(int layer, const real* x, const real* dy, real* partial, int partials, int n) {
+    Network::parameter_gradient(layer, x, dy, partial + (size_t)slot() * partials, n);
+}
+
+KERNEL add_partial(const int* lanes, const real* partial, int partials, int divides_biases, int keeps_gradient, real* gradient, int n) {
+    Network::add(partial + (size_t)slot() * partials, {divides_biases, keeps_gradient}, gradient + (size_t)lanes[slot()] * Network::SIZE, n);
+}

@@ -1,0 +1,62 @@
+// A whole network as a list of layers: which of them a launch or a step means is told by its number.
+//
+// By -D: STAGES, the layers from the input on with their shapes, Conv<1,32,32,6,5,8>,Pool<6,28,28,2> say; CAPACITY, the samples that an array
+// of a batch holds. Shapes: arrays of a batch are (L, CAPACITY, ...), of which n samples are used, by slot; theta and gradient are one lane's
+// flat vector (SIZE), partial one slot's partial sums. Formulas and bounds: those of the layers' headers.
+#pragma once
+#include "conv.cuh"
+#include "dense.cuh"
+#include "elementwise.cuh"
+#include "pool.cuh"
+#include "update.cuh"
+
+// The layers from number INDEX on, whose parameters start at START and whose partial sums at PARTIAL_START: here, none.
+template <int INDEX, int START, int PARTIAL_START, class... Stages>
+struct Chain {
+    static constexpr int LAYERS = INDEX, SIZE = START, OUTPUT_START = -1;
+    static __device__ void forward(int, const real*, const real*, real*, int) {}
+    static __device__ void input_gradient(int, const real*, const real*, const real*, const real*, real*, int) {}
+    static __device__ void parameter_gradient(int, const real*, const real*, real*, int) {}
+    static __device__ void add(const real*, const Misread&, real*, int) {}
+};
+
+template <int INDEX, int START, int PARTIAL_START, class Stage, class... Rest>
+struct Chain<INDEX, START, PARTIAL_START, Stage, Rest...> {
+    using Next = Chain<INDEX + 1, START + Stage::PARAMETERS, PARTIAL_START + Stage::SHARES * Stage::PARAMETERS, Rest...>;
+    static constexpr int LAYERS = Next::LAYERS, SIZE = Next::SIZE;
+    // Where the last layer with parameters starts.
+    static constexpr int OUTPUT_START = Stage::PARAMETERS && Next::OUTPUT_START < 0 ? START : Next::OUTPUT_START;
+
+    static __device__ size_t in() { return (size_t)slot() * CAPACITY * Stage::IN; }
+    static __device__ size_t out() { return (size_t)slot() * CAPACITY * Stage::OUT; }
+
+    static __device__ void forward(int layer, const real* x, const real* theta, real* y, int n) {
+        if (layer == INDEX)
+            Stage::forward(x + in(), theta + START, y + out(), n);
+        else
+            Next::forward(layer, x, theta, y, n);
+    }
+
+    static __device__ void input_gradient(int layer, const real* x, const real* y, const real* dy, const real* theta, real* dx, int n) {
+        if (layer == INDEX)
+            Stage::input_gradient(x + in(), y + out(), dy + out(), theta + START, dx + in(), n);
+        else
+            Next::input_gradient(layer, x, y, dy, theta, dx, n);
+    }
+
+    static __device__ void parameter_gradient(int layer, const real* x, const real* dy, real* partial, int n) {
+        if (layer == INDEX)
+            Stage::parameter_gradient(x + in(), dy + out(), partial + PARTIAL_START, n);
+        else
+            Next::parameter_gradient(layer, x, dy, partial, n);
+    }
+
+    // The partial sums of all layers, added up.
+    static __device__ void add(const real* partial, const Misread& misread, real* gradient, int n) {
+        if constexpr (Stage::PARAMETERS > 0)
+            add_shares(partial + PARTIAL_START, Stage::SHARES, Stage::PARAMETERS, Stage::WEIGHTS, misread, gradient + START, n);
+        Next::add(partial, misread, gradient, n);
+    }
+};
+
+using Network = Chain<0, 0, 0, STAGES>;
