@@ -12,6 +12,7 @@ import pytest
 from conftest import Done, run_as_process, run_in_process
 from in_process import assert_same, load, noise, settings, train_alone, train_together
 
+import ablate
 from ablate import check, train
 from ablate.backends import cuda
 from ablate.backends.cuda import compile, epochs, memory, network
@@ -108,6 +109,19 @@ def test_the_order_in_which_threads_run_changes_nothing(monkeypatch: pytest.Monk
     monkeypatch.setattr(cuda, "device", lambda name: Emulated())
     for one, other in zip(before, train_together(trials), strict=True):
         assert_same(one, other)
+
+
+def test_lenet5_through_the_command_line_is_numpys(tmp_path: Path) -> None:
+    """Every loss on the curves, by either backend, to 1e-4."""
+    arguments = ["backend=numpy,cuda", "device=emulated", "loss=ce,mse", "data.train_limit=64", "epochs=2"]
+    done = run_in_process(tmp_path, "-m", *arguments, "data.test_limit=64", "workers=1", "tracking=none")
+    assert done.code == 0, done
+    curves = ablate.load(next((tmp_path / "runs").iterdir()), curves=True)
+    losses = curves[curves["metric"].str.endswith("/loss")]
+    table = losses.pivot(index=["loss", "metric", "step", "epoch"], columns="backend", values="value")
+    assert len(table) > 10
+    assert not table.isna().any().any()
+    np.testing.assert_allclose(table["cuda"], table["numpy"], rtol=0, atol=1e-4)
 
 
 class Small(Emulated):
