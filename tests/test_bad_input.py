@@ -3,7 +3,7 @@
 import gzip
 import shutil
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from conftest import Done, run_in_process
 
+from ablate.backends import cuda
 from ablate.errors import ConfigError
 
 SMALL = ["model=softmax_regression", "epochs=1", "data.train_limit=64", "workers=1"]
@@ -170,40 +171,56 @@ def test_a_gpu_that_cannot_be_had(ablate_process: Callable[..., Done], tmp_path:
     assert_refused(done, tmp_path, "backend=cuda", "device=emulated")
 
 
-def test_no_compiler_for_the_emulation(ablate_process: Callable[..., Done], tmp_path: Path) -> None:
-    done = ablate_process(*SMALL, "backend=cuda", "device=emulated", PATH=str(tmp_path))
-    assert_refused(done, tmp_path, "backend=cuda", "g++ was not found")
+@pytest.fixture
+def afresh() -> Iterator[None]:
+    """A process that has not asked for a device yet."""
+    cuda.device.cache_clear()
+    yield
+    cuda.device.cache_clear()
 
 
-def test_an_unknown_sanitizer(ablate_process: Callable[..., Done], tmp_path: Path) -> None:
-    done = ablate_process(*SMALL, "backend=cuda", "device=emulated", ABLATE_CUDA_SANITIZE="memory")
-    assert_refused(done, tmp_path, "ABLATE_CUDA_SANITIZE=memory", "address or races")
+EMULATED = [*SMALL, "backend=cuda", "device=emulated"]
 
 
-def test_a_sanitizer_that_is_not_first_in_the_process(ablate_process: Callable[..., Done], tmp_path: Path) -> None:
-    done = ablate_process(*SMALL, "backend=cuda", "device=emulated", ABLATE_CUDA_SANITIZE="address")
-    assert_refused(done, tmp_path, "ABLATE_CUDA_SANITIZE=address", "LD_PRELOAD")
-
-
-@pytest.mark.parametrize("written", ["abc", "1.5", "-1", ""])
-def test_an_order_of_threads_that_is_no_number(
-    ablate_process: Callable[..., Done], tmp_path: Path, written: str
+@pytest.mark.usefixtures("afresh")
+def test_no_compiler_for_the_emulation(
+    ablate: Callable[..., Done], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    done = ablate_process(*SMALL, "backend=cuda", "device=emulated", ABLATE_CUDA_SHUFFLE=written)
-    assert_refused(done, tmp_path, f"ABLATE_CUDA_SHUFFLE={written}", "whole number")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert_refused(ablate(*EMULATED), tmp_path, "backend=cuda", "g++ was not found")
 
 
+@pytest.mark.usefixtures("afresh")
+@pytest.mark.parametrize(
+    ("name", "written", "said"),
+    [
+        ("SANITIZE", "memory", "address or races"),
+        ("SANITIZE", "address", "LD_PRELOAD"),
+        *(("SHUFFLE", written, "whole number") for written in ("abc", "1.5", "-1", "")),
+    ],
+)
+def test_a_wrong_switch_of_the_emulation(
+    ablate: Callable[..., Done], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, written: str, said: str
+) -> None:
+    monkeypatch.setenv(f"ABLATE_CUDA_{name}", written)
+    assert_refused(ablate(*EMULATED), tmp_path, f"ABLATE_CUDA_{name}={written}", said)
+
+
+@pytest.mark.usefixtures("afresh")
 @pytest.mark.parametrize("script", ["#!/nothing/here\n", "no program"])
-def test_a_compiler_that_cannot_be_started(ablate_process: Callable[..., Done], tmp_path: Path, script: str) -> None:
+def test_a_compiler_that_cannot_be_started(
+    ablate: Callable[..., Done], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str
+) -> None:
     compiler = tmp_path / "g++"
     compiler.write_text(script)
     compiler.chmod(0o755)
-    done = ablate_process(*SMALL, "backend=cuda", "device=emulated", PATH=str(tmp_path), XDG_CACHE_HOME=str(tmp_path))
-    assert_refused(done, tmp_path, "g++: cannot be started")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert_refused(ablate(*EMULATED), tmp_path, "g++: cannot be started")
 
 
-def test_a_plan_for_another_machine(ablate_process: Callable[..., Done]) -> None:
-    done = ablate_process(*SMALL, "backend=cuda", "dry_run=true", CUDA_VISIBLE_DEVICES="")
+def test_a_plan_for_another_machine(ablate: Callable[..., Done], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    done = ablate(*SMALL, "backend=cuda", "dry_run=true")
     assert (done.code, done.err) == (0, "")
 
 

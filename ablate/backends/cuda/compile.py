@@ -19,7 +19,7 @@ COMPILE_SECONDS = 600
 SANITIZE = "ABLATE_CUDA_SANITIZE"
 _SANITIZERS = {
     "": (),
-    "address": ("-fsanitize=address,undefined", "-fno-sanitize-recover=undefined", "-g"),
+    "address": ("-fsanitize=address,undefined", "-fno-sanitize-recover=undefined", "-g", "-O0"),
     # The functions that this calls are the host library's own, not those of a sanitiser that would be linked; those of
     # C must stay calls to be seen (`cuda/host/races.cpp`).
     "races": ("-fsanitize=thread", "-nodefaultlibs", "-fno-builtin", "-fno-tree-loop-distribute-patterns", "-g"),
