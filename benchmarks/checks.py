@@ -25,6 +25,7 @@ from ablate import check, train
 from ablate.config import Settings
 from ablate.data import Dataset
 from ablate.errors import ConfigError
+from benchmarks import marks
 from tests.in_process import load, settings
 
 SEEDS, CORRECT = 20, 200
@@ -252,9 +253,7 @@ def main() -> None:
     for case in [case for case in [*known, *own] if not case.named][:40]:
         print("  ", case.truth, "|", case.found.guess, "|", " ".join(case.overrides))
     if given.into:
-        before, _, rest = given.into.read_text(encoding="utf-8").partition("<!-- tables -->\n")
-        _, mark, after = rest.partition("<!-- end of tables -->")
-        given.into.write_text(f"{before}<!-- tables -->\n{text}\n{mark}{after}", encoding="utf-8")
+        marks.put(given.into, "tables", text)
 
 
 if __name__ == "__main__":

@@ -35,7 +35,7 @@ from ablate.backends import cuda
 from ablate.backends.cuda.compile import nvcc_path
 from ablate.backends.cuda.epochs import Persistent, Schedule, Stepwise
 from ablate.errors import ConfigError
-from benchmarks import machine
+from benchmarks import machine, marks
 from benchmarks.agreement import DisagreementError, difference
 from benchmarks.page import Rows, duration, percent
 from benchmarks.roofline import gflop
@@ -47,7 +47,6 @@ if TYPE_CHECKING:
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
-MARKS = "<!-- gpu -->\n", "<!-- end of gpu -->"
 MNIST_ROWS, BATCH = 60_000, 300
 SEEDS = range(3)
 # A turn lasts as many epochs as this takes: one epoch of ours is short.
@@ -360,13 +359,6 @@ def run(given: argparse.Namespace) -> str:
     return "\n\n".join(["\n".join(f"- {line}" for line in lines), *sections])
 
 
-def put(text: str, into: Path) -> None:
-    """Put a text between the marks of a page."""
-    before, _, rest = into.read_text(encoding="utf-8").partition(MARKS[0])
-    _, _, after = rest.partition(MARKS[1])
-    into.write_text(f"{before}{MARKS[0]}{text}\n{MARKS[1]}{after}", encoding="utf-8")
-
-
 def missing(device: str) -> str | None:
     """What this machine lacks, in one line."""
     try:
@@ -387,7 +379,7 @@ def arguments() -> argparse.Namespace:
     )
     parser.add_argument("--lanes", help="how many of ours and of vmap's, 1,4,16,64 if not given; emulated 1")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--into", type=Path, help=f"a page with the lines {MARKS[0].strip()} and {MARKS[1]}")
+    parser.add_argument("--into", type=Path, help="a page with the lines <!-- gpu --> and <!-- end of gpu -->")
     parser.add_argument("--device", choices=("gpu", "emulated"), default="gpu")
     parser.add_argument("--limit", type=int, default=MNIST_ROWS, metavar="ROWS", help="train on the first rows only")
     parser.add_argument("--accuracy", type=int, metavar="EPOCHS", help="also train three seeds, ours and NumPy's")
@@ -401,8 +393,11 @@ def arguments() -> argparse.Namespace:
         parser.error("--lanes and --rounds are 1 at least")
     if not 2 <= given.limit <= MNIST_ROWS or given.limit % (BATCH if given.limit > 2 * BATCH else 2):
         parser.error(f"--limit {given.limit}: an even number up to {2 * BATCH}, or a multiple of {BATCH}")
-    if given.into and not (given.into.is_file() and all(mark in given.into.read_text("utf-8") for mark in MARKS)):
-        parser.error(f"--into {given.into}: no page with the lines {MARKS[0].strip()} and {MARKS[1]}")
+    if given.into:
+        try:
+            marks.around(given.into, "gpu")  # before an hour's measuring, not after it
+        except ValueError as error:
+            parser.error(str(error))
     return given
 
 
@@ -418,7 +413,7 @@ def main() -> int:
         print(f"benchmarks.gpu: {error}", file=sys.stderr)
         return 1 if isinstance(error, DisagreementError) else 2
     if given.into:
-        put(text, given.into)
+        marks.put(given.into, "gpu", text)
     return 0
 
 

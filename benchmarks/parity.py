@@ -25,7 +25,7 @@ from ablate.backends import Engine, Lane, cuda
 from ablate.backends.numpy import NumpyEngine
 from ablate.config import Settings
 from ablate.data import Dataset
-from benchmarks import machine
+from benchmarks import machine, marks
 from benchmarks.page import Rows
 from tests.in_process import Array, load, settings
 
@@ -108,9 +108,7 @@ def main() -> None:
     text = f"{head}\n\n{table(cuda.device(given.device)).markdown()}\n"
     print(text)
     if given.into:
-        before, _, rest = given.into.read_text(encoding="utf-8").partition("<!-- parity -->\n")
-        _, mark, after = rest.partition("<!-- end of parity -->")
-        given.into.write_text(f"{before}<!-- parity -->\n{text}\n{mark}{after}", encoding="utf-8")
+        marks.put(given.into, "parity", text)
 
 
 if __name__ == "__main__":

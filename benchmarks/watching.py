@@ -25,6 +25,7 @@ from ablate import train
 from ablate.backends import Epoch
 from ablate.backends.numpy import NumpyEngine
 from ablate.backends.numpy.group import Group
+from benchmarks import marks
 from tests.in_process import load, settings
 
 ROUNDS = 15
@@ -102,9 +103,7 @@ def main() -> None:
     text += "\n".join(lines)
     print(text)
     if given.into:
-        before, _, rest = given.into.read_text(encoding="utf-8").partition("<!-- watching -->\n")
-        _, mark, after = rest.partition("<!-- end of watching -->")
-        given.into.write_text(f"{before}<!-- watching -->\n{text}\n{mark}{after}", encoding="utf-8")
+        marks.put(given.into, "watching", text)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 from conftest import environment
 
+from benchmarks import marks
+
 ROOT = Path(__file__).parent.parent
 
 
@@ -79,3 +81,24 @@ def test_the_gpu_benchmark_compares_the_emulated_device_with_pytorch(tmp_path: P
     assert done.returncode == 0, done.stderr
     for who in ("ours, persistent, 2 lanes", "ours, stepwise", "PyTorch eager, channels_last", "PyTorch vmap, eager"):
         assert who in done.stdout
+
+
+def test_figures_are_put_into_their_place_of_a_page(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("above\n<!-- one -->\nold\n<!-- end of one -->\nbelow\n<!-- two -->\nkept\n<!-- end of two -->\n")
+    marks.put(page, "one", "new\nlines")
+    marks.put(page, "one", "newer")
+    assert page.read_text() == (
+        "above\n<!-- one -->\nnewer\n<!-- end of one -->\nbelow\n<!-- two -->\nkept\n<!-- end of two -->\n"
+    )
+
+
+@pytest.mark.parametrize("text", ["nothing", "<!-- one -->\n", "<!-- end of one -->\n<!-- one -->\n"])
+def test_a_page_without_the_place_is_left_alone(tmp_path: Path, text: str) -> None:
+    page = tmp_path / "page.md"
+    page.write_text(text)
+    with pytest.raises(ValueError, match="no page with the lines <!-- one --> and <!-- end of one -->"):
+        marks.put(page, "one", "new")
+    assert page.read_text() == text
+    with pytest.raises(ValueError, match="no page"):
+        marks.put(tmp_path / "none.md", "one", "new")
