@@ -10,6 +10,9 @@ from ablate import config, losses
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
+# Hidden units are watched on so many rows of the test set.
+WATCHED_ROWS = 50
+
 
 @dataclass(frozen=True)
 class Lane:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ablate import models
-from ablate.backends import Ended, Epoch, Evaluation, Lane, Units, Watched
+from ablate.backends import WATCHED_ROWS, Ended, Epoch, Evaluation, Lane, Units, Watched
 from ablate.backends.cuda.device import Buffer, Device, DeviceError, DeviceMemoryError
 from ablate.backends.cuda.epochs import Log, Pass, Persistent, Schedule
 from ablate.backends.cuda.memory import Batch, Lanes, Rows, corrections
@@ -21,7 +21,6 @@ log = logging.getLogger("ablate")
 
 # So many samples at once are evaluated, at least: the arrays of a batch are made for them.
 EVALUATED = 256
-WATCHED_ROWS = 50
 # Not all of what is free can be had in the pieces that are asked for.
 SHARE_OF_MEMORY = 0.9
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ablate import losses, optimizers
-from ablate.backends import Ended, Epoch, Evaluation, Lane, Units
+from ablate.backends import WATCHED_ROWS, Ended, Epoch, Evaluation, Lane, Units
 from ablate.backends.numpy.network import Network, Plan
 from ablate.backends.numpy.team import Team
 from ablate.data import Dataset
@@ -19,7 +19,6 @@ Array = np.ndarray[Any, np.dtype[Any]]
 _QUIETLY = np.errstate(all="ignore")
 # Post D's bounds for lr times gradient at the output layer.
 TOO_LARGE, TOO_SMALL = 1.0, 1e-7
-WATCHED_ROWS = 50
 
 
 class Group:
