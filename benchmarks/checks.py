@@ -21,10 +21,11 @@ from typing import Any
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from ablate import check, train
-from ablate.config import Settings
-from ablate.data import Dataset
+from ablate.config.schema import Settings
+from ablate.diagnosis import checks as check
 from ablate.errors import ConfigError
+from ablate.problem.data.dataset import Dataset
+from ablate.training import loop as train
 from benchmarks import marks
 from tests.in_process import load, settings
 

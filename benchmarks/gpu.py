@@ -30,11 +30,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from rich.console import Console
 
-from ablate import train
 from ablate.backends import cuda
 from ablate.backends.cuda.compile import nvcc_path
 from ablate.backends.cuda.epochs import Persistent, Schedule, Stepwise
 from ablate.errors import ConfigError
+from ablate.training import loop as train
 from benchmarks import machine, marks
 from benchmarks.agreement import DisagreementError, difference
 from benchmarks.page import Rows, duration, percent

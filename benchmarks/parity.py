@@ -20,11 +20,12 @@ from typing import Any
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from ablate import train
-from ablate.backends import Engine, Lane, cuda
+from ablate.backends import cuda
+from ablate.backends.engine import Engine, Lane
 from ablate.backends.numpy import NumpyEngine
-from ablate.config import Settings
-from ablate.data import Dataset
+from ablate.config.schema import Settings
+from ablate.problem.data.dataset import Dataset
+from ablate.training import loop as train
 from benchmarks import machine, marks
 from benchmarks.page import Rows
 from tests.in_process import Array, load, settings

@@ -27,7 +27,8 @@ from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
 from torch.func import functional_call, grad_and_value, vmap
 
-from ablate import models, train
+from ablate.problem import models
+from ablate.training import loop as train
 from benchmarks.work import Work
 
 Array = np.ndarray[Any, np.dtype[Any]]

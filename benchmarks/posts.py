@@ -22,8 +22,9 @@ from pathlib import Path
 
 import numpy as np
 
-from ablate import data, report
-from ablate.data import Dataset
+from ablate import report
+from ablate.problem.data import loading as data
+from ablate.problem.data.dataset import Dataset
 from ablate.report import cells, text
 from ablate.report.cells import Cell, Replicate, Study
 

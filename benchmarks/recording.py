@@ -10,7 +10,9 @@ import time
 from typing import Any
 from unittest import mock
 
-from ablate import records, results, sweep
+from ablate.execution import sweep
+from ablate.records import folder as records
+from ablate.records import results
 from benchmarks.rounds import Figures, Samples, repeated
 from benchmarks.work import Work, check_ended, spread, wake_processes
 

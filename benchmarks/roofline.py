@@ -14,8 +14,8 @@ from unittest import mock
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from ablate import models
 from ablate.backends.numpy.network import Network
+from ablate.problem import models
 from benchmarks.rounds import Figures, Samples, repeated
 from benchmarks.work import Work
 

@@ -21,10 +21,10 @@ from unittest import mock
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from ablate import train
-from ablate.backends import Epoch
+from ablate.backends.engine import Epoch
 from ablate.backends.numpy import NumpyEngine
 from ablate.backends.numpy.group import Group
+from ablate.training import loop as train
 from benchmarks import marks
 from tests.in_process import load, settings
 

@@ -11,10 +11,11 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from ablate import sweep, train
-from ablate.models import Architecture
-from ablate.sweep import Sweep
-from ablate.trials import Trial
+from ablate.execution import sweep
+from ablate.execution.sweep import Sweep
+from ablate.problem.models import Architecture
+from ablate.training import loop as train
+from ablate.trials.trial import Trial
 from tests.in_process import resolved, settings
 
 

@@ -14,9 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from ablate import bugs, explain
-from ablate.check import Check
-from ablate.explain import Known
+from ablate.commands import explain
+from ablate.diagnosis.advice import Known
+from ablate.diagnosis.checks import Check
+from ablate.problem import mistakes as bugs
 
 HERE = Path(__file__).resolve().parent
 COLUMNS = 4

@@ -34,7 +34,8 @@ def environment(**changes: str) -> dict[str, str]:
 
 def run_in_process(folder: Path, *arguments: str) -> Done:
     """Run `ablate` in this process, in `folder`, and undo what it leaves behind: signals, handlers, environment."""
-    from ablate import __main__, launcher
+    from ablate import __main__
+    from ablate.commands import launcher
 
     logger, before = logging.getLogger("ablate"), signal.getsignal(signal.SIGTERM)
     handlers = list(logger.handlers)

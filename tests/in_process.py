@@ -10,13 +10,16 @@ import numpy as np
 from omegaconf import OmegaConf
 from threadpoolctl import threadpool_limits
 
-from ablate import config, data, train
-from ablate.backends import Engine, Lane, cuda
+from ablate.backends import cuda
+from ablate.backends.engine import Engine, Lane
 from ablate.backends.numpy import NumpyEngine
-from ablate.config import Settings
-from ablate.data import Dataset
-from ablate.models import Architecture
-from ablate.train import Summary
+from ablate.config import schema as config
+from ablate.config.schema import Settings
+from ablate.problem.data import loading as data
+from ablate.problem.data.dataset import Dataset
+from ablate.problem.models import Architecture
+from ablate.training import loop as train
+from ablate.training.loop import Summary
 
 Array = np.ndarray[Any, np.dtype[Any]]
 

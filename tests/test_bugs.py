@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 from in_process import Trained, load, noise, settings, train_alone, train_together
 
-from ablate import bugs, losses, train
 from ablate.errors import ConfigError
+from ablate.problem import losses
+from ablate.problem import mistakes as bugs
+from ablate.training import loop as train
 
 Array = np.ndarray[Any, np.dtype[Any]]
 DIVISOR = 4.0

@@ -15,9 +15,13 @@ from conftest import Done, environment, run_in_process
 from in_process import load, settings, train_alone
 from threadpoolctl import threadpool_limits
 
-from ablate import __main__, check, diagnose, losses
-from ablate.data import Dataset
+from ablate import __main__
+from ablate import check as check_command
+from ablate.diagnosis import checks as check
+from ablate.diagnosis import verdicts as diagnose
 from ablate.errors import ConfigError
+from ablate.problem import losses
+from ablate.problem.data.dataset import Dataset
 
 MODELS = {
     "lenet5": ["model=lenet5"],
@@ -283,7 +287,7 @@ def test_each_distinct_check_is_made_once(monkeypatch: pytest.MonkeyPatch) -> No
 @pytest.fixture
 def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Done]:
     """`python -m ablate.check` in this process."""
-    monkeypatch.setattr(__main__, "main", lambda: __main__.command("examine"))
+    monkeypatch.setattr(__main__, "main", check_command.main)
     return lambda *arguments: run_in_process(tmp_path, *arguments)
 
 

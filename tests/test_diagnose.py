@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from in_process import settings, train_alone
 
-from ablate.diagnose import verdict
-from ablate.train import Summary
+from ablate.diagnosis.verdicts import verdict
+from ablate.training.loop import Summary
 
 TRAININGS = [
     ("data=xor model=mlp model.hidden=8 lr=2 epochs=500 seed=1", "trained", "100.0%"),

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from conftest import ROOT, Done, run_in_process
 
-from ablate import config, results
+from ablate.config import schema as config
+from ablate.records import results
 
 PRESETS = sorted(path.stem for path in (ROOT / "conf" / "experiment").glob("*.yaml"))
 POSTS = ["lenet5_mnist", "lenet5_logits", "xor_softmax", "softmax_mnist", "digit_mlp"]

@@ -12,9 +12,10 @@ from conftest import Done
 from in_process import resolved
 from rich.console import Console
 
-from ablate import explain, terminal
-from ablate.check import Check
-from ablate.explain import Known
+from ablate.commands import explain
+from ablate.diagnosis.advice import Known, advice
+from ablate.diagnosis.checks import Check
+from ablate.terminal import output as terminal
 
 TINY = ["model=softmax_regression", "data.train_limit=64", "epochs=2", "tracking=none", "workers=1"]
 
@@ -39,7 +40,7 @@ ADVICE = {
 @pytest.mark.parametrize("verdict", ADVICE)
 def test_every_verdict_has_advice_that_fits(verdict: str) -> None:
     said, overrides = ADVICE[verdict]
-    assert said in " / ".join(explain.advice(known(verdict, *overrides)))
+    assert said in " / ".join(advice(known(verdict, *overrides)))
 
 
 def test_every_verdict_is_one_of_those() -> None:
@@ -48,17 +49,17 @@ def test_every_verdict_is_one_of_those() -> None:
 
 def test_what_the_check_found_comes_first() -> None:
     found = Check(guess="wrong sign", advice="use update_sign=minus")
-    assert explain.advice(known("ascending", check=found)) == ["use update_sign=minus"]
-    lines = explain.advice(known("plateau", check=found))
+    assert advice(known("ascending", check=found)) == ["use update_sign=minus"]
+    lines = advice(known("plateau", check=found))
     assert lines[0] == "use update_sign=minus"
     assert len(lines) > 1
 
 
 def test_a_bug_made_on_purpose_is_told_unless_the_check_told_it() -> None:
-    lines = explain.advice(known("plateau", "bug=swapped_labels", check=Check()))
+    lines = advice(known("plateau", "bug=swapped_labels", check=Check()))
     assert "bug=swapped_labels on purpose" in lines[0]
     named = Check(guess="sum_for_mean", advice="divide")
-    assert explain.advice(known("diverged", "bug=sum_for_mean", check=named))[0] == "divide"
+    assert advice(known("diverged", "bug=sum_for_mean", check=named))[0] == "divide"
 
 
 @pytest.mark.parametrize(
@@ -69,8 +70,8 @@ def test_a_bug_made_on_purpose_is_told_unless_the_check_told_it() -> None:
     ],
 )
 def test_a_diverged_trial_hears_of_its_loss(overrides: list[str], said: str) -> None:
-    assert said in " / ".join(explain.advice(known("diverged", *overrides)))
-    assert said not in " / ".join(explain.advice(known("diverged")))
+    assert said in " / ".join(advice(known("diverged", *overrides)))
+    assert said not in " / ".join(advice(known("diverged")))
 
 
 @pytest.mark.parametrize(

@@ -9,12 +9,12 @@ import pytest
 from in_process import noise, settings
 from threadpoolctl import threadpool_limits
 
-from ablate import train
-from ablate.backends import Lane
+from ablate.backends.engine import Lane
 from ablate.backends.numpy import NumpyEngine
-from ablate.config import Settings
-from ablate.data import Dataset
-from ablate.models import Architecture
+from ablate.config.schema import Settings
+from ablate.problem.data.dataset import Dataset
+from ablate.problem.models import Architecture
+from ablate.training import loop as train
 
 Weights = dict[str, np.ndarray[Any, np.dtype[Any]]]
 

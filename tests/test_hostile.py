@@ -11,7 +11,8 @@ import pytest
 from conftest import Done
 from test_diagnose import _summary as summary
 
-from ablate import diagnose, tracking
+from ablate.diagnosis import verdicts as diagnose
+from ablate.records import tracking
 
 SMALL = ("epochs=1", "model=softmax_regression", "data.train_limit=64", "data.test_limit=40", "check=false")
 QUIET = (*SMALL, "tracking=none")

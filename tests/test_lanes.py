@@ -13,11 +13,12 @@ from in_process import Trained, assert_same, load, resolved, settings, train_alo
 from omegaconf import OmegaConf
 from rich.console import Console
 
-from ablate import config, sweep
 from ablate.backends.numpy import team
-from ablate.config import Settings
-from ablate.data import Dataset
-from ablate.trials import Trial
+from ablate.config import schema as config
+from ablate.config.schema import Settings
+from ablate.execution import sweep
+from ablate.problem.data.dataset import Dataset
+from ablate.trials.trial import Trial
 
 LOSSES = [
     ["loss=ce"],

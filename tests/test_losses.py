@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from in_process import noise, settings, train_together
 
-from ablate import losses
 from ablate.errors import ConfigError
+from ablate.problem import losses
 
 Array = np.ndarray[Any, np.dtype[Any]]
 

@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 from in_process import load, noise, settings, train_alone
 
-from ablate import data, train
 from ablate.backends.numpy import NumpyEngine
-from ablate.data import Dataset
-from ablate.diagnose import verdict
+from ablate.diagnosis.verdicts import verdict
 from ablate.errors import ConfigError
+from ablate.problem.data import loading as data
+from ablate.problem.data.dataset import Dataset
+from ablate.training import loop as train
 
 Array = np.ndarray[Any, np.dtype[Any]]
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ablate import records
+from ablate.records import folder as records
 
 
 def written(folder: Path) -> list[dict[str, object]]:

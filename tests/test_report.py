@@ -12,8 +12,9 @@ import yaml
 from conftest import run_in_process
 from PIL import Image
 
-from ablate import report, results
+from ablate import report
 from ablate.errors import ConfigError
+from ablate.records import results
 from ablate.report import cells, plots
 from ablate.report.__main__ import main
 from ablate.report.cells import Curve

@@ -9,8 +9,8 @@ import in_process
 import pytest
 from rich.console import Console
 
-from ablate import terminal
-from ablate.trials import Trial
+from ablate.terminal import output as terminal
+from ablate.trials.trial import Trial
 
 
 def trials(*overrides: str) -> list[Trial]:

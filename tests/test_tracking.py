@@ -18,7 +18,7 @@ import pytest
 import yaml
 from conftest import environment, run_in_process
 
-from ablate import tracking
+from ablate.records import tracking
 
 XOR = ["data=xor", "model=softmax_regression", "workers=1", "log_every=1"]
 LOSS = """

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from in_process import Trained, assert_same, load, noise, settings, train_alone, train_together
 
-from ablate import train
-from ablate.backends import Units
+from ablate.backends.engine import Units
 from ablate.backends.numpy import NumpyEngine
-from ablate.config import Settings
-from ablate.data import Dataset
+from ablate.config.schema import Settings
+from ablate.problem.data.dataset import Dataset
+from ablate.training import loop as train
 
 Array = np.ndarray[Any, np.dtype[Any]]
 PLAIN = ["dtype=float64", "shuffle=false", "log_every=1"]

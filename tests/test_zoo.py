@@ -8,7 +8,9 @@ import pytest
 import yaml
 from conftest import ROOT, Done
 
-from ablate import bugs, explain
+from ablate.commands import explain
+from ablate.diagnosis.advice import advice
+from ablate.problem import mistakes as bugs
 
 PAGE = (ROOT / "docs" / "bugs.md").read_text(encoding="utf-8")
 # What a person expects of each: seldom anything else over five seeds.
@@ -70,5 +72,5 @@ def test_guesses_and_verdicts_are_those_of_the_page(ablate: Callable[..., Done],
         if check.gradient_error is not None:
             assert check.descent_cosine == pytest.approx(float(cosine), abs=0.01)
             assert (check.gradient_error > 1e-3) == (float(error) > 1e-3)
-    advice = explain.advice(found["double_softmax"])
-    assert "bug=double_softmax on purpose" in advice[0]
+    advised = advice(found["double_softmax"])
+    assert "bug=double_softmax on purpose" in advised[0]

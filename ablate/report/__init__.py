@@ -6,7 +6,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from ablate.records import replace_file
+from ablate.records.folder import replace_file
 from ablate.report import cells, text
 
 REPORT, CURVES = "report.md", "curves.png"

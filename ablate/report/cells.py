@@ -12,9 +12,10 @@ from typing import Any
 
 import yaml
 
-from ablate import records, results
-from ablate.config import shown
+from ablate.config.schema import shown
 from ablate.errors import ConfigError
+from ablate.records import folder as records
+from ablate.records import results
 
 CURVE_POINTS = 400
 

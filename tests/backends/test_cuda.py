@@ -13,15 +13,16 @@ from conftest import Done, run_as_process, run_in_process
 from in_process import assert_same, load, noise, settings, train_alone, train_together
 
 import ablate
-from ablate import check, train
 from ablate.backends import cuda
 from ablate.backends.cuda import compile, epochs, memory, network
 from ablate.backends.cuda.device import DeviceMemoryError
 from ablate.backends.cuda.emulated import Emulated
 from ablate.backends.cuda.memory import Batch
 from ablate.backends.numpy import NumpyEngine
-from ablate.config import Settings
-from ablate.data import Dataset
+from ablate.config.schema import Settings
+from ablate.diagnosis import checks as check
+from ablate.problem.data.dataset import Dataset
+from ablate.training import loop as train
 
 pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="the emulation compiles the kernels with g++")
 

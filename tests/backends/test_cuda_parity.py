@@ -11,11 +11,12 @@ import pytest
 from in_process import Trained, load, noise, settings, train_together
 from test_gradients import FORMS, NETWORKS, STACKS
 
-from ablate import bugs, train
 from ablate.backends import cuda
 from ablate.backends.cuda import engine, epochs
-from ablate.config import Settings
-from ablate.data import Dataset
+from ablate.config.schema import Settings
+from ablate.problem import mistakes as bugs
+from ablate.problem.data.dataset import Dataset
+from ablate.training import loop as train
 
 pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="the emulation compiles the kernels with g++")
 

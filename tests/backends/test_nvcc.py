@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 from in_process import noise, settings
 
-from ablate import train
 from ablate.backends import cuda
 from ablate.backends.cuda import compile
 from ablate.backends.cuda.emulated import Emulated
+from ablate.training import loop as train
 
 pytestmark = [
     pytest.mark.skipif(shutil.which("nvcc") is None, reason="nvcc is not installed"),

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
-from ablate.data import load, preset_batch_size
 from ablate.errors import ConfigError
+from ablate.problem.data.loading import load, preset_batch_size
 
 
 def digits(normalize="none", dtype="float64", **limits):
@@ -111,7 +111,7 @@ def test_the_digest_is_the_same_for_the_same_arrays_only():
 
 def test_importing_the_package_imports_no_slow_library():
     script = (
-        "import sys, ablate.data.digits, ablate.data.mnist, ablate.data.npz, ablate.data.xor;"
+        "import sys, ablate.problem.data.loading;"
         "print([name for name in ('sklearn', 'scipy', 'pooch', 'requests') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)

@@ -16,8 +16,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ablate.data import load, mnist, preset_batch_size
 from ablate.errors import ConfigError
+from ablate.problem.data import mnist
+from ablate.problem.data.loading import load, preset_batch_size
 
 TRAIN_X, TRAIN_Y, TEST_X, TEST_Y = FILES = (
     "train-images-idx3-ubyte",
@@ -425,7 +426,7 @@ def test_downloads_at_the_same_time_do_not_harm_each_other(tmp_path, good, monke
 
 def test_processes_at_the_same_time_do_not_harm_each_other(tmp_path, good):
     script = (
-        "import sys, numpy as np; from ablate.data import load, mnist;"
+        "import sys, numpy as np; from ablate.problem.data import mnist; from ablate.problem.data.loading import load;"
         "mnist.SHA256.update(zip(mnist.SHA256, sys.argv[1:]));"
         "print(load('mnist', normalize='none', dtype=np.dtype('float32')).digest)"
     )

@@ -7,8 +7,8 @@ import zipfile
 import numpy as np
 import pytest
 
-from ablate.data import load, preset_batch_size
 from ablate.errors import ConfigError
+from ablate.problem.data.loading import load, preset_batch_size
 
 NAN, INFINITE = float("nan"), float("inf")
 

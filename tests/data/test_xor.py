@@ -4,7 +4,7 @@ import warnings
 
 import numpy as np
 
-from ablate.data import load, preset_batch_size
+from ablate.problem.data.loading import load, preset_batch_size
 
 
 def xor(normalize="none"):

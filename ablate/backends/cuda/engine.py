@@ -6,14 +6,14 @@ from typing import Any
 
 import numpy as np
 
-from ablate import models
-from ablate.backends import WATCHED_ROWS, Ended, Epoch, Evaluation, Lane, Units, Watched
 from ablate.backends.cuda.device import Buffer, Device, DeviceError, DeviceMemoryError
 from ablate.backends.cuda.epochs import Log, Pass, Persistent, Schedule
 from ablate.backends.cuda.memory import Batch, Lanes, Rows, corrections
 from ablate.backends.cuda.network import Network, Order
 from ablate.backends.cuda.plan import Plan
-from ablate.data import Dataset
+from ablate.backends.engine import WATCHED_ROWS, Ended, Epoch, Evaluation, Lane, Units, Watched
+from ablate.problem import models
+from ablate.problem.data.dataset import Dataset
 
 Array = np.ndarray[Any, np.dtype[Any]]
 

@@ -5,11 +5,11 @@ from typing import Any
 
 import numpy as np
 
-from ablate import config
-from ablate.backends import Lane
 from ablate.backends.cuda.device import Buffer, Device
 from ablate.backends.cuda.plan import Plan
-from ablate.data import Dataset
+from ablate.backends.engine import Lane
+from ablate.config import schema as config
+from ablate.problem.data.dataset import Dataset
 
 Array = np.ndarray[Any, np.dtype[Any]]
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ablate import models
+from ablate.problem import models
 
 Array = np.ndarray[Any, np.dtype[Any]]
 

@@ -4,12 +4,12 @@ from typing import Any
 
 import numpy as np
 
-from ablate.backends import Lane
 from ablate.backends.cuda.device import Device
 from ablate.backends.cuda.engine import CudaEngine
 from ablate.backends.cuda.epochs import Stepwise
-from ablate.data import Dataset
-from ablate.models import Architecture
+from ablate.backends.engine import Lane
+from ablate.problem.data.dataset import Dataset
+from ablate.problem.models import Architecture
 
 Array = np.ndarray[Any, np.dtype[Any]]
 

@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from ablate import models
-from ablate.backends import Epoch, Evaluation, Lane, Units, Watched
+from ablate.backends.engine import Epoch, Evaluation, Lane, Units, Watched
 from ablate.backends.numpy.group import Group
 from ablate.backends.numpy.network import Plan
 from ablate.backends.numpy.team import Team
-from ablate.data import Dataset
+from ablate.problem import models
+from ablate.problem.data.dataset import Dataset
 
 Array = np.ndarray[Any, np.dtype[Any]]
 

@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from ablate import losses, optimizers
-from ablate.backends import WATCHED_ROWS, Ended, Epoch, Evaluation, Lane, Units
+from ablate.backends.engine import WATCHED_ROWS, Ended, Epoch, Evaluation, Lane, Units
 from ablate.backends.numpy.network import Network, Plan
 from ablate.backends.numpy.team import Team
-from ablate.data import Dataset
+from ablate.problem import losses, optimizers
+from ablate.problem.data.dataset import Dataset
 
 Array = np.ndarray[Any, np.dtype[Any]]
 

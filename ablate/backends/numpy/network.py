@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from ablate import models
 from ablate.backends.numpy import layers
+from ablate.problem import models
 
 Array = np.ndarray[Any, np.dtype[Any]]
 

@@ -5,12 +5,12 @@ from typing import Any
 
 import numpy as np
 
-from ablate.backends import Lane
+from ablate.backends.engine import Lane
 from ablate.backends.numpy.group import Group
 from ablate.backends.numpy.network import Plan
 from ablate.backends.numpy.team import Team
-from ablate.data import Dataset
-from ablate.models import Architecture
+from ablate.problem.data.dataset import Dataset
+from ablate.problem.models import Architecture
 
 Array = np.ndarray[Any, np.dtype[Any]]
 

@@ -9,10 +9,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ablate import config, losses, models
-from ablate.data import Dataset
+from ablate.config import schema as config
 from ablate.errors import ConfigError
-from ablate.losses import Array
+from ablate.problem import losses, models
+from ablate.problem.data.dataset import Dataset
+from ablate.problem.losses import Array
 
 
 @dataclass(frozen=True)

@@ -18,8 +18,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ablate.data import Raw, brief
 from ablate.errors import ConfigError
+from ablate.problem.data.dataset import Raw, brief
 
 MIRRORS = (
     "https://ossci-datasets.s3.amazonaws.com/mnist/",

@@ -20,11 +20,11 @@ from typing import Any
 import orjson
 from filelock import FileLock
 
-from ablate import records
-from ablate.config import MlflowTracking, Settings, shown
-from ablate.data import Dataset
-from ablate.train import WATCHED_EPOCHS, log_every, steps_per_epoch
-from ablate.trials import Trial, cell
+from ablate.config.schema import MlflowTracking, Settings, shown
+from ablate.problem.data.dataset import Dataset
+from ablate.records import folder as records
+from ablate.training.loop import WATCHED_EPOCHS, log_every, steps_per_epoch
+from ablate.trials.trial import Trial, cell
 
 log = logging.getLogger("ablate")
 

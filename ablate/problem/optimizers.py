@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from ablate import config
+from ablate.config import schema as config
 
 Array = np.ndarray[Any, np.dtype[Any]]
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ablate.data import Raw
+from ablate.problem.data.dataset import Raw
 
 _TRAIN_ROWS = 1497
 

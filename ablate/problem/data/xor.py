@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ablate.data import Raw
+from ablate.problem.data.dataset import Raw
 
 
 def load() -> Raw:

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ablate.data import Raw, brief
 from ablate.errors import ConfigError
+from ablate.problem.data.dataset import Raw, brief
 
 _NAMES = ("x_train", "y_train", "x_test", "y_test")
 _MAX_CLASSES = 1 << 16  # above it a label is an identifier, and an output layer of that size a mistake

@@ -12,11 +12,11 @@ from typing import IO, Any
 import numpy as np
 import orjson
 
-from ablate import diagnose
-from ablate.backends import Engine
-from ablate.check import Check, Entry, TensorCheck
-from ablate.train import Summary
-from ablate.trials import Trial
+from ablate.backends.engine import Engine
+from ablate.diagnosis import verdicts as diagnose
+from ablate.diagnosis.checks import Check, Entry, TensorCheck
+from ablate.training.loop import Summary
+from ablate.trials.trial import Trial
 
 Array = np.ndarray[Any, np.dtype[Any]]
 

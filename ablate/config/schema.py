@@ -226,7 +226,7 @@ class Settings(Section):
 
 def conf_dir() -> Path:
     """The folder of the configuration groups: inside the installed package, or beside it in a checkout."""
-    package = Path(__file__).resolve().parent
+    package = Path(__file__).resolve().parents[1]
     inside = package / "conf"
     return inside if inside.is_dir() else package.parent / "conf"
 

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from ablate import config
+from ablate.config import schema as config
 from ablate.errors import ConfigError
 
 Array = np.ndarray[Any, np.dtype[Any]]

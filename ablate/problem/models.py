@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ablate import config
+from ablate.config import schema as config
 from ablate.errors import ConfigError
 
 Shape = tuple[int, ...]

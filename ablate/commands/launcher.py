@@ -21,10 +21,14 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError, safe_load
 
-from ablate import check, config, results, sweep, terminal
-from ablate.compose import Composer
+from ablate.commands.composer import Composer
+from ablate.config import schema as config
+from ablate.diagnosis import checks as check
 from ablate.errors import ConfigError
-from ablate.trials import Trial
+from ablate.execution import sweep
+from ablate.records import results
+from ablate.terminal import output as terminal
+from ablate.trials.trial import Trial
 
 # Hydra's first scan for plugins executes their modules again: a class imported before would not be theirs.
 Plugins.instance()

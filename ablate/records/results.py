@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock
 
-from ablate import records
 from ablate.errors import ConfigError
+from ablate.records import folder as records
 
 if TYPE_CHECKING:
     import pandas as pd

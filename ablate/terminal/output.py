@@ -15,10 +15,10 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from ablate import records
-from ablate.check import Check
-from ablate.config import shown
-from ablate.trials import Trial, cohorts, factors
+from ablate.config.schema import shown
+from ablate.diagnosis.checks import Check
+from ablate.records import folder as records
+from ablate.trials.trial import Trial, cohorts, factors
 
 COLOURS = {
     "trained": "green",

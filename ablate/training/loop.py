@@ -7,10 +7,12 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from ablate import bugs, losses, models
-from ablate.backends import Ended, Engine, Epoch, Evaluation, Lane
-from ablate.config import Settings
-from ablate.data import Dataset, preset_batch_size
+from ablate.backends.engine import Ended, Engine, Epoch, Evaluation, Lane
+from ablate.config.schema import Settings
+from ablate.problem import losses, models
+from ablate.problem import mistakes as bugs
+from ablate.problem.data.dataset import Dataset
+from ablate.problem.data.loading import preset_batch_size
 
 Array = np.ndarray[Any, np.dtype[Any]]
 

@@ -25,14 +25,23 @@ from omegaconf import OmegaConf
 from rich.console import Console
 from threadpoolctl import threadpool_limits
 
-from ablate import bugs, check, data, interrupts, losses, records, results, terminal, tracking, train
-from ablate.backends import Engine, Lane, cuda
+from ablate import interrupts
+from ablate.backends import cuda
+from ablate.backends.engine import Engine, Lane
 from ablate.backends.numpy import Member, NumpyEngine, Team, meeting_places
-from ablate.config import Settings
-from ablate.data import Dataset
+from ablate.config.schema import Settings
+from ablate.diagnosis import checks as check
 from ablate.errors import ConfigError
-from ablate.models import Architecture
-from ablate.trials import Trial, chunks, cohorts, factors
+from ablate.problem import losses
+from ablate.problem import mistakes as bugs
+from ablate.problem.data import loading as data
+from ablate.problem.data.dataset import Dataset
+from ablate.problem.models import Architecture
+from ablate.records import folder as records
+from ablate.records import results, tracking
+from ablate.terminal import output as terminal
+from ablate.training import loop as train
+from ablate.trials.trial import Trial, chunks, cohorts, factors
 
 log = logging.getLogger("ablate")
 

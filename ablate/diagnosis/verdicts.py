@@ -4,8 +4,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ablate.check import TOLERANCE, Check
-from ablate.train import Summary
+from ablate.diagnosis.checks import TOLERANCE, Check
+from ablate.training.loop import Summary
 
 TARGET_ACCURACY = 0.9
 DIVERGED_RATIO = 2.0

@@ -1,0 +1,98 @@
+"""What is known of a trial, and what to try next: `python -m ablate.explain runs/<sweep>/<trial>`."""
+
+import argparse
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from omegaconf import OmegaConf
+from rich.console import Console
+
+from ablate.config.schema import shown
+from ablate.diagnosis.advice import Known, advice
+from ablate.errors import ConfigError
+from ablate.records import folder as records
+from ablate.terminal import output as terminal
+
+
+def read(folder: Path) -> Known:
+    """Read a trial's folder. Raises ConfigError where it is none, or the trial has not ended."""
+    config = folder / ".hydra" / "config.yaml"
+    if not config.is_file():
+        trials = [path.parents[1].name for path in folder.glob("*/.hydra/config.yaml")]
+        trials.sort(key=lambda name: (len(name), name))
+        there = f", here one of {', '.join(trials)}" if trials else ""
+        raise ConfigError(f"{folder}: not the folder of a trial; expected runs/<sweep>/<number>{there}")
+    row = records.read_result(folder)
+    if row is None:
+        raise ConfigError(f"{folder}: the trial has not ended yet; try again when the sweep has")
+    resolved = OmegaConf.to_container(OmegaConf.load(config))
+    assert isinstance(resolved, dict)
+    values = {str(key): value for key, value in resolved.items()}
+    return Known(values, row, records.read_check(folder), records.read_metrics(folder))
+
+
+def explain(console: Console, known: Known) -> None:
+    """Print what happened, what the checks and the watching saw, and what to try."""
+    row = known.row
+    console.print(f"trial {row['trial']}: {_described(known)}", markup=False, highlight=False, soft_wrap=True)
+    console.print(f"\nverdict  {row['verdict']}: {row['why']}", markup=False, highlight=False, soft_wrap=True)
+    for name in ("train/loss", "test/loss", "test/accuracy"):
+        curve = [record[name] for record in known.metrics if record.get(name) is not None]
+        if curve:
+            line = f"  {name:<14} {terminal.sparkline(curve, 32)}  {curve[0]:.4g} to {curve[-1]:.4g}"
+            console.print(line, markup=False, highlight=False)
+    if known.check is not None:
+        console.print("\nbefore training")
+        terminal.print_check(console, known.check)
+    seen = list(_seen(known))
+    if seen:
+        console.print("\nduring training")
+        for line in seen:
+            console.print(f"  {line}", markup=False, highlight=False, soft_wrap=True)
+    console.print("\nwhat to try next")
+    for number, line in enumerate(advice(known), 1):
+        console.print(f"  {number}. {line}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _described(known: Known) -> str:
+    """What distinguishes the trial first, then what else it was made of."""
+    keys = ("update_sign", "residual", "lr", "output_lr", "batch_size", "epochs", "seed", "dtype", "bug")
+    overrides = known.row.get("overrides", {})
+    values = {
+        **overrides,
+        **{key: value for key, value in known.row.get("choices", {}).items() if key not in overrides},
+        **{key: known.config[key] for key in keys if known.config.get(key) not in (None, "none")},
+    }
+    return " ".join(f"{key}={shown(value)}" for key, value in values.items() if key not in ("tracking", "stop"))
+
+
+def _seen(known: Known) -> Iterator[str]:
+    """What the watching during training noticed, where it is worth a line."""
+    large, small = known.total("watch/too_large"), known.total("watch/too_small")
+    if large:
+        yield f"{large:.0f} times a number of the output layer moved by more than 1 in one step: a large step"
+    if small and not large:
+        yield f"{small:.0f} times a number of the output layer moved by less than 1e-7 in one step: hardly at all"
+    dead, saturated = known.last("watch/dead_units"), known.last("watch/saturated")
+    if dead is not None and dead > 0.2:
+        yield f"{dead:.0%} of the ReLU units give 0 on every sample looked at: they are dead and learn no more"
+    if saturated is not None and saturated > 0.5:
+        yield f"{saturated:.0%} of the sigmoid or tanh values are at the function's ends, where its slope is nearly 0"
+    share = known.last("watch/largest_class")
+    if share is not None and share > 0.5:
+        yield f"{share:.0%} of the test predictions are one and the same class"
+    confidence = known.last("test/confidence")
+    if confidence is not None and confidence > 0.999 and (known.row["test_accuracy"] or 0) < 0.95:
+        yield "the outputs are at 0 and 1 although not all predictions are right: the logits have run away"
+
+
+def main() -> None:
+    """Explain the trial that the command line names; code 2 and one line where it names none."""
+    parser = argparse.ArgumentParser(prog="python -m ablate.explain", description=__doc__)
+    parser.add_argument("trial", type=Path, help="the folder of a trial, runs/<sweep>/<number>")
+    try:
+        explain(terminal.console(), read(parser.parse_args().trial))
+    except ConfigError as error:
+        print(f"ablate: {error}", file=sys.stderr)
+        raise SystemExit(2) from None

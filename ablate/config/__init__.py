@@ -1,0 +1,1 @@
+"""The typed configuration of a trial, and where its choices come from."""

@@ -1,0 +1,1 @@
+"""Checks before training, verdicts after it, and advice."""

@@ -1,0 +1,1 @@
+"""A sweep from its trials to its results."""

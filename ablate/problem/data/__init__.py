@@ -1,0 +1,1 @@
+"""Data sets: each becomes one `Dataset` of normalised samples and labels."""

@@ -1,0 +1,1 @@
+"""The epoch loop over a cohort."""

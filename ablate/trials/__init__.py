@@ -1,0 +1,1 @@
+"""Trials, factors, cells and cohorts: what a sweep consists of."""
