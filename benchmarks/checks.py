@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from ablate.config.schema import Settings
+from ablate.config.settings import Settings
 from ablate.diagnosis import checks as check
 from ablate.errors import ConfigError
 from ablate.problem.data.dataset import Dataset

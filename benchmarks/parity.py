@@ -23,7 +23,7 @@ from threadpoolctl import threadpool_limits
 from ablate.backends import cuda
 from ablate.backends.engine import Engine, Lane
 from ablate.backends.numpy import NumpyEngine
-from ablate.config.schema import Settings
+from ablate.config.settings import Settings
 from ablate.problem.data.dataset import Dataset
 from ablate.training import loop as train
 from benchmarks import machine, marks

@@ -16,6 +16,6 @@ KERNEL parameter_gradient(int layer, const real* x, const real* dy, real* partia
     Network::parameter_gradient(layer, x, dy, partial + (size_t)slot() * partials, n);
 }
 
-KERNEL add_partial(const int* lanes, const real* partial, int partials, int divides_biases, int keeps_gradient, real* gradient, int n) {
-    Network::add(partial + (size_t)slot() * partials, {divides_biases, keeps_gradient}, gradient + (size_t)lanes[slot()] * Network::SIZE, n);
+KERNEL add_partial(const int* lanes, const real* partial, int partials, real* gradient, int n) {
+    Network::add(partial + (size_t)slot() * partials, gradient + (size_t)lanes[slot()] * Network::SIZE, n);
 }

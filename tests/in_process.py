@@ -14,7 +14,7 @@ from ablate.backends import cuda
 from ablate.backends.engine import Engine, Lane
 from ablate.backends.numpy import NumpyEngine
 from ablate.config import schema as config
-from ablate.config.schema import Settings
+from ablate.config.settings import Settings
 from ablate.problem.data import loading as data
 from ablate.problem.data.dataset import Dataset
 from ablate.problem.models import Architecture

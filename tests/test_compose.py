@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from ablate.commands import launcher
 from ablate.commands.composer import Composer
-from ablate.config.schema import conf_dir
+from ablate.config.groups import conf_dir
 
 JOBS = {
     "values": [["lr=0.1", "seed=0"], ["lr=0.5", "seed=1"], ["lr=1e-3", "seed=2"]],

@@ -15,7 +15,7 @@ from rich.console import Console
 
 from ablate.backends.numpy import team
 from ablate.config import schema as config
-from ablate.config.schema import Settings
+from ablate.config.settings import Settings
 from ablate.execution import sweep
 from ablate.problem.data.dataset import Dataset
 from ablate.trials.trial import Trial

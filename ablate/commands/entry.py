@@ -29,7 +29,7 @@ def _command(action: str) -> None:
     import hydra
 
     from ablate.commands import launcher
-    from ablate.config.schema import conf_dir
+    from ablate.config.groups import conf_dir
 
     notices = logging.StreamHandler()
     notices.setFormatter(logging.Formatter("ablate: %(message)s"))

@@ -8,7 +8,7 @@ from pathlib import Path
 from omegaconf import OmegaConf
 from rich.console import Console
 
-from ablate.config.schema import shown
+from ablate.config.settings import shown
 from ablate.diagnosis.advice import Known, advice
 from ablate.errors import ConfigError
 from ablate.records import folder as records

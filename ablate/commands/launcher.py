@@ -22,7 +22,10 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError, safe_load
 
 from ablate.commands.composer import Composer
-from ablate.config import schema as config
+from ablate.config import groups
+from ablate.config.help import help_text
+from ablate.config.parse import parse, unknown_key
+from ablate.config.settings import shown
 from ablate.diagnosis import checks as check
 from ablate.errors import ConfigError
 from ablate.execution import sweep
@@ -50,8 +53,12 @@ def register(action: Callable[[Path, Sequence[Trial]], int]) -> None:
         if cls is GridSweeper:
             node["params"] = None
         store.store(group=f"hydra/{kind}", name="ablate", node=node, provider="ablate")
+    for group, options in groups.DECLARED.items():
+        for option in options:
+            name = str(option.defaults()["name"])
+            store.store(group=group, name=name, node=option.defaults(), provider="ablate")
     # Hydra asks for it at every start; to write it takes a third of the start's own time.
-    text = config.help_text() if any(word.startswith(("-h", "--h")) for word in sys.argv[1:]) else ""
+    text = help_text() if any(word.startswith(("-h", "--h")) for word in sys.argv[1:]) else ""
     node = {"app_name": "ablate", "header": "", "footer": "", "template": text}
     store.store(group="hydra/help", name="ablate", node=node, provider="ablate")
 
@@ -133,16 +140,16 @@ def trial(plain: DictConfig, hydra: DictConfig) -> Trial:
     overrides = _split(_written(hydra))
     for key, value in overrides.items():
         group, _, rest = key.partition(".")
-        if rest == "name" and group in config.GROUPS:
+        if rest == "name" and group in groups.GROUPS:
             raise ConfigError(f"{key}={value}: an option is chosen by its group; write {group}={value}")
     for group, choice in overrides.items():
-        if group in config.GROUPS and choice.startswith("["):
-            allowed = ", ".join(config.choices(group))
+        if group in groups.GROUPS and choice.startswith("["):
+            allowed = ", ".join(groups.choices(group))
             raise ConfigError(
                 f"{group}={choice}: choose one of {allowed}; a sweep is written -m {group}={choice[1:-1]}"
             )
-    settings = config.parse(plain)
-    choices = {str(group): str(choice) for group, choice in hydra.runtime.choices.items() if group in config.GROUPS}
+    settings = parse(plain)
+    choices = {str(group): str(choice) for group, choice in hydra.runtime.choices.items() if group in groups.GROUPS}
     resolved = OmegaConf.to_container(plain, resolve=True)
     assert isinstance(resolved, dict)
     return Trial(
@@ -180,9 +187,9 @@ def examine(folder: Path, trials: Sequence[Trial]) -> int:
     console = terminal.console()
     prepared = sweep.prepare(folder, trials)
     distinct = {check.key(one.settings): one for one in trials}
-    found = [check.check(one.settings, prepared.datasets[one.number]) for one in distinct.values()]
+    found = [check.check(prepared.prepared[one.number]) for one in distinct.values()]
     for one, result in zip(distinct.values(), found, strict=True):
-        values = [f"{key}={config.shown(one.value(key))}" for key in one.overrides]
+        values = [f"{key}={shown(one.value(key))}" for key in one.overrides]
         console.print(" ".join(values) or "the defaults", markup=False, highlight=False, soft_wrap=True, style="bold")
         terminal.print_check(console, result)
     return sweep.FINISHED if all(result.is_right for result in found) else sweep.SOME_FAILED
@@ -238,7 +245,7 @@ def _said(error: Exception) -> str:
         group, _, name = str(error.missing_cfg_file).rpartition("/")
         return f"{group}={name}: no such choice; choose one of {', '.join(error.options)}"
     if found := re.match(r"Could not override '(.+)'\.\s.* use \+(.*)", text, re.DOTALL):
-        return config.unknown_key(*found.groups())
+        return unknown_key(*found.groups())
     if found := re.match(r"Ambiguous value for argument '(.+)'|Sweep parameters '(.+)' requires", text):
         return f"{found[1] or found[2]}: several values are a sweep, which needs -m (one list is written [1,2])"
     if found := re.match(r"Multiple values for (\S+)\. .*'override \1: (.*)'", text, re.DOTALL):
@@ -248,9 +255,9 @@ def _said(error: Exception) -> str:
         wrong = [
             group
             for group, _, name in pairs
-            if group in (*config.GROUPS, "experiment") and not isinstance(safe_load(name), str)
+            if group in (*groups.GROUPS, "experiment") and not isinstance(safe_load(name), str)
         ]
-        return "; ".join(f"{group}: choose one of {', '.join(config.choices(group))}" for group in wrong) or text
+        return "; ".join(f"{group}: choose one of {', '.join(groups.choices(group))}" for group in wrong) or text
     if "does not support sweep type" in text:
         written = [word for word in sys.argv[1:] if "interval(" in word]
         return (

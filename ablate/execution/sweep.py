@@ -1,13 +1,11 @@
 """A sweep from its trials to its results: checked, planned, trained side by side, recorded and told."""
 
 import contextlib
-import getpass
 import logging
 import multiprocessing.resource_tracker
 import platform
 import signal
 import sys
-import tempfile
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -25,22 +23,19 @@ from omegaconf import OmegaConf
 from rich.console import Console
 from threadpoolctl import threadpool_limits
 
-from ablate import interrupts
-from ablate.backends import cuda
-from ablate.backends.engine import Engine, Lane
-from ablate.backends.numpy import Member, NumpyEngine, Team, meeting_places
-from ablate.config.schema import Settings
+from ablate import backends, interrupts
+from ablate.backends.engine import OutOfMemoryError
+from ablate.backends.team import Member, Team, meeting_places
+from ablate.config.trackers import MlflowTracking
 from ablate.diagnosis import checks as check
 from ablate.errors import ConfigError
-from ablate.problem import losses
-from ablate.problem import mistakes as bugs
-from ablate.problem.data import loading as data
 from ablate.problem.data.dataset import Dataset
-from ablate.problem.models import Architecture
 from ablate.records import folder as records
 from ablate.records import results, tracking
 from ablate.terminal import output as terminal
 from ablate.training import loop as train
+from ablate.trials.prepared import PreparedTrial, engine
+from ablate.trials.prepared import prepare as prepare_trial
 from ablate.trials.trial import Trial, chunks, cohorts, factors
 
 log = logging.getLogger("ablate")
@@ -57,7 +52,7 @@ class Sweep:
 
     folder: Path
     trials: Sequence[Trial]
-    datasets: Mapping[int, Dataset]
+    prepared: Mapping[int, PreparedTrial]
 
     @property
     def factors(self) -> list[str]:
@@ -65,8 +60,9 @@ class Sweep:
 
     @property
     def workers(self) -> int:
-        # A sanitiser ends the process in which it finds something, and joblib waits for that process for ever.
-        return 1 if cuda.is_sanitized() else self.trials[0].settings.workers or cpu_count()
+        if any(trial.backend.stays_in_process() for trial in self.prepared.values()):
+            return 1
+        return self.trials[0].settings.workers or cpu_count()
 
 
 def prepare(folder: Path, trials: Sequence[Trial]) -> Sweep:
@@ -78,15 +74,14 @@ def prepare(folder: Path, trials: Sequence[Trial]) -> Sweep:
     _check_together(trials)
     _check_devices(trials)
     loaded: dict[str, Dataset] = {}
-    datasets = {}
+    prepared = {}
     for trial in trials:
         settings = trial.settings
         key = settings.data.model_dump_json() + settings.dtype
         if key not in loaded:
-            loaded[key] = data.load(**settings.data.model_dump(), dtype=np.dtype(settings.dtype))
-        datasets[trial.number] = loaded[key]
-        _check(settings, loaded[key])
-    return Sweep(folder, trials, datasets)
+            loaded[key] = settings.data.load(np.dtype(settings.dtype))
+        prepared[trial.number] = prepare_trial(settings, loaded[key])
+    return Sweep(folder, trials, prepared)
 
 
 def _check_together(trials: Sequence[Trial]) -> None:
@@ -104,35 +99,11 @@ def _check_together(trials: Sequence[Trial]) -> None:
 
 def _check_devices(trials: Sequence[Trial]) -> None:
     """Refuse a device that cannot be had here, before anything is created; a plan can be made anywhere."""
-    for name in {trial.settings.device for trial in trials if trial.settings.backend == "cuda"}:
-        if not trials[0].settings.dry_run:
-            cuda.check(name)
-
-
-def _check(settings: Settings, dataset: Dataset) -> None:
-    rows = len(dataset.y_train)
-    if settings.batch_size and settings.batch_size > rows:
-        raise ConfigError(f"batch_size={settings.batch_size}: the training set has {rows} rows; choose 1 to {rows}")
-    network = train.architecture(settings, dataset)
-    losses.try_out(losses.build(settings.loss, settings.output), network.units)
-    _check_precision(settings)
-
-
-def _check_precision(settings: Settings) -> None:
-    """Refuse numbers that the precision of the arithmetic turns into 0 or infinity."""
-    numbers = {
-        "lr": settings.lr,
-        "output_lr": settings.output_lr,
-        "init.scale": settings.init.scale,
-        "optimizer.epsilon": getattr(settings.optimizer, "epsilon", None),
-        "model.preactivation_divisor": settings.model.preactivation_divisor,
-    }
-    cast = np.dtype(settings.dtype).type
-    for key, value in numbers.items():
-        with np.errstate(all="ignore"):
-            held = 1.0 if value is None else float(cast(value))
-        if not 0 < held < np.inf:
-            raise ConfigError(f"{key}={value}: in {settings.dtype} this is {held}; choose a less extreme number")
+    if trials[0].settings.dry_run:
+        return
+    for name, device in {(trial.settings.backend, trial.settings.device) for trial in trials}:
+        if (reason := backends.get(name).unavailable(device)) is not None:
+            raise ConfigError(reason)
 
 
 def run(sweep: Sweep, console: Console) -> int:
@@ -227,7 +198,8 @@ def _tracker(sweep: Sweep) -> tracking.Tracker:
     settings = sweep.trials[0].settings.tracking
     if settings.name == "none":
         return tracking.Tracker()
-    return tracking.MlflowTracker(settings, sweep.folder, sweep.trials, sweep.factors, sweep.datasets)
+    assert isinstance(settings, MlflowTracking)
+    return tracking.MlflowTracker(settings, sweep.folder, sweep.trials, sweep.factors, sweep.prepared)
 
 
 @dataclass(frozen=True)
@@ -267,34 +239,32 @@ def _train(sweep: Sweep) -> Iterator[None]:
 
 
 def _processes(sweep: Sweep, cohort: Sequence[Trial]) -> int:
-    """How many processes a cohort's lanes are dealt out to: one GPU takes them all."""
-    settings = cohort[0].settings
-    return 1 if settings.backend == "cuda" and settings.device == "gpu" else sweep.workers
+    """How many processes a cohort's lanes are dealt out to."""
+    most = sweep.prepared[cohort[0].number].backend.most_processes(cohort[0].settings.device)
+    return sweep.workers if most is None else min(most, sweep.workers)
 
 
 def _team_size(sweep: Sweep, chunk: Sequence[Trial], spare: int) -> int:
     """How many processes are to train a chunk, where there are so many for it."""
-    settings, dataset = [trial.settings for trial in chunk], sweep.datasets[chunk[0].number]
-    network = train.architecture(settings[0], dataset)
-    forward = network.multiplications * len(dataset.y_train) * settings[0].epochs * len(chunk)
+    first = sweep.prepared[chunk[0].number]
+    architecture = first.architecture
+    forward = architecture.multiplications * len(first.dataset.y_train) * first.settings.epochs * len(chunk)
     # A user's loss is asked by one process alone: it may keep something in mind from call to call.
-    alone = settings[0].backend == "cuda" or any(each.loss.name == "custom" for each in settings)
-    if forward < WORTH_A_PROCESS or alone:
+    if forward < WORTH_A_PROCESS or any(trial.settings.loss.is_foreign for trial in chunk):
         return 1
-    return max(1, min(spare, NumpyEngine.largest_team(network, train.batch_size(settings[0], dataset))))
+    return max(1, min(spare, first.backend.largest_team(architecture, first.batch_size)))
 
 
 def _numbers_exchanged(sweep: Sweep, work: Sequence[Sequence[Trial]], sizes: Sequence[int]) -> int:
     """How many numbers the parameters are of all lanes that a team trains."""
     shared = [chunk for chunk, size in zip(work, sizes, strict=True) if size > 1]
-    networks = [train.architecture(chunk[0].settings, sweep.datasets[chunk[0].number]) for chunk in shared]
-    return sum(len(chunk) * network.size for chunk, network in zip(shared, networks, strict=True))
+    return sum(len(chunk) * sweep.prepared[chunk[0].number].architecture.size for chunk in shared)
 
 
 def _spread(sweep: Sweep, work: Sequence[tuple[Sequence[Trial], Seat]], workers: int) -> Iterator[int | None]:
     tasks = (
         delayed(train_chunk if seat.rank == 0 else help_to_train)(
-            sweep.folder, chunk, sweep.datasets[chunk[0].number], seat
+            sweep.folder, chunk, [sweep.prepared[trial.number] for trial in chunk], seat
         )
         for chunk, seat in work
     )
@@ -313,31 +283,32 @@ def _alone(sweep: Sweep, chunk: Sequence[Trial]) -> Iterator[None]:
         for _ in _spread(sweep, [(chunk, Seat())], 2):
             yield
     except TerminatedWorkerError:
+        cause = sweep.prepared[chunk[0].number].backend.cause_of_death
         for trial in chunk:
-            _close_row(sweep, trial, "failed", "failed", f"its worker process died ({_guess(trial.settings)})")
+            _close_row(
+                sweep,
+                trial,
+                "failed",
+                "failed",
+                f"its worker process died ({cause})",
+            )
         yield
 
 
-def _guess(settings: Settings) -> str:
-    if settings.backend == "cuda":
-        return "a kernel that writes outside its arrays? docs/cuda.md says how to find it"
-    return "out of memory?"
-
-
-def train_chunk(folder: Path, trials: Sequence[Trial], dataset: Dataset, seat: Seat = Seat()) -> int:
+def train_chunk(folder: Path, trials: Sequence[Trial], prepared: Sequence[PreparedTrial], seat: Seat = Seat()) -> int:
     """Train trials of one cohort together, in this process, and write their folders; returns the first's number.
 
     Whatever goes wrong is in the trials' rows: nothing but an interrupt is raised. Where a device has too little memory
     for all of them, they are trained in halves, one after the other.
     """
-    settings = [trial.settings for trial in trials]
     recorder = records.Recorder(folder, trials)
+    turn = prepared[0].backend.turn(prepared[0].settings.device)
     halves: Sequence[Sequence[Trial]] = ()
     try:
-        with threadpool_limits(1, user_api="blas"), contextlib.closing(seat.team()) as team, _turn(settings[0]):
-            recorder.checked(check.check_all(settings, dataset))
-            _train_lanes(settings, dataset, team, recorder)
-    except cuda.DeviceMemoryError as error:
+        with threadpool_limits(1, user_api="blas"), contextlib.closing(seat.team()) as team, turn:
+            recorder.checked(check.check_all(prepared))
+            train.train(prepared, engine(prepared, team), recorder)
+    except OutOfMemoryError as error:
         if len(trials) > 1 and recorder.unfinished == set(range(len(trials))):
             log.warning("%s: %d trials are trained in halves", error, len(trials))
             halves = chunks(trials, 2)
@@ -348,44 +319,22 @@ def train_chunk(folder: Path, trials: Sequence[Trial], dataset: Dataset, seat: S
         recorder.fail(f"{type(error).__name__}: {' '.join(str(error).split())}")
     finally:
         recorder.close()
+    by_number = dict(zip([trial.number for trial in trials], prepared, strict=True))
     for half in halves:
-        train_chunk(folder, half, dataset)
+        train_chunk(folder, half, [by_number[trial.number] for trial in half])
     return trials[0].number
 
 
-def _turn(settings: Settings) -> contextlib.AbstractContextManager[object]:
-    """One process at a time has the GPU: each takes as much of its memory as there is, and blocks that wait for each
-    other must all be resident."""
-    if settings.backend == "numpy" or settings.device == "emulated":
-        return contextlib.nullcontext()
-    return FileLock(Path(tempfile.gettempdir()) / f"ablate-gpu-{getpass.getuser()}.lock")
-
-
-def help_to_train(folder: Path, trials: Sequence[Trial], dataset: Dataset, seat: Seat) -> None:
+def help_to_train(folder: Path, trials: Sequence[Trial], prepared: Sequence[PreparedTrial], seat: Seat) -> None:
     """Train the same trials as another process of the team does, and write nothing.
 
     What goes wrong here ends the team, and the one that records says so.
     """
     try:
         with threadpool_limits(1, user_api="blas"), contextlib.closing(seat.team()) as team:
-            _train_lanes([trial.settings for trial in trials], dataset, team, train.Silent())
+            train.train(prepared, engine(prepared, team), train.Silent())
     except (Exception, SystemExit):
         _log_error(folder)
-
-
-def _train_lanes(settings: Sequence[Settings], dataset: Dataset, team: Team, observer: train.Observer) -> None:
-    network = train.architecture(settings[0], dataset)
-    lanes = [train.lane(each, network) for each in settings]
-    dataset = bugs.labels(settings[0].bug, dataset)
-    engine = _engine(settings[0], network, dataset, lanes, team)
-    train.train(settings, dataset, engine, observer)
-
-
-def _engine(settings: Settings, network: Architecture, dataset: Dataset, lanes: Sequence[Lane], team: Team) -> Engine:
-    batch_size = train.batch_size(settings, dataset)
-    if settings.backend == "numpy":
-        return NumpyEngine(network, dataset, lanes, batch_size, team)
-    return cuda.CudaEngine(network, dataset, lanes, batch_size, cuda.device(settings.device))
 
 
 def _log_error(folder: Path) -> None:

@@ -14,7 +14,8 @@ import orjson
 
 from ablate.backends.engine import Engine
 from ablate.diagnosis import verdicts as diagnose
-from ablate.diagnosis.checks import Check, Entry, TensorCheck
+from ablate.diagnosis.checks import Check
+from ablate.diagnosis.measure import Entry, TensorCheck
 from ablate.training.loop import Summary
 from ablate.trials.trial import Trial
 

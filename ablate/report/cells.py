@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from ablate.config.schema import shown
+from ablate.config.settings import shown
 from ablate.errors import ConfigError
 from ablate.records import folder as records
 from ablate.records import results

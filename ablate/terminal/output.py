@@ -15,7 +15,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from ablate.config.schema import shown
+from ablate.config.settings import shown
 from ablate.diagnosis.checks import Check
 from ablate.records import folder as records
 from ablate.trials.trial import Trial, cohorts, factors

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
-from ablate.config.schema import Settings, shown
+from ablate.config.settings import Settings, shown
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from ablate.backends.cuda.device import Buffer, Device, DeviceMemoryError
 from ablate.backends.cuda.epochs import MOST_BLOCKS, Persistent, Stepwise
 from ablate.backends.cuda.memory import Batch
 from ablate.backends.cuda.plan import Plan
-from ablate.config.schema import Settings
+from ablate.config.settings import Settings
 from ablate.problem import mistakes as bugs
 from ablate.records import results
 from ablate.training import loop as train

@@ -14,7 +14,7 @@ from ablate.problem.models import Architecture
 Array = np.ndarray[Any, np.dtype[Any]]
 
 
-class Probe:
+class CudaProbe:
     """The gradient of one lane on the whole of a small training set, by the clear kernels."""
 
     def __init__(self, architecture: Architecture, dataset: Dataset, lane: Lane, device: Device) -> None:

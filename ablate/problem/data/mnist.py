@@ -13,13 +13,15 @@ import struct
 import tempfile
 import zlib
 from pathlib import Path
-from typing import NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 
 from ablate.errors import ConfigError
 from ablate.problem.data.dataset import Raw, brief
+from ablate.problem.data.sets import DATA_SETS, NORMALIZE_HELP, DataSet, Normalize
 
 MIRRORS = (
     "https://ossci-datasets.s3.amazonaws.com/mnist/",
@@ -241,3 +243,19 @@ def _idx_fault(content: bytes, dimensions: int) -> str | None:
 
 def _idx_shape(content: bytes, dimensions: int) -> tuple[int, ...]:
     return struct.unpack_from(f">{dimensions}I", content, 4)
+
+
+@DATA_SETS.declare
+class Mnist(DataSet):
+    """`data=mnist`."""
+
+    batch_size: ClassVar[int | None] = 300
+
+    name: Literal["mnist"] = "mnist"
+    dir: str | None = Field(
+        None, description="mnist: folder of the four IDX files (null: ABLATE_DATA/mnist, else download)"
+    )
+    normalize: Normalize = Field("per_image", description=NORMALIZE_HELP)
+
+    def read(self) -> Raw:
+        return load(self.dir)
