@@ -1,6 +1,5 @@
 """The way from Hydra to a sweep: one trial of a run, all trials of a multirun at once, one of a foreign launcher."""
 
-import math
 import re
 import sys
 import traceback
@@ -8,10 +7,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+# The composer has made Hydra scan for plugins: a class imported before would not be theirs.
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import ChoiceSweep, Override, RangeSweep
 from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn, JobStatus, setup_globals
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
@@ -21,7 +21,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError, safe_load
 
-from ablate.commands.composer import Composer
+from ablate.commands.composer import Composer, grid
 from ablate.config import groups
 from ablate.config.help import help_text
 from ablate.config.parse import parse, unknown_key
@@ -33,18 +33,19 @@ from ablate.records import results
 from ablate.terminal import output as terminal
 from ablate.trials.trial import Trial
 
-# Hydra's first scan for plugins executes their modules again: a class imported before would not be theirs.
-Plugins.instance()
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper  # noqa: E402
-
 # Hydra accepts plugins of this package only; the classes are registered under it and live here.
 _NAMESPACE = "hydra_plugins.ablate"
-MAX_TRIALS = 10_000
 
 
 def register(action: Callable[[Path, Sequence[Trial]], int]) -> None:
-    """Say what is done with a command's trials, and make Hydra know the launcher, the sweeper and the help text."""
+    """Say what is done with a command's trials, and make Hydra know what is ours."""
     CohortLauncher.action = staticmethod(action)
+    # Hydra asks for the help's text at every start; to write it takes a third of the start's own time.
+    declare(help_text() if any(word.startswith(("-h", "--h")) for word in sys.argv[1:]) else "")
+
+
+def declare(text: str = "") -> None:
+    """Make Hydra know the launcher, the sweeper, the text of the help, and the options that are declared as classes."""
     plugins, store = Plugins.instance(), ConfigStore.instance()
     for kind, cls in (("launcher", CohortLauncher), ("sweeper", GridSweeper)):
         plugins.register(cls)
@@ -53,14 +54,12 @@ def register(action: Callable[[Path, Sequence[Trial]], int]) -> None:
         if cls is GridSweeper:
             node["params"] = None
         store.store(group=f"hydra/{kind}", name="ablate", node=node, provider="ablate")
+    node = {"app_name": "ablate", "header": "", "footer": "", "template": text}
+    store.store(group="hydra/help", name="ablate", node=node, provider="ablate")
     for group, options in groups.DECLARED.items():
         for option in options:
             name = str(option.defaults()["name"])
             store.store(group=group, name=name, node=option.defaults(), provider="ablate")
-    # Hydra asks for it at every start; to write it takes a third of the start's own time.
-    text = help_text() if any(word.startswith(("-h", "--h")) for word in sys.argv[1:]) else ""
-    node = {"app_name": "ablate", "header": "", "footer": "", "template": text}
-    store.store(group="hydra/help", name="ablate", node=node, provider="ablate")
 
 
 class GridSweeper(BasicSweeper):
@@ -73,26 +72,11 @@ class GridSweeper(BasicSweeper):
         assert self.hydra_context is not None
         assert self.launcher is not None
         parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
-        overrides = parser.parse_overrides([*self._parse_config(), *arguments])
-        count = math.prod(_levels(override) for override in overrides)
-        if not 0 < count <= MAX_TRIALS:
-            swept = " ".join(str(override.input_line) for override in overrides if _levels(override) != 1)
-            raise ConfigError(f"{swept}: {count} trials; a sweep has 1 to {MAX_TRIALS}")
-        [jobs] = self.split_arguments(overrides, None)
+        jobs = grid(parser.parse_overrides([*self._parse_config(), *arguments]))
         done = self.launcher.launch(jobs, initial_job_idx=0)
         for job in done:
             _ = job.return_value  # raises where a job of a foreign launcher failed
         return [done]
-
-
-def _levels(override: Override) -> int:
-    """How many values an override sweeps over, without making them."""
-    value = override.value()
-    if isinstance(value, RangeSweep):
-        assert value.start is not None
-        assert value.stop is not None
-        return max(0, math.ceil((value.stop - value.start) / value.step))
-    return len(value.list) if isinstance(value, ChoiceSweep) else 1
 
 
 class TrialFailedError(RuntimeError):
@@ -113,14 +97,14 @@ class CohortLauncher(Launcher):
         folder = Path(str(self.config.hydra.sweep.dir)).absolute()
         composer = Composer(self.hydra_context.config_loader, self.config)
         configs = [composer.compose(job, initial_job_idx + index) for index, job in enumerate(job_overrides)]
-        trials = [trial(_without_hydra(composed), composed.hydra) for composed in configs]
+        trials = [trial(without_hydra(composed), composed.hydra) for composed in configs]
         code = type(self).action(folder, trials)
         # Hydra raises at the first job that failed, and then leaves out its callbacks: so the code goes this way.
         type(self).exit_code = max(type(self).exit_code, code)
         return [_job_return(folder, composed) for composed in configs]
 
 
-def _without_hydra(composed: DictConfig) -> DictConfig:
+def without_hydra(composed: DictConfig) -> DictConfig:
     return OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"])
 
 
@@ -230,12 +214,17 @@ def is_mistake(error: Exception) -> bool:
 
 def refuse(error: Exception, code: int = 2) -> NoReturn:
     """Tell a user's mistake in one line and end with code 2."""
-    said = " ".join(_said(error).split()) or f"{type(error).__name__} in the command or in a YAML of --config-dir"
-    print(f"ablate: {said}", file=sys.stderr)
+    print(f"ablate: {said(error, sys.argv[1:])}", file=sys.stderr)
     raise SystemExit(code)
 
 
-def _said(error: Exception) -> str:
+def said(error: Exception, words: Sequence[str]) -> str:
+    """An error of the words of a command as one line."""
+    line = " ".join(_said(error, words).split())
+    return line or f"{type(error).__name__} in the command or in a YAML of --config-dir"
+
+
+def _said(error: Exception, words: Sequence[str]) -> str:
     """An error in our words: Hydra's leave out the key or the value, and tell of its insides."""
     text = str(error)
     if isinstance(error, OverrideParseException):
@@ -251,7 +240,7 @@ def _said(error: Exception) -> str:
     if found := re.match(r"Multiple values for (\S+)\. .*'override \1: (.*)'", text, re.DOTALL):
         return f"+{found[1]}={found[2]}: there is one already; write {found[1]}={found[2]}"
     if text.startswith("Config group override must be"):
-        pairs = [word.partition("=") for word in sys.argv[1:]]
+        pairs = [word.partition("=") for word in words]
         wrong = [
             group
             for group, _, name in pairs
@@ -259,7 +248,7 @@ def _said(error: Exception) -> str:
         ]
         return "; ".join(f"{group}: choose one of {', '.join(groups.choices(group))}" for group in wrong) or text
     if "does not support sweep type" in text:
-        written = [word for word in sys.argv[1:] if "interval(" in word]
+        written = [word for word in words if "interval(" in word]
         return (
             f"{' '.join(written)}: a range without steps cannot be swept; list its values, or use range(from,to,step)"
         )
