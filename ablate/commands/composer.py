@@ -17,6 +17,8 @@ from ablate.errors import ConfigError
 Plugins.instance()
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper  # noqa: E402
 
+__all__ = ["BasicSweeper", "Composer", "grid"]
+
 # More is a mistake in the command, and would take hours to make before anything is trained.
 MAX_TRIALS = 10_000
 

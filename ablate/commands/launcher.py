@@ -7,8 +7,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-# The composer has made Hydra scan for plugins: a class imported before would not be theirs.
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -21,7 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError, safe_load
 
-from ablate.commands.composer import Composer, grid
+from ablate.commands.composer import BasicSweeper, Composer, grid
 from ablate.config import groups
 from ablate.config.help import help_text
 from ablate.config.parse import parse, unknown_key
