@@ -26,6 +26,7 @@ from ablate.problem.data import loading as data
 from ablate.problem.data.dataset import Dataset
 from ablate.report import cells, text
 from ablate.report.cells import Cell, Replicate, Study
+from ablate.report.markdown import table
 from benchmarks.machine import processor
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -106,11 +107,6 @@ def epochs(values: Sequence[float]) -> str:
         return "never"
     shown = f"{middle([value for value in values if math.isfinite(value)]):g}"
     return f"{shown} ({never} of {len(values)} never)" if never else shown
-
-
-def table(head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
-    rows = [head, ["---"] * len(head), *lines]
-    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
 
 
 # The pages
