@@ -11,7 +11,6 @@ import argparse
 import json
 import math
 import os
-import platform
 import shutil
 import statistics
 import subprocess
@@ -27,6 +26,8 @@ from ablate.problem.data import loading as data
 from ablate.problem.data.dataset import Dataset
 from ablate.report import cells, text
 from ablate.report.cells import Cell, Replicate, Study
+from ablate.report.markdown import table
+from benchmarks.machine import processor
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = ROOT / "docs" / "posts"
@@ -53,11 +54,7 @@ def run(name: str, folder: Path) -> None:
 
 def machine() -> str:
     """The processor in words, without this machine's name."""
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.is_file() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    cores, name = len(os.sched_getaffinity(0)), names[0] if names else platform.machine()
-    return f"{cores} cores of an {name}, NumPy {np.__version__}"
+    return f"{len(os.sched_getaffinity(0))} cores of an {processor()}, NumPy {np.__version__}"
 
 
 # Figures
@@ -110,11 +107,6 @@ def epochs(values: Sequence[float]) -> str:
         return "never"
     shown = f"{middle([value for value in values if math.isfinite(value)]):g}"
     return f"{shown} ({never} of {len(values)} never)" if never else shown
-
-
-def table(head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
-    rows = [head, ["---"] * len(head), *lines]
-    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
 
 
 # The pages

@@ -18,9 +18,11 @@ from ablate.commands import explain
 from ablate.diagnosis.advice import Known
 from ablate.diagnosis.checks import Check
 from ablate.problem import mistakes as bugs
+from ablate.report import markdown
 
 HERE = Path(__file__).resolve().parent
 COLUMNS = 4
+HEAD = ["mistake", "guess", "gradient error", "descent cosine", "verdict", "test accuracy"]
 
 # mistake: (what was written, the fix); those injected by `bug=` have theirs in ablate/bugs.py.
 _OWN_KEYS = {
@@ -109,9 +111,7 @@ def page(found: Sequence[Found]) -> str:
         "",
         "`guess` is what the [checks before training](checks.md) say of it, from numbers alone.",
         "",
-        "| mistake | guess | gradient error | descent cosine | verdict | test accuracy |",
-        "| --- | --- | --- | --- | --- | --- |",
-        *(_row(one) for one in found),
+        markdown.table(HEAD, [_row(one) for one in found]),
         "",
         "Loss step by step, on a logarithmic scale: in red with the mistake, one line a seed, in grey without.",
         "A cross marks where the loss was no finite number any more.",
@@ -123,11 +123,11 @@ def page(found: Sequence[Found]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _row(one: Found) -> str:
+def _row(one: Found) -> list[str]:
     check = one.check
     guess = check.guess or ("left out" if check.left_out else "nothing")
     error, cosine = _figure(check.gradient_error, ".1e"), _figure(check.descent_cosine, ".2f")
-    return f"| `{one.name}` | {guess} | {error} | {cosine} | {one.verdicts} | {one.accuracies} |"
+    return [f"`{one.name}`", guess, error, cosine, one.verdicts, one.accuracies]
 
 
 def _figure(value: float | None, spec: str) -> str:

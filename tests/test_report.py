@@ -15,7 +15,7 @@ from PIL import Image
 from ablate import report
 from ablate.errors import ConfigError
 from ablate.records import results
-from ablate.report import cells, plots
+from ablate.report import cells, markdown, plots
 from ablate.report.__main__ import main
 from ablate.report.cells import Curve
 
@@ -52,6 +52,19 @@ def by_cell(sweep: Path) -> Mapping[tuple[str, str], list[dict[str, Any]]]:
     for row in results.rows(sweep):
         found.setdefault((str(row["overrides"]["lr"]), row["overrides"]["loss"]), []).append(row)
     return found
+
+
+def test_a_table_in_markdown() -> None:
+    """Cells stand as they are, unpadded, and none of them can end its row."""
+    rows = [["1e-3", "a | b"], [" 007", ""], ["two\nlines", "True"]]
+    assert markdown.table(["lr", "x|y"], rows).splitlines() == [
+        "| lr | x\\|y |",
+        "| --- | --- |",
+        "| 1e-3 | a \\| b |",
+        "|  007 |  |",
+        "| two<br>lines | True |",
+    ]
+    assert markdown.table(["lr", "loss"], []) == "| lr | loss |\n| --- | --- |"
 
 
 def test_table_agrees_with_the_results(finished: Path) -> None:
