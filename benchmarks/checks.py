@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from tests.in_process import load, settings
 from threadpoolctl import threadpool_limits
 
 from ablate.config.settings import Settings
@@ -28,7 +29,6 @@ from ablate.problem.data.dataset import Dataset
 from ablate.report import markdown
 from ablate.training import loop as train
 from benchmarks import marks
-from tests.in_process import load, settings
 
 SEEDS, CORRECT = 20, 200
 MISTAKES = (

@@ -317,7 +317,7 @@ def _ratio(samples: Samples, ours: Contender, rival: str, lanes: int) -> float:
 
 
 def _aims(each: Contender, ratios: Mapping[str, float], share: float) -> Iterator[str]:
-    """The aims that hold for a contender, each with whether it is reached; the clear kernels have none."""
+    """The aims that hold for a contender, each with whether it is reached; the reference kernels have none."""
     if (each.kind, each.variant) != ("ours", "persistent"):
         return
     if each.lanes == 1:

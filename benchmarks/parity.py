@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from tests.in_process import Array, load, settings
 from threadpoolctl import threadpool_limits
 
 from ablate.backends import cuda
@@ -28,7 +29,6 @@ from ablate.problem.data.dataset import Dataset
 from ablate.training import loop as train
 from benchmarks import machine, marks
 from benchmarks.page import Rows
-from tests.in_process import Array, load, settings
 
 STEPS = (1, 10, 100)
 MODELS = {

@@ -19,6 +19,7 @@ from typing import Any
 from unittest import mock
 
 import numpy as np
+from tests.in_process import load, settings
 from threadpoolctl import threadpool_limits
 
 from ablate.backends.engine import Epoch
@@ -27,7 +28,6 @@ from ablate.backends.numpy.group import Group
 from ablate.report import markdown
 from ablate.training import loop as train
 from benchmarks import marks
-from tests.in_process import load, settings
 
 ROUNDS = 15
 CASES = {

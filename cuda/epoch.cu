@@ -1,7 +1,7 @@
 // Many steps of every lane in one launch, up to a whole epoch: the persistent kernel.
 //
 // Every lane is computed by gridDim.x blocks, which stay for all its steps and wait for each other between layers (`lane_barrier`),
-// so the whole grid must be resident at once. What it computes is what the clear kernels of `batch.cu`, `layers.cu` and `update.cu`
+// so the whole grid must be resident at once. What it computes is what the reference kernels of `batch.cu`, `layers.cu` and `update.cu`
 // compute, by the same functions: the numbers are the same bit for bit.
 // By -D: STAGES, the layers from the input on, as in `network.cuh`; LOWEST, the first of them that has parameters; SAMPLE, FITTED,
 // LOGITS and CAPACITY as in `batch.cu`. Grid: (B, L), blocks of THREADS. Bounds: those of the other kernels.

@@ -1,4 +1,4 @@
-// The clear kernels of a network's layers, a launch an operation: forward, the gradient of the input, that of the parameters.
+// The reference kernels of a network's layers, a launch an operation: forward, the gradient of the input, that of the parameters.
 //
 // `layer` is the layer's number from the input on. theta and gradient are (K, SIZE), partial (L, partials); the other shapes, and
 // what is given by -D, are those of `network.cuh`. Grid: (any number, L), blocks of THREADS. Bounds: n times a sample's numbers below 2^31.

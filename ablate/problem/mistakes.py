@@ -30,7 +30,7 @@ class Mistake:
     backward_kernel: ClassVar[str] = "HealthyBackward"
     # Whether the gradient of one batch tells it: it is no other loss, no other data, and needs no second batch.
     shows_in_gradient: ClassVar[bool] = False
-    # Whether `misread` needs the gradient that the batch before ended with.
+    # Whether `batch_gradient` needs the gradient that the batch before ended with.
     remembers_gradient: ClassVar[bool] = False
 
     def refusal(self, loss: Loss, output: str, architecture: Architecture) -> str | None:
@@ -53,7 +53,7 @@ class Mistake:
         """What a sample's gradient is multiplied by in a batch of n."""
         return 1 / n if reduction == "mean" else 1.0
 
-    def misread(self, gradient: Array, before: Array, biases: Sequence[slice], n: int) -> None:
+    def batch_gradient(self, gradient: Array, before: Array, biases: Sequence[slice], n: int) -> None:
         """Change a batch's gradient `(K, P)` in place; `before` is the last batch's, `biases` where biases lie in P."""
 
 
@@ -160,7 +160,7 @@ class BiasGradient(MeanMistake):
     backward_kernel = "BiasGradient"
     shows_in_gradient = True
 
-    def misread(self, gradient: Array, before: Array, biases: Sequence[slice], n: int) -> None:
+    def batch_gradient(self, gradient: Array, before: Array, biases: Sequence[slice], n: int) -> None:
         for span in biases:
             gradient[:, span] /= n
 
@@ -173,7 +173,7 @@ class StaleGradients(Mistake):
     backward_kernel = "StaleGradients"
     remembers_gradient = True
 
-    def misread(self, gradient: Array, before: Array, biases: Sequence[slice], n: int) -> None:
+    def batch_gradient(self, gradient: Array, before: Array, biases: Sequence[slice], n: int) -> None:
         gradient += before
 
 

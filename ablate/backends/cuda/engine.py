@@ -135,7 +135,7 @@ class CudaEngine:
         return np.concatenate(parts)
 
     def gradient(self, lane: int) -> dict[str, Array]:
-        """The lane's gradient of the first batch of the training set, by the clear kernels."""
+        """The lane's gradient of the first batch of the training set, by the reference kernels."""
         n = min(self.batch_size, self.train_rows.count)
         for slots in self._waves([lane]):
             self.network.forward(slots, self.train_rows, self._as_they_come(self.train_rows), 0, n)

@@ -65,7 +65,7 @@ class Schedule(Protocol):
 
 
 class Stepwise:
-    """One clear kernel an operation: the oracle of the persistent one."""
+    """Reference kernels, one launch an operation: the oracle of the persistent kernel."""
 
     def most_lanes(self, network: Network) -> int:
         return MOST_LANES

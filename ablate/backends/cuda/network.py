@@ -25,7 +25,7 @@ class Order:
 
 
 class Network:
-    """The clear kernels, one launch an operation, on the arrays of a batch.
+    """The reference kernels, one launch an operation, on the arrays of a batch.
 
     `slots` `(L,)` name the lane in each slot of the batch's arrays; n is the number of samples in this batch.
     """

@@ -15,7 +15,7 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 
 class CudaProbe:
-    """The gradient of one lane on the whole of a small training set, by the clear kernels."""
+    """The gradient of one lane on the whole of a small training set, by the reference kernels."""
 
     def __init__(self, architecture: Architecture, dataset: Dataset, lane: Lane, device: Device) -> None:
         rows = len(dataset.y_train)

@@ -185,7 +185,7 @@ class Group:
         self.team.complete([sums, totals])
         if len(shares) > 1:
             _add_up(sums, self.gradient)
-        self.mistake.misread(self.gradient, self.before, self.layout.bias_spans, n)
+        self.mistake.batch_gradient(self.gradient, self.before, self.layout.bias_spans, n)
         if self.mistake.remembers_gradient:
             np.copyto(self.before, self.gradient)
         loss, right = totals.sum(axis=0)
