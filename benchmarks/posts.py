@@ -21,13 +21,14 @@ from pathlib import Path
 
 import numpy as np
 
-from ablate import report
 from ablate.problem.data import loading as data
 from ablate.problem.data.dataset import Dataset
+from ablate.records.sweep_folder import SweepFolder
 from ablate.report import cells, text
 from ablate.report.cells import Cell, Replicate, Study
 from ablate.report.markdown import table
 from benchmarks.machine import processor
+from ablate.report.page import write as write_report
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = ROOT / "docs" / "posts"
@@ -87,8 +88,7 @@ def verdicts(chosen: Iterable[Cell]) -> str:
 
 def metric(trial: Replicate, name: str) -> dict[int, float | None]:
     """A metric by epoch, of every epoch."""
-    lines = [json.loads(line) for line in (trial.folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
-    return {line["epoch"]: line[name] for line in lines if name in line}
+    return {record["epoch"]: record[name] for record in trial.folder.read_metrics() if name in record}
 
 
 def first(trial: Replicate, name: str, level: float) -> float:
@@ -178,7 +178,7 @@ def xor(studies: Mapping[str, Study]) -> list[str]:
     lines = []
     for cell in study.cells:
         trials = cell.trials
-        outputs = [np.load(trial.folder / "predictions.npz")["outputs"] for trial in trials]
+        outputs = [trial.folder.read_predictions() for trial in trials]
         exact = sum(bool(np.isin(found, (0.0, 1.0)).all()) for found in outputs)
         confidence = [list(metric(trial, "test/confidence").values())[-1] or math.nan for trial in trials]
         losses = [trial.row["train_loss"] for trial in trials]
@@ -330,9 +330,9 @@ def softmax(studies: Mapping[str, Study]) -> list[str]:
 
 def _dead(trial: Replicate) -> int:
     """Logits that are 0 behind their ReLU for every test image."""
-    settings = trial.settings["data"]
+    settings = trial.config["data"]
     loaded = _loaded.setdefault("mnist", data.load(**settings, dtype=np.dtype("float32")))
-    weights = np.load(trial.folder / "final.npz")
+    weights = trial.folder.read_final_weights()
     logits = loaded.x_test.reshape(len(loaded.x_test), -1) @ weights["dense1.weight"] + weights["dense1.bias"]
     return int((logits.max(axis=0) <= 0).sum())
 
@@ -427,7 +427,7 @@ def _fastest(study: Study) -> str:
 
 def ran(study: Study, preset: str) -> str:
     """The command, the facts, and on what."""
-    wall = json.loads((study.trials[0].folder.parent / "wall.json").read_text(encoding="utf-8"))
+    wall = json.loads((study.trials[0].folder.path.parent / "wall.json").read_text(encoding="utf-8"))
     needs = "" if preset == "xor_softmax" else " (MNIST is looked for in `$ABLATE_DATA/mnist`)"
     n = sorted({len(cell.trials) for cell in study.cells})
     return (
@@ -451,10 +451,10 @@ def write(page: str, runs: Path) -> None:
     studies = {}
     PAGES.mkdir(parents=True, exist_ok=True)
     for preset in presets:
-        report.write([runs / preset], runs / preset)
+        write_report([runs / preset], runs / preset)
         studies[preset] = cells.read([runs / preset])
         if preset not in RUNS:
-            shutil.copyfile(runs / preset / report.CURVES, PAGES / f"{preset}.png")
+            shutil.copyfile(SweepFolder(runs / preset).curves, PAGES / f"{preset}.png")
     made = f"<!-- Made by `python -m benchmarks.posts {page}` from real runs. Change that file, not this page. -->"
     again = f"Made by `python -m benchmarks.posts {page}`, which repeats the runs and writes every figure on this page."
     (PAGES / f"{page}.md").write_text("\n\n".join([made, f"# {title}", *body(studies), again]) + "\n", encoding="utf-8")

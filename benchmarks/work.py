@@ -11,9 +11,11 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from ablate.execution import sweep
-from ablate.execution.sweep import Sweep
+from ablate.execution import pool, sweep
+from ablate.execution.prepare import Sweep, prepare
+from ablate.execution.worker import train_chunk
 from ablate.problem.models import Architecture
+from ablate.records.sweep_folder import SweepFolder
 from ablate.training import loop as train
 from ablate.trials.trial import Trial
 from tests.in_process import resolved, settings
@@ -25,7 +27,7 @@ class Work:
     def __init__(self, *words: str, lanes: int = 1) -> None:
         self.words = words
         self.trials = [_trial(number, ("tracking=none", *words, f"seed={number}")) for number in range(lanes)]
-        self.prepared = sweep.prepare(Path(), self.trials)
+        self.prepared = prepare(Path(), self.trials)
         self.dataset = self.prepared.datasets[0]
         self.settings = self.trials[0].settings
 
@@ -54,8 +56,8 @@ class Work:
     def fresh(self) -> Iterator[Sweep]:
         """The sweep in a new folder, which is gone afterwards."""
         with tempfile.TemporaryDirectory() as folder:
-            made = replace(self.prepared, folder=Path(folder))
-            sweep._create(made)
+            made = replace(self.prepared, folder=SweepFolder(Path(folder)))
+            sweep.create(made)
             yield made
 
     def _each(self, run: Callable[[Sweep], None]) -> float:
@@ -69,19 +71,20 @@ class Work:
 
 def chunk(made: Sweep) -> None:
     """Train a sweep's trials together, in this process, on one core."""
-    sweep.train_chunk(made.folder, made.trials, made.datasets[0])
+    train_chunk(made.folder, made.trials, made.datasets[0])
 
 
 def spread(made: Sweep) -> None:
     """Train a sweep on all cores."""
-    for _ in sweep._train(made):
+    for _ in pool.train(made):
         pass
 
 
 def check_ended(made: Sweep) -> None:
     """Raise an error where a trial did not come to its end, and so did less than it should."""
     for trial in made.trials:
-        if not (made.folder / str(trial.number) / "final.npz").exists():
+        row = made.folder.trial(trial.number).read_result()
+        if row is None or row["status"] != "finished":
             raise RuntimeError(f"trial {trial.number} failed: {' '.join(trial.overrides.values())}")
 
 

@@ -19,6 +19,7 @@ from ablate.diagnosis.advice import Known
 from ablate.diagnosis.checks import Check
 from ablate.problem import mistakes as bugs
 from ablate.report import markdown
+from ablate.records.sweep_folder import SweepFolder
 
 HERE = Path(__file__).resolve().parent
 COLUMNS = 4
@@ -86,7 +87,7 @@ class Found:
 
 def read(sweep: Path) -> list[Found]:
     """The sweep's trials, by mistake in the order of the preset; the lowest seed of each first."""
-    trials = [explain.read(folder.parent.parent) for folder in sweep.glob("*/.hydra/config.yaml")]
+    trials = [explain.read(folder.path) for folder in SweepFolder(sweep).trials()]
     trials.sort(key=lambda trial: (int(trial.row["trial"]), int(trial.row["seed"])))
     names = dict.fromkeys(str(trial.row["overrides"]["mistake"]) for trial in trials)
     return [Found(name, [one for one in trials if one.row["overrides"]["mistake"] == name]) for name in names]

@@ -12,7 +12,8 @@ import pytest
 from conftest import ROOT, Done, run_in_process
 
 from ablate.config import schema as config
-from ablate.records import results
+from ablate.records.sweep_folder import SweepFolder
+from ablate.trials.factors import factors, level
 
 PRESETS = sorted(path.stem for path in (ROOT / "conf" / "experiment").glob("*.yaml"))
 POSTS = ["lenet5_mnist", "lenet5_logits", "xor_softmax", "softmax_mnist", "digit_mlp"]
@@ -49,11 +50,11 @@ def cells(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Cells]:
             assert ended.code == 0, ended.err
             [sweep] = (folder / "runs").iterdir()
             assert (sweep / "report.md").read_text(encoding="utf-8").startswith(f"# {config.presets()[name]}\n")
-            found = results.rows(sweep)
-            keys = results.varying(found)
+            found = SweepFolder(sweep).ended()
+            keys = factors(found)
             done[name, *arguments] = {
-                tuple(str(row["overrides"][key]) for key in keys): {**row, "folder": sweep / str(row["trial"])}
-                for row in found
+                tuple(str(level(trial, key)) for key in keys): {**trial.row, "folder": trial.folder.path}
+                for trial in found
             }
         return done[name, *arguments]
 

@@ -15,7 +15,7 @@ from rich.console import Console
 from ablate.commands import explain
 from ablate.diagnosis.advice import Known, advice
 from ablate.diagnosis.checks import Check
-from ablate.terminal import output as terminal
+from ablate.terminal.tables import COLOURS
 
 TINY = ["model=softmax_regression", "data.train_limit=64", "epochs=2", "tracking=none", "workers=1"]
 
@@ -44,7 +44,7 @@ def test_every_verdict_has_advice_that_fits(verdict: str) -> None:
 
 
 def test_every_verdict_is_one_of_those() -> None:
-    assert set(ADVICE) == set(terminal.COLOURS)
+    assert set(ADVICE) == set(COLOURS)
 
 
 def test_what_the_check_found_comes_first() -> None:

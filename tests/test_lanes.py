@@ -15,8 +15,10 @@ from rich.console import Console
 
 from ablate.backends.numpy import team
 from ablate.config import schema as config
-from ablate.config.settings import Settings
-from ablate.execution import sweep
+from ablate.config.schema import Settings
+from ablate.execution import plan, pool, sweep
+from ablate.execution.prepare import prepare
+from ablate.execution.worker import Seat
 from ablate.problem.data.dataset import Dataset
 from ablate.trials.trial import Trial
 
@@ -202,7 +204,7 @@ def _run(folder: Path, trials: Sequence[Sequence[str]], workers: int) -> None:
         choices = {group: whole[group].get("name", "") for group in config.GROUPS}
         pairs = dict(override.split("=", 1) for override in given)
         made.append(Trial(number, config.parse(OmegaConf.create(whole)), pairs, choices, whole))
-    code = sweep.run(sweep.prepare(folder, made), Console(file=io.StringIO()))
+    code = sweep.run(prepare(folder, made), Console(file=io.StringIO()))
     assert code == (sweep.SOME_FAILED if any("Failing" in word for words in trials for word in words) else 0)
 
 
@@ -246,9 +248,9 @@ def test_processes_that_share_a_trial_change_nothing(
     name: str, workers: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     helped = []
-    monkeypatch.setattr(sweep, "WORTH_A_PROCESS", 0)
-    size = sweep._team_size
-    monkeypatch.setattr(sweep, "_team_size", lambda *given: helped.append(size(*given)) or helped[-1])
+    monkeypatch.setattr(plan, "WORTH_A_PROCESS", 0)
+    size = plan._team_size
+    monkeypatch.setattr(plan, "_team_size", lambda *given: helped.append(size(*given)) or helped[-1])
     _run(tmp_path / "shared", [LONE[name]], workers)
     _run(tmp_path / "alone", [LONE[name]], 1)
     assert helped == [min(workers, 2), 1]
@@ -258,7 +260,7 @@ def test_processes_that_share_a_trial_change_nothing(
 def test_a_batch_of_many_parts_is_shared_by_as_many_as_there_are(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sweep, "WORTH_A_PROCESS", 0)
+    monkeypatch.setattr(plan, "WORTH_A_PROCESS", 0)
     large = ["batch_size=400", "data.train_limit=900", "data.test_limit=200", "epochs=1"]
     for workers in (1, 3, 4):
         _run(tmp_path / str(workers), [large], workers)
@@ -269,7 +271,7 @@ def test_a_batch_of_many_parts_is_shared_by_as_many_as_there_are(
 def test_a_team_meets_elsewhere_where_memory_is_short(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     usage = shutil.disk_usage("/")._replace(free=1000)
     monkeypatch.setattr(shutil, "disk_usage", lambda place: usage)
-    monkeypatch.setattr(sweep, "WORTH_A_PROCESS", 0)
+    monkeypatch.setattr(plan, "WORTH_A_PROCESS", 0)
     for workers in (1, 2):
         _run(tmp_path / str(workers), [LONE["plain"]], workers)
     assert team._memory(2000) is None
@@ -277,23 +279,23 @@ def test_a_team_meets_elsewhere_where_memory_is_short(tmp_path: Path, monkeypatc
 
 
 def test_a_trial_whose_other_process_fails_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sweep, "WORTH_A_PROCESS", 0)
-    monkeypatch.setattr(sweep, "help_to_train", _leaves)
+    monkeypatch.setattr(plan, "WORTH_A_PROCESS", 0)
+    monkeypatch.setattr(pool, "help_to_train", _leaves)
     whole = resolved(*LIMITED, "workers=2")
     pairs = dict(override.split("=", 1) for override in LIMITED)
     trial = Trial(0, config.parse(OmegaConf.create(whole)), pairs, {}, whole)
-    assert sweep.run(sweep.prepare(tmp_path, [trial]), Console(file=io.StringIO())) == sweep.SOME_FAILED
+    assert sweep.run(prepare(tmp_path, [trial]), Console(file=io.StringIO())) == sweep.SOME_FAILED
     row = json.loads((tmp_path / "0" / "result.json").read_text())
     assert row["verdict"] == "failed"
     assert "a process that trained the same trial ended too early" in row["why"]
 
 
-def _leaves(folder: Path, trials: Sequence[Trial], dataset: Dataset, seat: sweep.Seat) -> None:
+def _leaves(folder: Path, trials: Sequence[Trial], dataset: Dataset, seat: Seat) -> None:
     seat.team().close()
 
 
 def test_a_users_loss_is_called_in_one_process_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sweep, "WORTH_A_PROCESS", 0)
+    monkeypatch.setattr(plan, "WORTH_A_PROCESS", 0)
     annealed = ["loss=custom", "loss.target=custom_losses.Annealed"]
     for workers in (1, 2):
         _run(tmp_path / str(workers), [annealed], workers)

@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ablate.records import folder as records
+from ablate.records import recorder as records
+from ablate.records.trial_folder import TrialFolder
 
 
 def written(folder: Path) -> list[dict[str, object]]:
@@ -19,7 +20,7 @@ def test_an_epochs_records_are_written_together(tmp_path: Path, monkeypatch: pyt
         folder.mkdir()
     clock = [0.0]
     monkeypatch.setattr(records.time, "monotonic", lambda: clock[0])
-    metrics = records.Metrics(folders)
+    metrics = records.Metrics([TrialFolder(folder) for folder in folders])
     clock[0] = 10.0
     metrics.add([0, 1], 0, 1, {"step/loss": np.array([0.5, np.inf])})
     assert written(folders[0]) == []

@@ -12,11 +12,11 @@ import yaml
 from conftest import run_in_process
 from PIL import Image
 
-from ablate import report
+from ablate.commands.report import main
 from ablate.errors import ConfigError
-from ablate.records import results
-from ablate.report import cells, markdown, plots
-from ablate.report.__main__ import main
+from ablate.records.sweep_folder import SweepFolder
+from ablate.records.trial_folder import TrialFolder
+from ablate.report import cells, page, plots
 from ablate.report.cells import Curve
 
 SWEEP = ["-m", "model=softmax_regression", "lr=0.1,3e38", "loss=mse,ce", "seed=0,1", "epochs=3", "data.train_limit=200"]
@@ -49,7 +49,7 @@ def table(text: str) -> list[dict[str, str]]:
 
 def by_cell(sweep: Path) -> Mapping[tuple[str, str], list[dict[str, Any]]]:
     found: dict[tuple[str, str], list[dict[str, Any]]] = {}
-    for row in results.rows(sweep):
+    for row in (trial.row for trial in SweepFolder(sweep).ended()):
         found.setdefault((str(row["overrides"]["lr"]), row["overrides"]["loss"]), []).append(row)
     return found
 
@@ -97,7 +97,7 @@ def test_page_says_what_was_run(finished: Path) -> None:
 def test_a_description_is_the_title(sweep: Path) -> None:
     path = sweep / "0" / ".hydra" / "config.yaml"
     path.write_text(yaml.safe_dump(yaml.safe_load(path.read_text()) | {"description": "Does it learn?"}))
-    assert report.write([sweep], sweep).read_text(encoding="utf-8").startswith("# Does it learn?\n")
+    assert page.write([sweep], sweep).read_text(encoding="utf-8").startswith("# Does it learn?\n")
 
 
 def test_picture_is_an_image_with_something_on_it(finished: Path) -> None:
@@ -142,7 +142,7 @@ def test_a_line_that_ends_not_finite_has_a_mark(finished: Path) -> None:
 def test_long_curves_are_thinned_out_with_their_ends(tmp_path: Path) -> None:
     lines = [{"step": i, "epoch": i, "test/loss": 1.0, "test/accuracy": i / 5000} for i in range(5001)]
     (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    curve = cells.Replicate({"overrides": {}}, tmp_path).epochs("test/accuracy")
+    curve = cells.Replicate({"overrides": {}}, TrialFolder(tmp_path)).epochs("test/accuracy")
     assert len(curve.x) <= cells.CURVE_POINTS + 1
     assert (curve.x[0], curve.x[-1]) == (0, 5000)
     assert curve.y[-1] == 1.0
@@ -227,7 +227,7 @@ def test_a_sweep_without_any_result_is_refused(sweep: Path) -> None:
     for path in sweep.glob("*/result.json"):
         path.unlink()
     with pytest.raises(ConfigError, match="no trial has ended there"):
-        report.write([sweep], sweep)
+        page.write([sweep], sweep)
 
 
 def test_a_report_that_fails_costs_the_sweep_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

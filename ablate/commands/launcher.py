@@ -23,12 +23,14 @@ from ablate.commands.composer import BasicSweeper, Composer, grid
 from ablate.config import groups
 from ablate.config.help import help_text
 from ablate.config.parse import parse, unknown_key
-from ablate.config.settings import shown
 from ablate.diagnosis import checks as check
 from ablate.errors import ConfigError
 from ablate.execution import sweep
-from ablate.records import results
-from ablate.terminal import output as terminal
+from ablate.execution.prepare import prepare
+from ablate.records.sweep_folder import SweepFolder
+from ablate.terminal import tables
+from ablate.terminal.console import terminal
+from ablate.trials.factors import cell, written
 from ablate.trials.trial import Trial
 
 # Hydra accepts plugins of this package only; the classes are registered under it and live here.
@@ -108,8 +110,7 @@ def without_hydra(composed: DictConfig) -> DictConfig:
 
 def _job_return(folder: Path, composed: DictConfig) -> JobReturn:
     """What a sweeper hears of a job: its final test accuracy, to be made as large as can be."""
-    number = composed.hydra.job.num
-    row = next((row for row in results.rows(folder) if row["trial"] == number), None)
+    row = SweepFolder(folder).trial(composed.hydra.job.num).read_result()
     done = JobReturn(
         overrides=_written(composed.hydra), cfg=composed, working_dir=str(folder), status=JobStatus.COMPLETED
     )
@@ -156,24 +157,24 @@ def _split(overrides: Sequence[str]) -> Mapping[str, str]:
 
 def run(folder: Path, trials: Sequence[Trial]) -> int:
     """Check the trials and train them, or print the plan only; returns the exit code."""
-    console = terminal.console()
-    prepared = sweep.prepare(folder, trials)
+    console = terminal()
+    prepared = prepare(folder, trials)
     if trials[0].settings.dry_run:
-        terminal.print_plan(console, trials)
+        tables.print_plan(console, trials)
         return sweep.FINISHED
     return sweep.run(prepared, console)
 
 
 def examine(folder: Path, trials: Sequence[Trial]) -> int:
     """Print the checks before training, each distinct one once; returns 1 where one found something."""
-    console = terminal.console()
-    prepared = sweep.prepare(folder, trials)
+    console = terminal()
+    prepared = prepare(folder, trials)
     distinct = {check.key(one.settings): one for one in trials}
     found = [check.check(prepared.prepared[one.number]) for one in distinct.values()]
     for one, result in zip(distinct.values(), found, strict=True):
-        values = [f"{key}={shown(one.value(key))}" for key in one.overrides]
-        console.print(" ".join(values) or "the defaults", markup=False, highlight=False, soft_wrap=True, style="bold")
-        terminal.print_check(console, result)
+        given = written(cell(one, one.overrides)) or "the defaults"
+        console.print(given, markup=False, highlight=False, soft_wrap=True, style="bold")
+        tables.print_check(console, result)
     return sweep.FINISHED if all(result.is_right for result in found) else sweep.SOME_FAILED
 
 
@@ -195,7 +196,7 @@ def task(cfg: DictConfig) -> float | None:
         raise
     if hydra.mode == RunMode.RUN:
         raise SystemExit(code)
-    row = next((row for row in results.rows(folder) if row["trial"] == one.number), None)
+    row = SweepFolder(folder).trial(one.number).read_result()
     if row is None:
         return None
     if code:

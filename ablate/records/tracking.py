@@ -9,7 +9,6 @@ import logging
 import math
 import os
 import sqlite3
-import subprocess
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -23,10 +22,13 @@ from filelock import FileLock
 from ablate.config.settings import shown
 from ablate.config.trackers import MlflowTracking
 from ablate.problem.data.dataset import Dataset
-from ablate.records import folder as records
+from ablate.records.commit import git_commit
+from ablate.records.sweep_folder import SweepFolder
+from ablate.records.trial_folder import Row, Tail, TrialFolder
 from ablate.training.loop import WATCHED_EPOCHS
+from ablate.trials.factors import cell, level, written
 from ablate.trials.prepared import PreparedTrial
-from ablate.trials.trial import Trial, cell
+from ablate.trials.trial import Trial
 
 log = logging.getLogger("ablate")
 
@@ -37,7 +39,7 @@ SEND_SECONDS = 2.0
 STALLED_SECONDS = 30.0
 # A fresh browser opens another page of the UI than the runs' charts.
 _CHARTS = "workflowType=machine_learning&compareRunsMode=CHART"
-# By what a line of `metrics.jsonl` is known to hold metrics of a kind; an epoch's may hold the last kind besides.
+# By what a line of a trial's metrics is known to hold metrics of a kind; an epoch's may hold the last kind besides.
 _CHECK, _STEP, _EPOCH, _SELDOM = b'"check/', b'"step/loss"', b'"test/loss"', b'"watch/too_large"'
 # The metrics of every epoch; what else is in its record is seldom.
 _EVERY_EPOCH = {
@@ -64,8 +66,8 @@ class _Delivery:
     """How far a trial has been delivered."""
 
     trial: Trial
-    folder: Path
-    tail: records.Tail
+    folder: TrialFolder
+    tail: Tail
     run_id: str | None = None
     done: bool = False
     seen: dict[bytes, int] = field(default_factory=dict)
@@ -82,7 +84,7 @@ class MlflowTracker(Tracker):
     def __init__(
         self,
         settings: MlflowTracking,
-        sweep: Path,
+        sweep: SweepFolder,
         trials: Sequence[Trial],
         factors: Sequence[str],
         prepared: Mapping[int, PreparedTrial],
@@ -90,8 +92,9 @@ class MlflowTracker(Tracker):
         self.settings, self.sweep, self.factors, self.prepared = settings, sweep, factors, prepared
         self.uri = settings.uri or os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{Path.cwd() / 'mlflow.db'}"
         self.is_local = self.uri.startswith("sqlite:")
+        folders = [sweep.trial(trial.number) for trial in trials]
         self.deliveries = [
-            _Delivery(trial, sweep / str(trial.number), records.Tail(sweep / str(trial.number))) for trial in trials
+            _Delivery(trial, folder, folder.tail()) for trial, folder in zip(trials, folders, strict=True)
         ]
         self.most_points = max(MIN_POINTS, min(MAX_POINTS, SWEEP_POINTS // len(trials)))
         self.ending = threading.Event()
@@ -133,7 +136,7 @@ class MlflowTracker(Tracker):
 
     def _say(self, problem: str) -> None:
         advice = "the sweep goes on, its results are in %s, not all in MLflow"
-        log.warning(f"MLflow at %s cannot be used (%s); {advice}", self.uri, problem, self.sweep)
+        log.warning(f"MLflow at %s cannot be used (%s); {advice}", self.uri, problem, self.sweep.path)
 
     def _connect(self) -> None:
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
@@ -196,10 +199,10 @@ class MlflowTracker(Tracker):
         run = self.client.create_run(
             self.experiment_id,
             run_name=run_name(trial, self.factors),
-            tags={"sweep": self.sweep.name, "config": trial.digest, "git.commit": commit},
+            tags={"sweep": self.sweep.path.name, "config": trial.digest, "git.commit": commit},
         )
         delivery.run_id = run.info.run_id
-        records.write_delivery(delivery.folder, run.info.run_id, sent=False)
+        delivery.folder.write_delivery(run.info.run_id, sent=False)
         params = [Param(key, str(value)[:6000]) for key, value in parameters(trial, self.factors).items()]
         self.client.log_batch(run.info.run_id, params=params)
         self.client.log_inputs(run.info.run_id, datasets=[_dataset_input(self.prepared[trial.number].dataset)])
@@ -211,7 +214,7 @@ class MlflowTracker(Tracker):
 
     def _send(self, delivery: _Delivery) -> None:
         self.moved = time.monotonic()
-        result = records.read_result(delivery.folder)
+        result = delivery.folder.read_result()
         points = list(self._thin(delivery, delivery.tail.lines(), is_last=result is not None))
         *batches, last = [points[start : start + BATCH] for start in range(0, len(points), BATCH)] or [[]]
         for batch in batches:
@@ -231,13 +234,13 @@ class MlflowTracker(Tracker):
                 delivery.run_id, metrics=points, tags=[RunTag(key, value) for key, value in tags.items()]
             )
 
-    def _close(self, delivery: _Delivery, result: Mapping[str, Any]) -> None:
+    def _close(self, delivery: _Delivery, result: Row) -> None:
         with self.lock:
-            self.client.log_artifacts(delivery.run_id, str(delivery.folder))
+            self.client.log_artifacts(delivery.run_id, str(delivery.folder.path))
             self.client.set_terminated(delivery.run_id, status=_STATUS[result["status"]])
         delivery.done = True
         assert delivery.run_id is not None
-        records.write_delivery(delivery.folder, delivery.run_id, sent=True)
+        delivery.folder.write_delivery(delivery.run_id, sent=True)
 
     def _thin(self, delivery: _Delivery, lines: Iterable[bytes], is_last: bool) -> Iterator[Any]:
         """Of the metrics of each kind every so many-th record, and of each metric the last; no others are parsed."""
@@ -313,13 +316,13 @@ def _strides(trial: PreparedTrial, most: int) -> dict[bytes, int]:
 
 def run_name(trial: Trial, factors: Sequence[str]) -> str:
     """The varying values first, since the UI cuts names after some 14 characters; of a lone trial, all it was given."""
-    values = [shown(trial.value(key)) for key in factors or trial.overrides if key != "seed"]
+    values = [shown(level(trial, key)) for key in factors or trial.overrides if key != "seed"]
     return " ".join([*values, f"seed={trial.settings.seed}", f"#{trial.number}"])
 
 
 def parameters(trial: Trial, factors: Sequence[str]) -> dict[str, Any]:
     """The flattened configuration, the group choices, and `cell`, by which the UI groups a cell's seeds."""
-    flat = {"cell": cell(trial, factors), **trial.choices}
+    flat = {"cell": written(cell(trial, factors)) or "all", **trial.choices}
     for key, value in _flatten("", trial.config):
         if key not in flat:
             flat[key] = shown(value)
@@ -340,17 +343,3 @@ def _dataset_input(dataset: Dataset) -> Any:
 
     entity = Entity(name=dataset.name, digest=dataset.digest, source_type="local", source=dataset.source)
     return DatasetInput(entity, tags=[InputTag("mlflow.data.context", "training")])
-
-
-def git_commit() -> str | None:
-    """The commit checked out in the working directory, with `+` behind it where files differ; None outside git."""
-    try:
-        commit = _git("rev-parse", "HEAD")
-        return commit + ("+" if _git("status", "--porcelain", "--untracked-files=no") else "")
-    except (OSError, subprocess.SubprocessError):
-        return None
-
-
-def _git(*words: str) -> str:
-    done = subprocess.run(["git", *words], capture_output=True, text=True, check=True, timeout=10)
-    return done.stdout.strip()

@@ -1,4 +1,4 @@
-"""The words of a report: `report.md`."""
+"""The words of a report."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -48,17 +48,17 @@ def _listed(seeds: Sequence[int]) -> str:
 
 def _setting(study: Study) -> str:
     """Data, epochs and precision, where they are the same for all trials and known."""
-    found = {_trained_on(trial.settings) for trial in study.trials if trial.settings}
+    found = {_trained_on(trial.config) for trial in study.trials if trial.config}
     return f"{found.pop()}." if len(found) == 1 else ""
 
 
-def _trained_on(settings: Mapping[str, Any]) -> str:
-    limit = settings["data"].get("train_limit")
-    data = settings["data"]["name"] + (f" (the first {limit:,} training samples)" if limit else "")
-    batch = settings.get("batch_size")
-    parts = [f"Data: {data}", f"at most {settings['epochs']:,} epochs" if settings["epochs"] > 1 else "one epoch"]
+def _trained_on(config: Mapping[str, Any]) -> str:
+    limit = config["data"].get("train_limit")
+    data = config["data"]["name"] + (f" (the first {limit:,} training samples)" if limit else "")
+    batch = config.get("batch_size")
+    parts = [f"Data: {data}", f"at most {config['epochs']:,} epochs" if config["epochs"] > 1 else "one epoch"]
     parts += [f"batches of {batch:,}"] if batch else []
-    return ", ".join([*parts, settings["dtype"]])
+    return ", ".join([*parts, config["dtype"]])
 
 
 def table(study: Study) -> str:

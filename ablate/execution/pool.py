@@ -1,0 +1,68 @@
+"""A sweep's training, spread over processes."""
+
+import logging
+import multiprocessing.resource_tracker
+import signal
+from collections.abc import Iterator, Sequence
+
+from joblib import Parallel, delayed
+from joblib.externals.loky.backend import resource_tracker as loky_tracker
+from joblib.externals.loky.process_executor import TerminatedWorkerError
+
+from ablate import interrupts
+from ablate.backends.team import meeting_places
+from ablate.execution.plan import numbers_exchanged, plan
+from ablate.execution.prepare import Sweep
+from ablate.execution.worker import Seat, help_to_train, train_chunk
+from ablate.records.recorder import close
+from ablate.trials.trial import Trial
+
+log = logging.getLogger("ablate")
+
+
+def train(sweep: Sweep) -> Iterator[None]:
+    """Train every chunk of the plan, in processes where there are several; one item as each ends."""
+    work = plan(sweep)
+    left = {chunk.trials[0].number: chunk.trials for chunk in work}
+    try:
+        with meeting_places(len(work), numbers_exchanged(sweep, work)) as places:
+            seated = [
+                (chunk.trials, Seat(rank, chunk.processes, place))
+                for chunk, place in zip(work, places, strict=True)
+                for rank in range(chunk.processes)
+            ]
+            for first in _spread(sweep, seated, min(sweep.workers, len(seated))):
+                if first is not None:
+                    del left[first]
+                    yield
+    except TerminatedWorkerError:
+        # One process died and took the others' work with it: the rest each in turn, so that only the guilty fail.
+        log.warning("a worker process died; its trials and those not finished start again, one process at a time")
+        for trials in left.values():
+            yield from _alone(sweep, trials)
+
+
+def _spread(sweep: Sweep, work: Sequence[tuple[Sequence[Trial], Seat]], workers: int) -> Iterator[int | None]:
+    tasks = (
+        delayed(train_chunk if seat.rank == 0 else help_to_train)(sweep.folder, chunk, sweep.of(chunk), seat)
+        for chunk, seat in work
+    )
+    # The workers must not hear Ctrl-C, which a terminal sends to all: this process ends them in order. They
+    # start with the first task and inherit the blocked signal. The trackers' start would unblock it again.
+    for tracker in (multiprocessing.resource_tracker, loky_tracker) if workers > 1 else ():
+        tracker.ensure_running()
+    with interrupts.blocked(signal.SIGINT):
+        ended = Parallel(n_jobs=workers, batch_size=1, return_as="generator_unordered")(tasks)
+    interrupts.heed()
+    yield from ended
+
+
+def _alone(sweep: Sweep, chunk: Sequence[Trial]) -> Iterator[None]:
+    try:
+        for _ in _spread(sweep, [(chunk, Seat())], 2):
+            yield
+    except TerminatedWorkerError:
+        why = f"its worker process died ({sweep.of(chunk)[0].backend.cause_of_death})"
+        for trial in chunk:
+            close(sweep.folder.trial(trial.number), trial, "failed", "failed", why)
+        yield

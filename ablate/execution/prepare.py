@@ -1,0 +1,81 @@
+"""A sweep before it starts: its data is loaded, and every trial is checked against it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from joblib import cpu_count
+
+from ablate import backends
+from ablate.errors import ConfigError
+from ablate.problem.data.dataset import Dataset
+from ablate.records.sweep_folder import SweepFolder
+from ablate.trials import prepared
+from ablate.trials.factors import factors
+from ablate.trials.prepared import PreparedTrial
+from ablate.trials.trial import Trial
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """Checked trials, ready to train: their folder and, by trial number, what is prepared of them."""
+
+    folder: SweepFolder
+    trials: Sequence[Trial]
+    prepared: Mapping[int, PreparedTrial]
+
+    @property
+    def factors(self) -> list[str]:
+        return factors(self.trials)
+
+    @property
+    def workers(self) -> int:
+        if any(trial.backend.stays_in_process() for trial in self.prepared.values()):
+            return 1
+        return self.trials[0].settings.workers or cpu_count()
+
+    def of(self, trials: Sequence[Trial]) -> list[PreparedTrial]:
+        """What is prepared of some of its trials."""
+        return [self.prepared[trial.number] for trial in trials]
+
+
+def prepare(folder: Path, trials: Sequence[Trial]) -> Sweep:
+    """Load every data set, once each, and check every trial against it.
+
+    Raises ConfigError before anything is created, for what `trials.prepared.prepare` refuses, for trials that are the
+    same, and for a device that cannot be had.
+    """
+    _check_together(trials)
+    _check_devices(trials)
+    loaded: dict[str, Dataset] = {}
+    ready = {}
+    for trial in trials:
+        settings = trial.settings
+        key = settings.data.model_dump_json() + settings.dtype
+        if key not in loaded:
+            loaded[key] = settings.data.load(np.dtype(settings.dtype))
+        ready[trial.number] = prepared.prepare(settings, loaded[key])
+    return Sweep(SweepFolder(folder), trials, ready)
+
+
+def _check_together(trials: Sequence[Trial]) -> None:
+    """Refuse what concerns the whole sweep but differs between its trials, and trials that are the same."""
+    for key in ("workers", "dry_run", "tracking"):
+        if len({str(getattr(trial.settings, key)) for trial in trials}) > 1:
+            raise ConfigError(f"{key}: it concerns the whole sweep, so it cannot vary; give it one value")
+    seen: dict[str, Trial] = {}
+    for trial in trials:
+        other = seen.setdefault(trial.digest, trial)
+        if other is not trial:
+            same = " ".join(f"{key}={value}" for key, value in trial.overrides.items())
+            raise ConfigError(f"{same}: trials {other.number} and {trial.number} are the same; give each value once")
+
+
+def _check_devices(trials: Sequence[Trial]) -> None:
+    """Refuse a device that cannot be had here, before anything is created; a plan can be made anywhere."""
+    if trials[0].settings.dry_run:
+        return
+    for name, device in dict.fromkeys((trial.settings.backend, trial.settings.device) for trial in trials):
+        if (reason := backends.get(name).unavailable(device)) is not None:
+            raise ConfigError(reason)

@@ -1,0 +1,82 @@
+"""What runs in a worker process: the training of one chunk."""
+
+import contextlib
+import logging
+import traceback
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from threadpoolctl import threadpool_limits
+
+from ablate.backends.engine import OutOfMemoryError
+from ablate.backends.team import Member, Team
+from ablate.diagnosis.checks import check_all
+from ablate.records.recorder import Recorder
+from ablate.records.sweep_folder import SweepFolder
+from ablate.training.loop import Silent, train
+from ablate.trials.cohorts import chunks
+from ablate.trials.prepared import PreparedTrial, engine
+from ablate.trials.trial import Trial
+
+log = logging.getLogger("ablate")
+
+
+@dataclass(frozen=True)
+class Seat:
+    """A process's place in the training of a chunk: alone, or one of a team that meets in a folder."""
+
+    rank: int = 0
+    size: int = 1
+    folder: Path = Path()
+
+    def team(self) -> Team:
+        return Member(self.folder, self.rank, self.size) if self.size > 1 else Team()
+
+
+def train_chunk(
+    folder: SweepFolder, trials: Sequence[Trial], prepared: Sequence[PreparedTrial], seat: Seat = Seat()
+) -> int:
+    """Train trials of one cohort together, in this process, and write their folders; returns the first's number.
+
+    Whatever goes wrong is in the trials' rows: nothing but an interrupt is raised. Where a device has too little memory
+    for all of them, they are trained in halves, one after the other.
+    """
+    recorder = Recorder(folder, trials)
+    turn = prepared[0].backend.turn(prepared[0].settings.device)
+    halves: Sequence[Sequence[int]] = ()
+    try:
+        with threadpool_limits(1, user_api="blas"), contextlib.closing(seat.team()) as team, turn:
+            recorder.checked(check_all(prepared))
+            train(prepared, engine(prepared, team), recorder)
+    except OutOfMemoryError as error:
+        if len(trials) > 1 and recorder.unfinished == set(range(len(trials))):
+            log.warning("%s: %d trials are trained in halves", error, len(trials))
+            halves = chunks(range(len(trials)), 2)
+        else:
+            recorder.fail(f"{type(error).__name__}: {error}")
+    except (Exception, SystemExit) as error:
+        _log_error(folder)
+        recorder.fail(f"{type(error).__name__}: {' '.join(str(error).split())}")
+    finally:
+        recorder.close()
+    for half in halves:
+        train_chunk(folder, [trials[place] for place in half], [prepared[place] for place in half])
+    return trials[0].number
+
+
+def help_to_train(folder: SweepFolder, trials: Sequence[Trial], prepared: Sequence[PreparedTrial], seat: Seat) -> None:
+    """Train the same trials as another process of the team does, and write nothing.
+
+    What goes wrong here ends the team, and the one that records says so.
+    """
+    try:
+        with threadpool_limits(1, user_api="blas"), contextlib.closing(seat.team()) as team:
+            train(prepared, engine(prepared, team), Silent())
+    except (Exception, SystemExit):
+        _log_error(folder)
+
+
+def _log_error(folder: SweepFolder) -> None:
+    with folder.log.open("a", encoding="utf-8") as log_file:
+        log_file.write(traceback.format_exc())
