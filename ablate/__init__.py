@@ -4,10 +4,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "compose", "load", "prepare"]
+__all__ = ["__version__", "compose", "load", "prepare", "run"]
 
 if TYPE_CHECKING:
     from ablate.commands.compose import compose
+    from ablate.execution.run import run
     from ablate.records.results import load
     from ablate.trials.prepared import prepare
 
@@ -16,6 +17,7 @@ _HOMES = {
     "compose": "ablate.commands.compose",
     "load": "ablate.records.results",
     "prepare": "ablate.trials.prepared",
+    "run": "ablate.execution.run",
 }
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from joblib import cpu_count
@@ -10,11 +11,15 @@ from joblib import cpu_count
 from ablate import backends
 from ablate.errors import ConfigError
 from ablate.problem.data.dataset import Dataset
+from ablate.records.results import load
 from ablate.records.sweep_folder import SweepFolder
 from ablate.trials import prepared
 from ablate.trials.factors import factors
 from ablate.trials.prepared import PreparedTrial
 from ablate.trials.trial import Trial
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @dataclass(frozen=True)
@@ -34,6 +39,16 @@ class Sweep:
         if any(trial.backend.stays_in_process() for trial in self.prepared.values()):
             return 1
         return self.trials[0].settings.workers or cpu_count()
+
+    @property
+    def results(self) -> "pd.DataFrame":
+        """One row a trial that has ended, as `ablate.load` gives it."""
+        return load(self.folder.path)
+
+    @property
+    def curves(self) -> "pd.DataFrame":
+        """The metrics of all trials in long form, as `ablate.load` gives them."""
+        return load(self.folder.path, curves=True)
 
     def of(self, trials: Sequence[Trial]) -> list[PreparedTrial]:
         """What is prepared of some of its trials."""
