@@ -14,7 +14,7 @@ struct Rule {
     int name;
     real constants[RULE_CONSTANTS];
 };
-// Factors that depend on the number of the step: those of `Optimizer.corrections`.
+// Factors that depend on the number of the step, 1 / (1 - decay^t) for each of `Optimizer.decays`.
 struct Corrections {
     real factors[RULE_CORRECTIONS];
 };

@@ -16,9 +16,9 @@ from ablate.problem.section import Fraction, Positive
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
-# A rule keeps at most so many arrays, has at most so many constants, and so many corrections that change by step: the
-# kernels have places for them (`Rule` and `Corrections` in cuda/update.cuh).
-MOST_STATES, MOST_CONSTANTS, MOST_CORRECTIONS = 2, 3, 2
+# A rule keeps at most so many arrays, and has at most so many constants and decays: the kernels have places for them
+# (cuda/rules.cuh).
+MOST_STATES, MOST_CONSTANTS, MOST_DECAYS = 2, 3, 2
 
 
 class Optimizer(Choice):
@@ -35,8 +35,8 @@ class Optimizer(Choice):
         """What `step` computes with, in float64; engines cast them to their precision."""
         return ()
 
-    def corrections(self, steps: int | Array) -> tuple[Array, ...]:
-        """Factors that depend on the number of the step, from 1, or of several: each `(S,)`, float64."""
+    def decays(self) -> tuple[float, ...]:
+        """Decays d of running means that start at 0: `step` is given the correction 1 / (1 - d^t) of each, t from 1."""
         return ()
 
     @classmethod
@@ -48,6 +48,11 @@ class Optimizer(Choice):
 
         Gradient and states are `(K, P)`; constants and corrections are columns `(K, 1)` of the same dtype.
         """
+
+
+def correction(decay: Array, step: int | Array) -> Array:
+    """1 / (1 - d^t), in float64."""
+    return np.asarray(1 / (1 - decay**step))
 
 
 OPTIMIZERS: Group[Optimizer] = Group("optimizer")
@@ -105,9 +110,8 @@ class Adam(Optimizer):
     def constants(self) -> tuple[float, ...]:
         return 1 - self.beta1, 1 - self.beta2, self.epsilon
 
-    def corrections(self, steps: int | Array) -> tuple[Array, ...]:
-        beta1, beta2 = np.array([[self.beta1], [self.beta2]])
-        return 1 / (1 - beta1**steps), 1 / (1 - beta2**steps)
+    def decays(self) -> tuple[float, ...]:
+        return self.beta1, self.beta2
 
     @classmethod
     def step(
@@ -168,25 +172,23 @@ class Rule:
     """The optimisers of K lanes, which are of one kind; their settings may differ. `shape` is `(K, P)`."""
 
     def __init__(self, optimizers: Sequence[Optimizer], shape: tuple[int, int], dtype: np.dtype[Any]) -> None:
-        self.optimizers, self.dtype, self.steps = list(optimizers), dtype, 0
-        self.states = [np.zeros(shape, dtype) for _ in range(optimizers[0].states)]
-        self._cast()
+        self.kind, self.dtype, self.steps = type(optimizers[0]), dtype, 0
+        self.states = [np.zeros(shape, dtype) for _ in range(self.kind.states)]
+        self.constants = _columns([each.constants() for each in optimizers], dtype)
+        self.decays = _columns([each.decays() for each in optimizers], np.dtype(np.float64))
 
     def step(self, gradient: Array) -> Array:
         """The step `(K, P)` for this gradient `(K, P)`, which may be overwritten; the state moves on by one."""
         self.steps += 1
-        return self.optimizers[0].step(gradient, self.states, self.constants, self._corrections())
+        corrections = [correction(decay, self.steps).astype(self.dtype) for decay in self.decays]
+        return self.kind.step(gradient, self.states, self.constants, corrections)
 
     def keep(self, lanes: Array) -> None:
         """Forget every lane that is not in `lanes` (indices, ascending)."""
-        self.optimizers = [self.optimizers[lane] for lane in lanes]
         self.states = [state[lanes] for state in self.states]
-        self._cast()
+        self.constants = [column[lanes] for column in self.constants]
+        self.decays = [column[lanes] for column in self.decays]
 
-    def _cast(self) -> None:
-        by_lane = zip(*[optimizer.constants() for optimizer in self.optimizers], strict=True)
-        self.constants = [np.array(values, self.dtype)[:, None] for values in by_lane]
 
-    def _corrections(self) -> list[Array]:
-        by_lane = zip(*[optimizer.corrections(self.steps) for optimizer in self.optimizers], strict=True)
-        return [np.array(values).astype(self.dtype) for values in by_lane]
+def _columns(by_lane: Sequence[Sequence[float]], dtype: np.dtype[Any]) -> list[Array]:
+    return [np.array(values, dtype)[:, None] for values in zip(*by_lane, strict=True)]

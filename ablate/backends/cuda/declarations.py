@@ -7,7 +7,7 @@ C++ are made from it here, so that there is no second list to forget an entry in
 from collections.abc import Iterator, Sequence
 
 from ablate.problem.losses import LOSSES, BuiltinLoss, Loss
-from ablate.problem.optimizers import MOST_CONSTANTS, MOST_CORRECTIONS, OPTIMIZERS, Optimizer
+from ablate.problem.optimizers import MOST_CONSTANTS, MOST_DECAYS, OPTIMIZERS, Optimizer
 from ablate.problem.outputs import OUTPUTS
 
 
@@ -23,7 +23,7 @@ def _lines() -> Iterator[str]:
         yield f"#define {name}(X) {' '.join(f'X({kernel})' for kernel in kernels)}"
     yield f"#define LOSS_CONSTANTS {most_loss_constants()}"
     yield f"#define RULE_CONSTANTS {MOST_CONSTANTS}"
-    yield f"#define RULE_CORRECTIONS {MOST_CORRECTIONS}"
+    yield f"#define RULE_CORRECTIONS {MOST_DECAYS}"
 
 
 def _losses() -> list[str]:

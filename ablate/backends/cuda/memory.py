@@ -11,7 +11,7 @@ from ablate.backends.cuda.layout import Layout
 from ablate.backends.engine import Lane
 from ablate.problem.data.dataset import Dataset
 from ablate.problem.losses import BuiltinLoss, Loss
-from ablate.problem.optimizers import MOST_CONSTANTS, MOST_CORRECTIONS
+from ablate.problem.optimizers import MOST_CONSTANTS, MOST_DECAYS, correction
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -96,9 +96,9 @@ def _rules(device: Device, lanes: Sequence[Lane], dtype: np.dtype[Any]) -> Buffe
 
 def corrections(lanes: Sequence[Lane], done: int, steps: int) -> Array:
     """The rules' corrections `(K, steps, n)`, in float64, of the steps after the first `done`; else 1."""
-    table = np.ones((len(lanes), steps, MOST_CORRECTIONS))
+    table = np.ones((len(lanes), steps, MOST_DECAYS))
     step = np.arange(done + 1, done + steps + 1, dtype=np.float64)
     for row, lane in zip(table, lanes, strict=True):
-        for column, factors in enumerate(lane.optimizer.corrections(step)):
-            row[:, column] = factors
+        for column, decay in enumerate(lane.optimizer.decays()):
+            row[:, column] = correction(np.array(decay), step)
     return table

@@ -426,7 +426,7 @@ class Elementwise:
         self.work = activation.workspace(x)
 
     def forward(self) -> None:
-        if self.x is not self.y:
+        if self.activation.needs_input:
             np.copyto(self.x, self.y)
         self.activation.apply(self.y, self.work)
 
