@@ -28,7 +28,7 @@ from threadpoolctl import threadpool_limits
 from ablate import interrupts
 from ablate.backends import cuda
 from ablate.backends.engine import Engine, Lane
-from ablate.backends.numpy import Member, NumpyEngine, Team, meeting_places
+from ablate.backends.numpy import ALONE, NumpyEngine, ProcessGroup, Rendezvous, rendezvous_folders
 from ablate.config.schema import Settings
 from ablate.diagnosis import checks as check
 from ablate.errors import ConfigError
@@ -230,32 +230,20 @@ def _tracker(sweep: Sweep) -> tracking.Tracker:
     return tracking.MlflowTracker(settings, sweep.folder, sweep.trials, sweep.factors, sweep.datasets)
 
 
-@dataclass(frozen=True)
-class Seat:
-    """A process's place in the training of a chunk: alone, or one of a team that meets in a folder."""
-
-    rank: int = 0
-    size: int = 1
-    folder: Path = Path()
-
-    def team(self) -> Team:
-        return Member(self.folder, self.rank, self.size) if self.size > 1 else Team()
-
-
 def _train(sweep: Sweep) -> Iterator[None]:
     """Train every chunk of every cohort, in processes where there are several; one item as each ends."""
     work = [chunk for cohort in cohorts(sweep.trials) for chunk in chunks(cohort, _processes(sweep, cohort))]
     left = {chunk[0].number: chunk for chunk in work}
     # Lanes fill the cores first; where there are more cores than chunks, several share a chunk.
-    sizes = [_team_size(sweep, chunk, sweep.workers // len(work)) for chunk in work]
+    sizes = [_group_size(sweep, chunk, sweep.workers // len(work)) for chunk in work]
     try:
-        with meeting_places(len(work), _numbers_exchanged(sweep, work, sizes)) as places:
-            seated = [
-                (chunk, Seat(rank, size, place))
-                for chunk, size, place in zip(work, sizes, places, strict=True)
+        with rendezvous_folders(len(work), _numbers_exchanged(sweep, work, sizes)) as folders:
+            tasks = [
+                (chunk, Rendezvous(rank, size, folder))
+                for chunk, size, folder in zip(work, sizes, folders, strict=True)
                 for rank in range(size)
             ]
-            for first in _spread(sweep, seated, min(sweep.workers, len(seated))):
+            for first in _spread(sweep, tasks, min(sweep.workers, len(tasks))):
                 if first is not None:
                     del left[first]
                     yield
@@ -272,7 +260,7 @@ def _processes(sweep: Sweep, cohort: Sequence[Trial]) -> int:
     return 1 if settings.backend == "cuda" and settings.device == "gpu" else sweep.workers
 
 
-def _team_size(sweep: Sweep, chunk: Sequence[Trial], spare: int) -> int:
+def _group_size(sweep: Sweep, chunk: Sequence[Trial], spare: int) -> int:
     """How many processes are to train a chunk, where there are so many for it."""
     settings, dataset = [trial.settings for trial in chunk], sweep.datasets[chunk[0].number]
     network = train.architecture(settings[0], dataset)
@@ -281,22 +269,22 @@ def _team_size(sweep: Sweep, chunk: Sequence[Trial], spare: int) -> int:
     alone = settings[0].backend == "cuda" or any(each.loss.name == "custom" for each in settings)
     if forward < WORTH_A_PROCESS or alone:
         return 1
-    return max(1, min(spare, NumpyEngine.largest_team(network, train.batch_size(settings[0], dataset))))
+    return max(1, min(spare, NumpyEngine.largest_process_group(network, train.batch_size(settings[0], dataset))))
 
 
 def _numbers_exchanged(sweep: Sweep, work: Sequence[Sequence[Trial]], sizes: Sequence[int]) -> int:
-    """How many numbers the parameters are of all lanes that a team trains."""
+    """How many numbers the parameters are of all lanes that several processes train together."""
     shared = [chunk for chunk, size in zip(work, sizes, strict=True) if size > 1]
     networks = [train.architecture(chunk[0].settings, sweep.datasets[chunk[0].number]) for chunk in shared]
     return sum(len(chunk) * network.size for chunk, network in zip(shared, networks, strict=True))
 
 
-def _spread(sweep: Sweep, work: Sequence[tuple[Sequence[Trial], Seat]], workers: int) -> Iterator[int | None]:
+def _spread(sweep: Sweep, work: Sequence[tuple[Sequence[Trial], Rendezvous]], workers: int) -> Iterator[int | None]:
     tasks = (
-        delayed(train_chunk if seat.rank == 0 else help_to_train)(
-            sweep.folder, chunk, sweep.datasets[chunk[0].number], seat
+        delayed(train_chunk if rendezvous.rank == 0 else help_to_train)(
+            sweep.folder, chunk, sweep.datasets[chunk[0].number], rendezvous
         )
-        for chunk, seat in work
+        for chunk, rendezvous in work
     )
     # The workers must not hear Ctrl-C, which a terminal sends to all: this process ends them in order. They
     # start with the first task and inherit the blocked signal. The trackers' start would unblock it again.
@@ -310,7 +298,7 @@ def _spread(sweep: Sweep, work: Sequence[tuple[Sequence[Trial], Seat]], workers:
 
 def _alone(sweep: Sweep, chunk: Sequence[Trial]) -> Iterator[None]:
     try:
-        for _ in _spread(sweep, [(chunk, Seat())], 2):
+        for _ in _spread(sweep, [(chunk, ALONE)], 2):
             yield
     except TerminatedWorkerError:
         for trial in chunk:
@@ -324,7 +312,7 @@ def _guess(settings: Settings) -> str:
     return "out of memory?"
 
 
-def train_chunk(folder: Path, trials: Sequence[Trial], dataset: Dataset, seat: Seat = Seat()) -> int:
+def train_chunk(folder: Path, trials: Sequence[Trial], dataset: Dataset, rendezvous: Rendezvous = ALONE) -> int:
     """Train trials of one cohort together, in this process, and write their folders; returns the first's number.
 
     Whatever goes wrong is in the trials' rows: nothing but an interrupt is raised. Where a device has too little memory
@@ -334,9 +322,13 @@ def train_chunk(folder: Path, trials: Sequence[Trial], dataset: Dataset, seat: S
     recorder = records.Recorder(folder, trials)
     halves: Sequence[Sequence[Trial]] = ()
     try:
-        with threadpool_limits(1, user_api="blas"), contextlib.closing(seat.team()) as team, _turn(settings[0]):
+        with (
+            threadpool_limits(1, user_api="blas"),
+            contextlib.closing(rendezvous.join()) as processes,
+            _turn(settings[0]),
+        ):
             recorder.checked(check.check_all(settings, dataset))
-            _train_lanes(settings, dataset, team, recorder)
+            _train_lanes(settings, dataset, processes, recorder)
     except cuda.DeviceMemoryError as error:
         if len(trials) > 1 and recorder.unfinished == set(range(len(trials))):
             log.warning("%s: %d trials are trained in halves", error, len(trials))
@@ -361,30 +353,34 @@ def _turn(settings: Settings) -> contextlib.AbstractContextManager[object]:
     return FileLock(Path(tempfile.gettempdir()) / f"ablate-gpu-{getpass.getuser()}.lock")
 
 
-def help_to_train(folder: Path, trials: Sequence[Trial], dataset: Dataset, seat: Seat) -> None:
-    """Train the same trials as another process of the team does, and write nothing.
+def help_to_train(folder: Path, trials: Sequence[Trial], dataset: Dataset, rendezvous: Rendezvous) -> None:
+    """Train the same trials as another process of the group does, and write nothing.
 
-    What goes wrong here ends the team, and the one that records says so.
+    What goes wrong here ends the group, and the one that records says so.
     """
     try:
-        with threadpool_limits(1, user_api="blas"), contextlib.closing(seat.team()) as team:
-            _train_lanes([trial.settings for trial in trials], dataset, team, train.Silent())
+        with threadpool_limits(1, user_api="blas"), contextlib.closing(rendezvous.join()) as processes:
+            _train_lanes([trial.settings for trial in trials], dataset, processes, train.Silent())
     except (Exception, SystemExit):
         _log_error(folder)
 
 
-def _train_lanes(settings: Sequence[Settings], dataset: Dataset, team: Team, observer: train.Observer) -> None:
+def _train_lanes(
+    settings: Sequence[Settings], dataset: Dataset, processes: ProcessGroup, observer: train.Observer
+) -> None:
     network = train.architecture(settings[0], dataset)
     lanes = [train.lane(each, network) for each in settings]
     dataset = bugs.labels(settings[0].bug, dataset)
-    engine = _engine(settings[0], network, dataset, lanes, team)
+    engine = _engine(settings[0], network, dataset, lanes, processes)
     train.train(settings, dataset, engine, observer)
 
 
-def _engine(settings: Settings, network: Architecture, dataset: Dataset, lanes: Sequence[Lane], team: Team) -> Engine:
+def _engine(
+    settings: Settings, network: Architecture, dataset: Dataset, lanes: Sequence[Lane], processes: ProcessGroup
+) -> Engine:
     batch_size = train.batch_size(settings, dataset)
     if settings.backend == "numpy":
-        return NumpyEngine(network, dataset, lanes, batch_size, team)
+        return NumpyEngine(network, dataset, lanes, batch_size, processes)
     return cuda.CudaEngine(network, dataset, lanes, batch_size, cuda.device(settings.device))
 
 

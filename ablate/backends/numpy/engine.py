@@ -9,7 +9,7 @@ import numpy as np
 from ablate.backends.engine import Epoch, Evaluation, Lane, Units, Watched
 from ablate.backends.numpy.group import Group
 from ablate.backends.numpy.network import Plan
-from ablate.backends.numpy.team import Team
+from ablate.backends.numpy.process_group import ProcessGroup
 from ablate.problem import models
 from ablate.problem.data.dataset import Dataset
 
@@ -23,7 +23,7 @@ STACKED_IMAGES = 1
 class NumpyEngine:
     """K lanes of one architecture on one data set; see `ablate.backends.Engine`.
 
-    Lane invariance: a lane's numbers do not depend on its neighbours, nor on the processes in its team. So every
+    Lane invariance: a lane's numbers do not depend on its neighbours, nor on the processes in its group. So every
     product is one GEMM a lane of the same shape, no sum runs over lanes, micro-batches depend on the batch size
     only, and their sums are added in an order that is fixed (`Plan.shares`).
     """
@@ -34,7 +34,7 @@ class NumpyEngine:
         dataset: Dataset,
         lanes: Sequence[Lane],
         batch_size: int,
-        team: Team | None = None,
+        processes: ProcessGroup | None = None,
     ) -> None:
         assert len({lane.bug for lane in lanes}) == 1, "the lanes of a cohort share their bug"
         self.plan, self.dataset, self.lanes, self.batch_size = (
@@ -43,14 +43,14 @@ class NumpyEngine:
             lanes,
             batch_size,
         )
-        self.team = team or Team()
+        self.processes = processes or ProcessGroup()
         stacked = STACKED_IMAGES if self.plan.takes_images else STACKED_DENSE
         self.groups = [
             self._group(range(start, min(start + stacked, len(lanes)))) for start in range(0, len(lanes), stacked)
         ]
 
     @staticmethod
-    def largest_team(architecture: models.Architecture, batch_size: int) -> int:
+    def largest_process_group(architecture: models.Architecture, batch_size: int) -> int:
         """How many processes can share the work on batches of this size."""
         return len(Plan(architecture, "none").shares(batch_size))
 
@@ -89,12 +89,13 @@ class NumpyEngine:
         return self._alone(lane).outputs()
 
     def _group(self, lanes: Sequence[int]) -> Group:
-        return Group(self.plan, self.dataset, {lane: self.lanes[lane] for lane in lanes}, self.batch_size, self.team)
+        members = {lane: self.lanes[lane] for lane in lanes}
+        return Group(self.plan, self.dataset, members, self.batch_size, self.processes)
 
     def _alone(self, lane: int) -> Group:
         """The lane as it is now, in a group of its own, whether it is still in training or not."""
         member = replace(self.lanes[lane], weights=self.weights(lane))
-        return Group(self.plan, self.dataset, {lane: member}, self.batch_size, self.team)
+        return Group(self.plan, self.dataset, {lane: member}, self.batch_size, self.processes)
 
     def _evaluate(self, groups: Sequence[Group], rows: int | None) -> Evaluation:
         lanes = len(self.lanes)

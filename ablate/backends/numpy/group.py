@@ -8,7 +8,7 @@ import numpy as np
 
 from ablate.backends.engine import WATCHED_ROWS, Ended, Epoch, Evaluation, Lane, Units
 from ablate.backends.numpy.network import Network, Plan
-from ablate.backends.numpy.team import Team
+from ablate.backends.numpy.process_group import ProcessGroup
 from ablate.problem import losses, optimizers
 from ablate.problem.data.dataset import Dataset
 
@@ -28,8 +28,10 @@ class Group:
     of the leading axis.
     """
 
-    def __init__(self, plan: Plan, dataset: Dataset, members: Mapping[int, Lane], batch_size: int, team: Team) -> None:
-        self.plan, self.members, self.batch_size, self.team = plan, members, batch_size, team
+    def __init__(
+        self, plan: Plan, dataset: Dataset, members: Mapping[int, Lane], batch_size: int, processes: ProcessGroup
+    ) -> None:
+        self.plan, self.members, self.batch_size, self.processes = plan, members, batch_size, processes
         self.rows = {"train": _flat(dataset.x_train), "test": _flat(dataset.x_test)}
         self.labels = {"train": dataset.y_train, "test": dataset.y_test}
         self.classes = dataset.classes
@@ -95,10 +97,10 @@ class Group:
         shares = self.plan.shares(count)
         sums = np.zeros((len(shares), 3, len(self.active)))
         counts = np.zeros((len(shares), len(self.active), self.classes), np.intp)
-        for number in self.team.mine(len(shares)):
+        for number in self.processes.shares(len(shares)):
             for part in shares[number]:
                 self._tally(split, part, sums[number], counts[number], into.failed)
-        self.team.complete([sums, counts])
+        self.processes.all_gather([sums, counts])
         into.loss[self.places], into.accuracy[self.places], into.confidence[self.places] = sums.sum(axis=0) / count
         into.predicted[self.places] = counts.sum(axis=0)
 
@@ -167,7 +169,7 @@ class Group:
         sums = self.sums[: len(shares)] if len(shares) > 1 else self.gradient[None]
         totals = np.zeros((len(shares), 2, len(self.active)))
         failures: dict[int, str] = {}
-        for number in self.team.mine(len(shares)):
+        for number in self.processes.shares(len(shares)):
             for part in shares[number]:
                 network = self._forward("train", indices[:, part])
                 self._lose(network, self.labels["train"][network.indices], totals[number], failures)
@@ -177,7 +179,7 @@ class Group:
                     np.add(sums[number], self.gradient, out=sums[number])
                 elif len(shares) > 1:
                     np.copyto(sums[number], self.gradient)
-        self.team.complete([sums, totals])
+        self.processes.all_gather([sums, totals])
         if len(shares) > 1:
             _add_up(sums, self.gradient)
         self._misread(n)

@@ -8,7 +8,7 @@ import numpy as np
 from ablate.backends.engine import Lane
 from ablate.backends.numpy.group import Group
 from ablate.backends.numpy.network import Plan
-from ablate.backends.numpy.team import Team
+from ablate.backends.numpy.process_group import ProcessGroup
 from ablate.problem.data.dataset import Dataset
 from ablate.problem.models import Architecture
 
@@ -26,7 +26,7 @@ class Probe:
         self.plan = Plan(architecture, lane.bug)
         self.lane = lane
         rows = len(dataset.y_train)
-        self.group = Group(self.plan, dataset, {0: lane}, rows, Team())
+        self.group = Group(self.plan, dataset, {0: lane}, rows, ProcessGroup())
         self.rows = np.arange(rows)[None]
         self.scale = 1 / rows if lane.reduction == "mean" else 1.0
         self.places = {name: np.argsort(slot.order) + slot.start for name, slot in self.plan.slots.items()}
