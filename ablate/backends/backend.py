@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 from ablate.backends.engine import Engine, Lane, Probe
-from ablate.backends.team import Team
+from ablate.backends.process_group import ProcessGroup
 from ablate.problem.data.dataset import Dataset
 from ablate.problem.losses import Loss
 from ablate.problem.models import Architecture
@@ -41,11 +41,11 @@ class Backend(ABC):
         lanes: Sequence[Lane],
         batch_size: int,
         device: str,
-        team: Team | None = None,
+        processes: ProcessGroup | None = None,
     ) -> Engine:
         """An engine for lanes of one architecture and one mistake on one data set.
 
-        The process shares the work with the others of its team, if there are any. Raises ConfigError where the device
+        The process shares the work with the others of its group, if there are any. Raises ConfigError where the device
         cannot be had.
         """
 
@@ -61,7 +61,7 @@ class Backend(ABC):
         """Whether everything must run in the process that the sweep was started in."""
         return False
 
-    def largest_team(self, architecture: Architecture, batch_size: int) -> int:
+    def largest_process_group(self, architecture: Architecture, batch_size: int) -> int:
         """How many processes can share the work on one batch."""
         return 1
 

@@ -25,7 +25,7 @@ class Chunk:
 def plan(sweep: Sweep) -> list[Chunk]:
     """The chunks of every cohort, in the order in which they start."""
     work = [chunk for cohort in cohorts(sweep.trials) for chunk in chunks(cohort, _processes(sweep, cohort))]
-    return [Chunk(trials, _team_size(sweep, trials, sweep.workers // len(work))) for trials in work]
+    return [Chunk(trials, _group_size(sweep, trials, sweep.workers // len(work))) for trials in work]
 
 
 def numbers_exchanged(sweep: Sweep, work: Sequence[Chunk]) -> int:
@@ -41,11 +41,11 @@ def _processes(sweep: Sweep, cohort: Sequence[Trial]) -> int:
     return sweep.workers if most is None else min(most, sweep.workers)
 
 
-def _team_size(sweep: Sweep, chunk: Sequence[Trial], spare: int) -> int:
+def _group_size(sweep: Sweep, chunk: Sequence[Trial], spare: int) -> int:
     """How many processes are to train a chunk, where there are so many for it."""
     [first, *_] = sweep.of(chunk)
     forward = first.architecture.multiplications * len(first.dataset.y_train) * first.settings.epochs * len(chunk)
     # A user's loss is asked by one process alone: it may keep something in mind from call to call.
     if forward < WORTH_A_PROCESS or any(trial.settings.loss.is_foreign for trial in chunk):
         return 1
-    return max(1, min(spare, first.backend.largest_team(first.architecture, first.batch_size)))
+    return max(1, min(spare, first.backend.largest_process_group(first.architecture, first.batch_size)))

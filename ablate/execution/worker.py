@@ -4,13 +4,11 @@ import contextlib
 import logging
 import traceback
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
 
 from threadpoolctl import threadpool_limits
 
 from ablate.backends.engine import OutOfMemoryError
-from ablate.backends.team import Member, Team
+from ablate.backends.process_group import ALONE, Rendezvous
 from ablate.diagnosis.checks import check_all
 from ablate.records.recorder import Recorder
 from ablate.records.sweep_folder import SweepFolder
@@ -22,20 +20,8 @@ from ablate.trials.trial import Trial
 log = logging.getLogger("ablate")
 
 
-@dataclass(frozen=True)
-class Seat:
-    """A process's place in the training of a chunk: alone, or one of a team that meets in a folder."""
-
-    rank: int = 0
-    size: int = 1
-    folder: Path = Path()
-
-    def team(self) -> Team:
-        return Member(self.folder, self.rank, self.size) if self.size > 1 else Team()
-
-
 def train_chunk(
-    folder: SweepFolder, trials: Sequence[Trial], prepared: Sequence[PreparedTrial], seat: Seat = Seat()
+    folder: SweepFolder, trials: Sequence[Trial], prepared: Sequence[PreparedTrial], rendezvous: Rendezvous = ALONE
 ) -> int:
     """Train trials of one cohort together, in this process, and write their folders; returns the first's number.
 
@@ -46,9 +32,9 @@ def train_chunk(
     turn = prepared[0].backend.turn(prepared[0].settings.device)
     halves: Sequence[Sequence[int]] = ()
     try:
-        with threadpool_limits(1, user_api="blas"), contextlib.closing(seat.team()) as team, turn:
+        with threadpool_limits(1, user_api="blas"), contextlib.closing(rendezvous.join()) as group, turn:
             recorder.checked(check_all(prepared))
-            train(prepared, engine(prepared, team), recorder)
+            train(prepared, engine(prepared, group), recorder)
     except OutOfMemoryError as error:
         if len(trials) > 1 and recorder.unfinished == set(range(len(trials))):
             log.warning("%s: %d trials are trained in halves", error, len(trials))
@@ -65,14 +51,16 @@ def train_chunk(
     return trials[0].number
 
 
-def help_to_train(folder: SweepFolder, trials: Sequence[Trial], prepared: Sequence[PreparedTrial], seat: Seat) -> None:
-    """Train the same trials as another process of the team does, and write nothing.
+def help_to_train(
+    folder: SweepFolder, trials: Sequence[Trial], prepared: Sequence[PreparedTrial], rendezvous: Rendezvous
+) -> None:
+    """Train the same trials as another process of the group does, and write nothing.
 
-    What goes wrong here ends the team, and the one that records says so.
+    What goes wrong here ends the group, and the one that records says so.
     """
     try:
-        with threadpool_limits(1, user_api="blas"), contextlib.closing(seat.team()) as team:
-            train(prepared, engine(prepared, team), Silent())
+        with threadpool_limits(1, user_api="blas"), contextlib.closing(rendezvous.join()) as group:
+            train(prepared, engine(prepared, group), Silent())
     except (Exception, SystemExit):
         _log_error(folder)
 

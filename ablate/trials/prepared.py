@@ -11,7 +11,7 @@ import numpy as np
 from ablate import backends
 from ablate.backends import Backend
 from ablate.backends.engine import Engine, Lane
-from ablate.backends.team import Team
+from ablate.backends.process_group import ProcessGroup
 from ablate.config.settings import Settings
 from ablate.errors import ConfigError
 from ablate.problem.custom_loss import try_out
@@ -140,7 +140,7 @@ def _check_precision(settings: Settings) -> None:
             raise ConfigError(f"{key}={value}: in {settings.dtype} this is {held}; choose a less extreme number")
 
 
-def engine(trials: Sequence[PreparedTrial], team: Team | None = None) -> Engine:
+def engine(trials: Sequence[PreparedTrial], processes: ProcessGroup | None = None) -> Engine:
     """The engine of a cohort: a lane a trial, in the order given.
 
     Raises ConfigError where the backend's device cannot be had.
@@ -148,7 +148,7 @@ def engine(trials: Sequence[PreparedTrial], team: Team | None = None) -> Engine:
     first = trials[0]
     lanes = [trial.lane() for trial in trials]
     device = first.settings.device
-    return first.backend.engine(first.architecture, first.seen_dataset, lanes, first.batch_size, device, team)
+    return first.backend.engine(first.architecture, first.seen_dataset, lanes, first.batch_size, device, processes)
 
 
 def streams(seed: int) -> tuple[np.random.Generator, np.random.Generator]:

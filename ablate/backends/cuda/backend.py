@@ -12,7 +12,7 @@ from ablate.backends.backend import Backend
 from ablate.backends.cuda.compile import is_sanitized
 from ablate.backends.cuda.device import Device, DeviceError
 from ablate.backends.engine import Engine, Lane, Probe
-from ablate.backends.team import Team
+from ablate.backends.process_group import ProcessGroup
 from ablate.problem.data.dataset import Dataset
 from ablate.problem.layers import Elementwise
 from ablate.problem.losses import Loss
@@ -54,7 +54,7 @@ class CudaBackend(Backend):
         lanes: Sequence[Lane],
         batch_size: int,
         device: str,
-        team: Team | None = None,
+        processes: ProcessGroup | None = None,
     ) -> Engine:
         from ablate.backends.cuda.engine import CudaEngine
 

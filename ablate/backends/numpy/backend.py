@@ -5,7 +5,7 @@ from typing import ClassVar
 
 from ablate.backends.backend import Backend
 from ablate.backends.engine import Engine, Lane, Probe
-from ablate.backends.team import Team
+from ablate.backends.process_group import ProcessGroup
 from ablate.problem.data.dataset import Dataset
 from ablate.problem.models import Architecture
 
@@ -23,18 +23,18 @@ class NumpyBackend(Backend):
         lanes: Sequence[Lane],
         batch_size: int,
         device: str,
-        team: Team | None = None,
+        processes: ProcessGroup | None = None,
     ) -> Engine:
         from ablate.backends.numpy.engine import NumpyEngine
 
-        return NumpyEngine(architecture, dataset, lanes, batch_size, team)
+        return NumpyEngine(architecture, dataset, lanes, batch_size, processes)
 
     def probe(self, architecture: Architecture, dataset: Dataset, lane: Lane, device: str) -> Probe:
         from ablate.backends.numpy.probe import NumpyProbe
 
         return NumpyProbe(architecture, dataset, lane)
 
-    def largest_team(self, architecture: Architecture, batch_size: int) -> int:
+    def largest_process_group(self, architecture: Architecture, batch_size: int) -> int:
         from ablate.backends.numpy.layout import Layout
 
-        return len(Layout(architecture).shares(batch_size))
+        return len(Layout(architecture).partial_sums(batch_size))

@@ -9,7 +9,7 @@ import numpy as np
 from ablate.backends.engine import Epoch, Evaluation, Lane, Units, Watched
 from ablate.backends.numpy.group import Group
 from ablate.backends.numpy.layout import Layout
-from ablate.backends.team import Team
+from ablate.backends.process_group import ProcessGroup
 from ablate.problem.data.dataset import Dataset
 from ablate.problem.models import Architecture
 
@@ -23,9 +23,9 @@ STACKED_IMAGES = 1
 class NumpyEngine:
     """K lanes of one architecture on one data set; see `ablate.backends.Engine`.
 
-    Lane invariance: a lane's numbers do not depend on its neighbours, nor on the processes in its team. So every
+    Lane invariance: a lane's numbers do not depend on its neighbours, nor on the processes in its group. So every
     product is one GEMM a lane of the same shape, no sum runs over lanes, micro-batches depend on the batch size
-    only, and their sums are added in an order that is fixed (`Layout.shares`).
+    only, and their sums are added in an order that is fixed (`Layout.partial_sums`).
     """
 
     def __init__(
@@ -34,12 +34,12 @@ class NumpyEngine:
         dataset: Dataset,
         lanes: Sequence[Lane],
         batch_size: int,
-        team: Team | None = None,
+        processes: ProcessGroup | None = None,
     ) -> None:
         assert len({lane.mistake for lane in lanes}) == 1, "the lanes of a cohort share their mistake"
         self.layout = Layout(architecture)
         self.dataset, self.lanes, self.batch_size = dataset, lanes, batch_size
-        self.team = team or Team()
+        self.processes = processes or ProcessGroup()
         stacked = STACKED_IMAGES if self.layout.takes_images else STACKED_DENSE
         self.groups = [
             self._group(range(start, min(start + stacked, len(lanes)))) for start in range(0, len(lanes), stacked)
@@ -80,12 +80,14 @@ class NumpyEngine:
         return self._alone(lane).outputs()
 
     def _group(self, lanes: Sequence[int]) -> Group:
-        return Group(self.layout, self.dataset, {lane: self.lanes[lane] for lane in lanes}, self.batch_size, self.team)
+        return Group(
+            self.layout, self.dataset, {lane: self.lanes[lane] for lane in lanes}, self.batch_size, self.processes
+        )
 
     def _alone(self, lane: int) -> Group:
         """The lane as it is now, in a group of its own, whether it is still in training or not."""
         member = replace(self.lanes[lane], weights=self.weights(lane))
-        return Group(self.layout, self.dataset, {lane: member}, self.batch_size, self.team)
+        return Group(self.layout, self.dataset, {lane: member}, self.batch_size, self.processes)
 
     def _evaluate(self, groups: Sequence[Group], rows: int | None) -> Evaluation:
         lanes = len(self.lanes)

@@ -9,7 +9,7 @@ import numpy as np
 from ablate.backends.engine import WATCHED_ROWS, Ended, Epoch, Evaluation, Lane, Units
 from ablate.backends.numpy.layout import Layout
 from ablate.backends.numpy.network import Network
-from ablate.backends.team import Team
+from ablate.backends.process_group import ProcessGroup
 from ablate.problem.data.dataset import Dataset
 from ablate.problem.losses import LossFailedError
 from ablate.problem.optimizers import Rule
@@ -31,9 +31,9 @@ class Group:
     """
 
     def __init__(
-        self, layout: Layout, dataset: Dataset, members: Mapping[int, Lane], batch_size: int, team: Team
+        self, layout: Layout, dataset: Dataset, members: Mapping[int, Lane], batch_size: int, processes: ProcessGroup
     ) -> None:
-        self.layout, self.members, self.batch_size, self.team = layout, members, batch_size, team
+        self.layout, self.members, self.batch_size, self.processes = layout, members, batch_size, processes
         self.rows = {"train": _flat(dataset.x_train), "test": _flat(dataset.x_test)}
         self.labels = {"train": dataset.y_train, "test": dataset.y_test}
         self.classes = dataset.classes
@@ -61,9 +61,9 @@ class Group:
         self.places = np.array(self.active, np.intp)
         self.objectives = [(span, run[0].objective) for span, run in _runs(lanes, lambda lane: lane.objective_key)]
         self.reductions = [lane.loss.reduction for lane in lanes]
-        shares = len(self.layout.shares(self.batch_size))
+        partial = len(self.layout.partial_sums(self.batch_size))
         self.gradient = np.zeros_like(self.theta)
-        self.sums = np.zeros((shares, *self.theta.shape), self.theta.dtype)
+        self.sums = np.zeros((partial, *self.theta.shape), self.theta.dtype)
         self.scales: dict[int, Array] = {}
         self.networks: dict[tuple[str, int, int], Network] = {}
 
@@ -97,13 +97,13 @@ class Group:
             return
         split = "test" if rows is None else "train"
         count = len(self.rows[split]) if rows is None else min(rows, len(self.rows[split]))
-        shares = self.layout.shares(count)
-        sums = np.zeros((len(shares), 3, len(self.active)))
-        counts = np.zeros((len(shares), len(self.active), self.classes), np.intp)
-        for number in self.team.mine(len(shares)):
-            for part in shares[number]:
+        partial = self.layout.partial_sums(count)
+        sums = np.zeros((len(partial), 3, len(self.active)))
+        counts = np.zeros((len(partial), len(self.active), self.classes), np.intp)
+        for number in self.processes.shares(len(partial)):
+            for part in partial[number]:
                 self._tally(split, part, sums[number], counts[number], into.failed)
-        self.team.complete([sums, counts])
+        self.processes.all_gather([sums, counts])
         into.loss[self.places], into.accuracy[self.places], into.confidence[self.places] = sums.sum(axis=0) / count
         into.predicted[self.places] = counts.sum(axis=0)
 
@@ -111,7 +111,7 @@ class Group:
     def outputs(self) -> Array:
         """The first lane's outputs on the test set, `(N, units)`."""
         outputs = []
-        for part in self.layout.parts(len(self.rows["test"])):
+        for part in self.layout.micro_batches(len(self.rows["test"])):
             z = self._forward("test", np.arange(part.start, part.stop)[None]).z[:1]
             outputs.append(self.objectives[0][1].outputs(z)[0].T.copy())
         return np.concatenate(outputs)
@@ -167,23 +167,23 @@ class Group:
         Returns each active lane's sum of losses and count of right answers, and what lanes failed of.
         """
         n = indices.shape[1]
-        shares = self.layout.shares(n)
-        # A batch of one share has one part, which is its own sum.
-        sums = self.sums[: len(shares)] if len(shares) > 1 else self.gradient[None]
-        totals = np.zeros((len(shares), 2, len(self.active)))
+        partial = self.layout.partial_sums(n)
+        # A batch of one partial sum has one micro-batch, which is its own sum.
+        sums = self.sums[: len(partial)] if len(partial) > 1 else self.gradient[None]
+        totals = np.zeros((len(partial), 2, len(self.active)))
         failures: dict[int, str] = {}
-        for number in self.team.mine(len(shares)):
-            for part in shares[number]:
+        for number in self.processes.shares(len(partial)):
+            for part in partial[number]:
                 network = self._forward("train", indices[:, part])
                 self._lose(network, self.labels["train"][network.indices], totals[number], failures)
                 network.dz *= self._scale(n)
                 network.backward()
-                if part is not shares[number][0]:
+                if part is not partial[number][0]:
                     np.add(sums[number], self.gradient, out=sums[number])
-                elif len(shares) > 1:
+                elif len(partial) > 1:
                     np.copyto(sums[number], self.gradient)
-        self.team.complete([sums, totals])
-        if len(shares) > 1:
+        self.processes.all_gather([sums, totals])
+        if len(partial) > 1:
             _add_up(sums, self.gradient)
         self.mistake.batch_gradient(self.gradient, self.before, self.layout.bias_spans, n)
         if self.mistake.remembers_gradient:
@@ -207,7 +207,7 @@ class Group:
     def losses_of(self, indices: Array) -> Array:
         """Each active lane's sum of losses on rows of the training set `(K or 1, n)`, in float64."""
         totals = np.zeros(len(self.active))
-        for part in self.layout.parts(indices.shape[1]):
+        for part in self.layout.micro_batches(indices.shape[1]):
             network = self._forward("train", indices[:, part])
             targets = _targets(self.labels["train"][network.indices], network.z.shape[1], network.z.dtype)
             for span, objective in self.objectives:

@@ -42,7 +42,7 @@ IMAGES_AT_ONCE, VECTORS_AT_ONCE = 75, 1024
 # From so many images on, a batch is worth cutting for two processes.
 WORTH_CUTTING = 32
 # Sums over a batch are made of so many partial sums at most: as many processes can work on one trial.
-SHARES = 4
+PARTIAL_SUMS = 4
 
 
 class Layout:
@@ -63,8 +63,8 @@ class Layout:
         source = fit_indices(architecture.sample, architecture.fitted) if len(architecture.fitted) == 3 else None
         self.source = None if source is None else self._image_source(source)
 
-    def parts(self, count: int) -> Sequence[slice]:
-        """Samples in as few nearly equal parts as can be computed at once."""
+    def micro_batches(self, count: int) -> Sequence[slice]:
+        """Samples in as few nearly equal parts as keep what they take in the caches."""
         return _cut(count, self._pieces(count))
 
     def _pieces(self, count: int) -> int:
@@ -72,11 +72,11 @@ class Layout:
             return max(-(-count // IMAGES_AT_ONCE), 2 if count >= WORTH_CUTTING else 1)
         return -(-count // VECTORS_AT_ONCE)
 
-    def shares(self, count: int) -> Sequence[Sequence[slice]]:
-        """The parts dealt out to at most SHARES, neighbours together.
+    def partial_sums(self, count: int) -> Sequence[Sequence[slice]]:
+        """The micro-batches of each partial sum of a batch, at most PARTIAL_SUMS of them, neighbours together.
 
-        Each share adds up its own parts in turn, and the shares are added in turn: so a sum does not depend on who
-        computed what.
+        A partial sum adds up its own micro-batches in turn, and the partial sums are added in turn: so a sum does not
+        depend on who computed what.
         """
         return _dealt(count, self._pieces(count))
 
@@ -136,7 +136,7 @@ def _cut(count: int, pieces: int) -> Sequence[slice]:
 @cache
 def _dealt(count: int, pieces: int) -> Sequence[Sequence[slice]]:
     parts = _cut(count, pieces)
-    return [parts[share] for share in _cut(pieces, min(pieces, SHARES))]
+    return [parts[share] for share in _cut(pieces, min(pieces, PARTIAL_SUMS))]
 
 
 def _phase_orders(stages: Sequence[Stage]) -> list[list[int]]:

@@ -8,7 +8,7 @@ import numpy as np
 from ablate.backends.engine import Lane
 from ablate.backends.numpy.group import Group
 from ablate.backends.numpy.layout import Layout
-from ablate.backends.team import Team
+from ablate.backends.process_group import ProcessGroup
 from ablate.problem.data.dataset import Dataset
 from ablate.problem.models import Architecture
 
@@ -26,7 +26,7 @@ class NumpyProbe:
         self.layout = Layout(architecture)
         self.lane = lane
         rows = len(dataset.y_train)
-        self.group = Group(self.layout, dataset, {0: lane}, rows, Team())
+        self.group = Group(self.layout, dataset, {0: lane}, rows, ProcessGroup())
         self.rows = np.arange(rows)[None]
         self.scale = 1 / rows if lane.loss.reduction == "mean" else 1.0
         self.places = {
