@@ -39,7 +39,7 @@ def resolved(*overrides: str) -> dict[str, Any]:
     given = dict(override.split("=", 1) for override in overrides)
     chosen = dict(_choices(tuple(override for override in overrides if override.split("=")[0] in config.GROUPS)))
     plain = _yaml("config")
-    whole: dict[str, Any] = {key: plain[key] for key in plain if key not in ("defaults", "hydra")}
+    whole: dict[str, Any] = {key: plain[key] for key in plain if key not in ("defaults", "hydra", "cells")}
     whole |= {group: deepcopy(_yaml(f"{group}/{name}")) for group, name in chosen.items()}
     for key, text in given.items():
         if key not in config.GROUPS:

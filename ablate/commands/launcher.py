@@ -21,6 +21,8 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError, safe_load
 
+from ablate.commands import cells
+from ablate.commands.cells import Cell
 from ablate.commands.composer import Composer
 from ablate.config import schema as config
 from ablate.diagnosis import checks as check
@@ -57,25 +59,67 @@ def register(action: Callable[[Path, Sequence[Trial]], int]) -> None:
 
 
 class GridSweeper(BasicSweeper):
-    """Hydra's own grid, handed over as it is: all jobs at once, none composed, and no folder made for them yet."""
+    """Hydra's own grid, crossed with the preset's cells, which vary slowest, and handed over as it is: all jobs at once,
+    none composed, and no folder made for them yet."""
 
     def __init__(self, params: dict[str, str] | None) -> None:
         super().__init__(max_batch_size=None, params=params)
 
     def sweep(self, arguments: list[str]) -> Any:
         assert self.hydra_context is not None
+        assert self.config is not None
         assert self.launcher is not None
         parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
-        overrides = parser.parse_overrides([*self._parse_config(), *arguments])
-        count = math.prod(_levels(override) for override in overrides)
-        if not 0 < count <= MAX_TRIALS:
-            swept = " ".join(str(override.input_line) for override in overrides if _levels(override) != 1)
-            raise ConfigError(f"{swept}: {count} trials; a sweep has 1 to {MAX_TRIALS}")
-        [jobs] = self.split_arguments(overrides, None)
-        done = self.launcher.launch(jobs, initial_job_idx=0)
-        for job in done:
-            _ = job.return_value  # raises where a job of a foreign launcher failed
+        params, given = parser.parse_overrides(self._parse_config()), parser.parse_overrides(arguments)
+        found = cells.crossed(self.config, params, given)
+        overrides = [override for override in (*params, *given) if not cells.is_about(override)]
+        _check_count(found, overrides)
+        [others] = self.split_arguments(overrides, None)
+        # A job of a sweep without cells may still have a preset with cells, if the user took them away.
+        noted = [cells.note(found)] if found or len(overrides) < len(params) + len(given) else []
+        jobs = [[*cell.overrides, *noted, *job] for cell in found for job in others]
+        try:
+            done = self.launcher.launch(jobs or [[*noted, *job] for job in others], initial_job_idx=0)
+            for job in done:
+                _ = job.return_value  # raises where a job of a foreign launcher failed
+        except ConfigError as error:
+            if found and error.trial is not None:
+                cell, job = divmod(error.trial, len(others))
+                raise ConfigError(self._advised(error, found[cell], [*noted, *others[job]])) from error
+            raise
         return [done]
+
+    def _advised(self, error: ConfigError, cell: Cell, without: Sequence[str]) -> str:
+        """What is wrong with a job, and where its cell has a part in it, what to do about that.
+
+        It has one where the message names its choice, or the job is not refused for the same without it.
+        """
+        said = str(error)
+        is_named = any(f"{key}={config.shown(value)}" in said for key, value in cell.values.items())
+        if cell.values and (is_named or self._refusal(without) != said):
+            return f"{said}; {cell.advice}"
+        return said
+
+    def _refusal(self, job: Sequence[str]) -> str | None:
+        """What is wrong with a job, if anything is."""
+        assert self.hydra_context is not None
+        assert self.config is not None
+        try:
+            _, one = composed(Composer(self.hydra_context.config_loader, self.config), job, 0)
+            sweep.prepare(Path(), [one])
+        except ConfigError as error:
+            return str(error)
+        return None
+
+
+def _check_count(found: Sequence[Cell], overrides: Sequence[Override]) -> None:
+    # A key that the user gives takes the place of the preset's.
+    last = {override.get_key_element(): override for override in overrides}.values()
+    count = max(1, len(found)) * math.prod(_levels(override) for override in last)
+    if not 0 < count <= MAX_TRIALS:
+        swept = [str(override.input_line) for override in last if _levels(override) != 1]
+        swept += [f"{len(found)} cells"] if found else []
+        raise ConfigError(f"{' '.join(swept)}: {count} trials; a sweep has 1 to {MAX_TRIALS}")
 
 
 def _levels(override: Override) -> int:
@@ -105,12 +149,22 @@ class CohortLauncher(Launcher):
         setup_globals()
         folder = Path(str(self.config.hydra.sweep.dir)).absolute()
         composer = Composer(self.hydra_context.config_loader, self.config)
-        configs = [composer.compose(job, initial_job_idx + index) for index, job in enumerate(job_overrides)]
-        trials = [trial(_without_hydra(composed), composed.hydra) for composed in configs]
-        code = type(self).action(folder, trials)
+        jobs = [composed(composer, job, initial_job_idx + index) for index, job in enumerate(job_overrides)]
+        code = type(self).action(folder, [one for _, one in jobs])
         # Hydra raises at the first job that failed, and then leaves out its callbacks: so the code goes this way.
         type(self).exit_code = max(type(self).exit_code, code)
-        return [_job_return(folder, composed) for composed in configs]
+        return [_job_return(folder, whole) for whole, _ in jobs]
+
+
+def composed(composer: Composer, job: Sequence[str], number: int) -> tuple[DictConfig, Trial]:
+    """A job's whole configuration, and its trial. Raises ConfigError, the trial's number with it, where it is wrong."""
+    try:
+        whole = composer.compose(job, number)
+        return whole, trial(_without_hydra(whole), whole.hydra)
+    except Exception as error:
+        if isinstance(error, ConfigError) or not is_mistake(error):
+            raise
+        raise ConfigError(_line(error), number) from error
 
 
 def _without_hydra(composed: DictConfig) -> DictConfig:
@@ -130,7 +184,17 @@ def _job_return(folder: Path, composed: DictConfig) -> JobReturn:
 
 def trial(plain: DictConfig, hydra: DictConfig) -> Trial:
     """The trial of one composed job, its configuration and Hydra's. Raises ConfigError where a value is wrong."""
-    overrides = _split(_written(hydra))
+    number = int(OmegaConf.select(hydra, "job.num", default=0) or 0)
+    try:
+        return _trial(number, plain, hydra)
+    except ConfigError as error:
+        raise ConfigError(str(error), number) from None
+
+
+def _trial(number: int, plain: DictConfig, hydra: DictConfig) -> Trial:
+    choices = {str(group): str(choice) for group, choice in hydra.runtime.choices.items() if group in config.GROUPS}
+    overrides = {**cells.reported(plain, hydra.mode, choices), **_split(_written(hydra))}
+    plain = cells.without(plain)
     for key, value in overrides.items():
         group, _, rest = key.partition(".")
         if rest == "name" and group in config.GROUPS:
@@ -142,11 +206,10 @@ def trial(plain: DictConfig, hydra: DictConfig) -> Trial:
                 f"{group}={choice}: choose one of {allowed}; a sweep is written -m {group}={choice[1:-1]}"
             )
     settings = config.parse(plain)
-    choices = {str(group): str(choice) for group, choice in hydra.runtime.choices.items() if group in config.GROUPS}
     resolved = OmegaConf.to_container(plain, resolve=True)
     assert isinstance(resolved, dict)
     return Trial(
-        number=int(OmegaConf.select(hydra, "job.num", default=0) or 0),
+        number=number,
         settings=settings,
         overrides=overrides,
         choices=choices,
@@ -155,9 +218,9 @@ def trial(plain: DictConfig, hydra: DictConfig) -> Trial:
 
 
 def _written(hydra: DictConfig) -> list[str]:
-    """The overrides as the user wrote them, a `${...}` in them included."""
+    """The overrides as the user wrote them, a `${...}` in them included, but for those about cells."""
     written: Any = OmegaConf.to_container(hydra.overrides.task, resolve=False)
-    return [str(override) for override in written]
+    return [str(override) for override in written if not re.match(rf"[+~]*{cells.KEY}\b", str(override))]
 
 
 def _split(overrides: Sequence[str]) -> Mapping[str, str]:
@@ -223,9 +286,12 @@ def is_mistake(error: Exception) -> bool:
 
 def refuse(error: Exception, code: int = 2) -> NoReturn:
     """Tell a user's mistake in one line and end with code 2."""
-    said = " ".join(_said(error).split()) or f"{type(error).__name__} in the command or in a YAML of --config-dir"
-    print(f"ablate: {said}", file=sys.stderr)
+    print(f"ablate: {_line(error)}", file=sys.stderr)
     raise SystemExit(code)
+
+
+def _line(error: Exception) -> str:
+    return " ".join(_said(error).split()) or f"{type(error).__name__} in the command or in a YAML of --config-dir"
 
 
 def _said(error: Exception) -> str:
@@ -237,6 +303,10 @@ def _said(error: Exception) -> str:
     if isinstance(error, MissingConfigException) and error.options:
         group, _, name = str(error.missing_cfg_file).rpartition("/")
         return f"{group}={name}: no such choice; choose one of {', '.join(error.options)}"
+    if found := re.match(r"Could not override '(cells\..+)'\.\s.* use \+(.*)", text, re.DOTALL):
+        return f"{found[2]}: no such cell or key of a cell; add it with a plus, '+{found[2]}'"
+    if found := re.match(r"Could not delete from config\. '(cells\b.*)' does not exist", text):
+        return f"~{found[1]}: no such cell; --help lists those of each preset"
     if found := re.match(r"Could not override '(.+)'\.\s.* use \+(.*)", text, re.DOTALL):
         return config.unknown_key(*found.groups())
     if found := re.match(r"Ambiguous value for argument '(.+)'|Sweep parameters '(.+)' requires", text):

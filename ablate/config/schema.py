@@ -340,6 +340,8 @@ def keys() -> Iterator[tuple[str, str, str]]:
                 if key != "name" and key not in seen and inner.description:
                     seen.add(key)
                     yield f"{name}.{key}", _allowed(inner.annotation, inner.metadata), inner.description
+    # No part of a trial's settings: a sweep is made of them, see `ablate.commands.cells`.
+    yield "cells", "mapping", "named combinations of keys, each crossed with the other keys of the sweep"
 
 
 GROUPS = ("loss", "model", "optimizer", "data", "init", "stop", "tracking")
@@ -352,11 +354,11 @@ def choices(group: str) -> list[str]:
 
 def presets() -> Mapping[str, str]:
     """Every preset that ablate ships, `experiment=NAME`, with the sentence that describes it."""
-    return {name: _described(conf_dir() / "experiment" / f"{name}.yaml") for name in choices("experiment")}
+    return {name: str(_preset(name).get("description") or "") for name in choices("experiment")}
 
 
-def _described(preset: Path) -> str:
-    return str(OmegaConf.select(OmegaConf.load(preset), "description") or "")
+def _preset(name: str) -> Any:
+    return OmegaConf.load(conf_dir() / "experiment" / f"{name}.yaml")
 
 
 def _sections(annotation: Any) -> Iterator[type[Section]]:
@@ -411,6 +413,13 @@ def shown(value: Any) -> str:
     return str(value)
 
 
+def _preset_help(name: str, sentence: str) -> Iterator[str]:
+    yield f"  experiment={name:<25} {sentence}"
+    cells = _preset(name).get("cells")
+    if cells:
+        yield f"    cells: {', '.join(cells)}"
+
+
 def help_text() -> str:
     """What `python -m ablate --help` prints."""
     values = defaults()
@@ -425,7 +434,10 @@ def help_text() -> str:
         "",
         "Presets (any key given beside one overrides the preset's):",
         "",
-        *[f"  experiment={name:<25} {sentence}" for name, sentence in presets().items()],
+        *[line for name, sentence in presets().items() for line in _preset_help(name, sentence)],
+        "",
+        "  '~cells.NAME' drops a preset's cell, '+cells.NAME={loss: bce, lr: 1}' adds one; a key given beside a preset",
+        "  takes the place of its cells' own.",
         "",
         "Keys (the first value is the default):",
         "",

@@ -41,7 +41,7 @@ from ablate.records import folder as records
 from ablate.records import results, tracking
 from ablate.terminal import output as terminal
 from ablate.training import loop as train
-from ablate.trials.trial import Trial, chunks, cohorts, factors
+from ablate.trials.trial import ABSENT, Trial, chunks, cohorts, factors
 
 log = logging.getLogger("ablate")
 
@@ -82,10 +82,13 @@ def prepare(folder: Path, trials: Sequence[Trial]) -> Sweep:
     for trial in trials:
         settings = trial.settings
         key = settings.data.model_dump_json() + settings.dtype
-        if key not in loaded:
-            loaded[key] = data.load(**settings.data.model_dump(), dtype=np.dtype(settings.dtype))
+        try:
+            if key not in loaded:
+                loaded[key] = data.load(**settings.data.model_dump(), dtype=np.dtype(settings.dtype))
+            _check(settings, loaded[key])
+        except ConfigError as error:
+            raise ConfigError(str(error), trial.number) from None
         datasets[trial.number] = loaded[key]
-        _check(settings, loaded[key])
     return Sweep(folder, trials, datasets)
 
 
@@ -179,8 +182,8 @@ def _create(sweep: Sweep) -> None:
             (hydra / "config.yaml").write_text(
                 OmegaConf.to_yaml(OmegaConf.create(dict(trial.config))), encoding="utf-8"
             )
-            written = OmegaConf.to_yaml(OmegaConf.create([f"{key}={value}" for key, value in trial.overrides.items()]))
-            (hydra / "overrides.yaml").write_text(written, encoding="utf-8")
+            given = [f"{key}={value}" for key, value in trial.overrides.items() if value != ABSENT]
+            (hydra / "overrides.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(given)), encoding="utf-8")
     except OSError as error:
         raise ConfigError(f"{sweep.folder}: cannot be written ({error.strerror}); start where you may write") from None
     _describe(sweep)

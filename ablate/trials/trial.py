@@ -10,13 +10,16 @@ from typing import Any
 
 from ablate.config.schema import Settings, shown
 
+ABSENT = "n/a"  # pandas reads it as a missing number
+
 
 @dataclass(frozen=True)
 class Trial:
     """One resolved configuration with one seed.
 
-    `overrides` are the command's, key by key with the value as the user wrote it; `choices` the options chosen
-    in the configuration groups; `config` the whole resolved configuration.
+    `overrides` are the command's, key by key with the value as the user wrote it, and in a sweep of `cells` the keys
+    that any of these sets, with the trial's own value, `ABSENT` where it has no such key; `choices` the options
+    chosen in the configuration groups; `config` the whole resolved configuration.
     """
 
     number: int
