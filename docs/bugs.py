@@ -15,14 +15,17 @@ from typing import Any
 import numpy as np
 
 from ablate.commands import explain
+from ablate.config.schema import shown
 from ablate.diagnosis.advice import Known
 from ablate.diagnosis.checks import Check
 from ablate.problem import mistakes as bugs
+from benchmarks import named
 
 HERE = Path(__file__).resolve().parent
 COLUMNS = 4
+PRESET = "bugs"
 
-# mistake: (what was written, the fix); those injected by `bug=` have theirs in ablate/bugs.py.
+# mistake: (what was written, the fix); those injected by `bug=` have theirs in ablate/problem/mistakes.py.
 _OWN_KEYS = {
     "update_sign_plus": ("the update adds the gradient: `w += lr * g`", "subtract it: `update_sign=minus`"),
     "residual_y-p": (
@@ -86,8 +89,14 @@ def read(sweep: Path) -> list[Found]:
     """The sweep's trials, by mistake in the order of the preset; the lowest seed of each first."""
     trials = [explain.read(folder.parent.parent) for folder in sweep.glob("*/.hydra/config.yaml")]
     trials.sort(key=lambda trial: (int(trial.row["trial"]), int(trial.row["seed"])))
-    names = dict.fromkeys(str(trial.row["overrides"]["mistake"]) for trial in trials)
-    return [Found(name, [one for one in trials if one.row["overrides"]["mistake"] == name]) for name in names]
+    found: dict[str, list[Known]] = {}
+    for trial in trials:
+        found.setdefault(_name(trial), []).append(trial)
+    return [Found(name, members) for name, members in found.items()]
+
+
+def _name(trial: Known) -> str:
+    return named.name(PRESET, lambda key: shown(trial.row["overrides"].get(key)))
 
 
 def page(found: Sequence[Found]) -> str:

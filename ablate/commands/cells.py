@@ -17,6 +17,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from ablate.config import schema as config
+from ablate.config.schema import keys as known_keys
 from ablate.errors import ConfigError
 from ablate.trials.trial import ABSENT
 
@@ -38,6 +39,11 @@ class Cell:
         """The keys as Hydra reads them."""
         plus = {key: "++" if key.startswith(_ARGUMENTS) else "" for key in self.values}
         return [f"{plus[key]}{key}={written(value)}" for key, value in self.values.items()]
+
+    def is_named_in(self, said: str) -> bool:
+        """Whether a message names one of its keys with its value."""
+        pairs = (re.escape(f"{key}={config.shown(value)}") for key, value in self.values.items())
+        return any(re.search(rf"(?<![\w.]){pair}(?![\w.])", said) for pair in pairs)
 
     @property
     def advice(self) -> str:
@@ -61,7 +67,7 @@ def read(master: DictConfig) -> list[Cell]:
     if not isinstance(node, Mapping) or not node:
         told = "no cell is left" if node == {} else "expected a mapping of names to keys"
         raise ConfigError(f"{KEY}={config.shown(node)}: {told}; write {KEY}: {{mine: {_EXAMPLE}}}, or null for none")
-    known = {key: allowed for key, allowed, _ in config.keys() if key != KEY}
+    known = {key: allowed for key, allowed, _ in known_keys() if key != KEY}
     return [_cell(name, values, known) for name, values in node.items()]
 
 
@@ -172,11 +178,13 @@ def _beside(cells: list[Cell], explicit: set[str], master: DictConfig) -> list[C
         Cell(cell.names, {key: value for key, value in cell.values.items() if not _is_given(key, cell, explicit)})
         for cell in cells
     ]
-    if left == cells:
-        return cells
     same: dict[frozenset[tuple[str, str]], list[Cell]] = {}
     for cell in left:
         same.setdefault(_changes(cell, master), []).append(cell)
+    twice = next((alike for alike in same.values() if len(alike) > 1), None)
+    if left == cells and twice:
+        first, second = (f"{KEY}.{cell.names[0]}" for cell in twice[:2])
+        raise ConfigError(f"{second}: it is the same as {first}; drop it with ~{second}")
     return [Cell(tuple(name for one in alike for name in one.names), alike[0].values) for alike in same.values()]
 
 
@@ -230,10 +238,10 @@ def reported(plain: DictConfig, mode: RunMode, choices: Mapping[str, str]) -> Ma
         return {}
     named = f"{KEY}: {', '.join(map(str, node))}" if isinstance(node, DictConfig) else f"{KEY}={node}"
     if mode == RunMode.RUN:
-        raise ConfigError(f"{named}: a sweep, which needs -m ({KEY}=null leaves the cells out)")
+        raise ConfigError(f"{named}: they make a sweep, which needs -m ({KEY}=null leaves them out)")
     if not isinstance(node, str):
         raise ConfigError(
-            f"{named}: crossed by hydra/sweeper=ablate only, and of one preset; {KEY}=null leaves the cells out"
+            f"{named}: only hydra/sweeper=ablate crosses them, for one preset a command ({KEY}=null leaves them out)"
         )
     return {key: choices[key] if key in choices else _level(plain, key) for key in node.split()}
 

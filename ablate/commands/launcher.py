@@ -59,8 +59,10 @@ def register(action: Callable[[Path, Sequence[Trial]], int]) -> None:
 
 
 class GridSweeper(BasicSweeper):
-    """Hydra's own grid, crossed with the preset's cells, which vary slowest, and handed over as it is: all jobs at once,
-    none composed, and no folder made for them yet."""
+    """Hydra's own grid, crossed with the preset's cells, which vary slowest.
+
+    It is handed over as it is: all jobs at once, none composed, and no folder made for them yet.
+    """
 
     def __init__(self, params: dict[str, str] | None) -> None:
         super().__init__(max_batch_size=None, params=params)
@@ -77,16 +79,18 @@ class GridSweeper(BasicSweeper):
         [others] = self.split_arguments(overrides, None)
         # A job of a sweep without cells may still have a preset with cells, if the user took them away.
         noted = [cells.note(found)] if found or len(overrides) < len(params) + len(given) else []
-        jobs = [[*cell.overrides, *noted, *job] for cell in found for job in others]
+        crossing = found or [Cell((), {})]
         try:
-            done = self.launcher.launch(jobs or [[*noted, *job] for job in others], initial_job_idx=0)
+            done = self.launcher.launch(
+                [[*cell.overrides, *noted, *other] for cell in crossing for other in others], initial_job_idx=0
+            )
             for job in done:
                 _ = job.return_value  # raises where a job of a foreign launcher failed
         except ConfigError as error:
-            if found and error.trial is not None:
-                cell, job = divmod(error.trial, len(others))
-                raise ConfigError(self._advised(error, found[cell], [*noted, *others[job]])) from error
-            raise
+            if error.trial is None:
+                raise
+            cell, other = divmod(error.trial, len(others))
+            raise ConfigError(self._advised(error, crossing[cell], [*noted, *others[other]])) from error
         return [done]
 
     def _advised(self, error: ConfigError, cell: Cell, without: Sequence[str]) -> str:
@@ -95,8 +99,7 @@ class GridSweeper(BasicSweeper):
         It has one where the message names its choice, or the job is not refused for the same without it.
         """
         said = str(error)
-        is_named = any(f"{key}={config.shown(value)}" in said for key, value in cell.values.items())
-        if cell.values and (is_named or self._refusal(without) != said):
+        if cell.values and (cell.is_named_in(said) or self._refusal(without) != said):
             return f"{said}; {cell.advice}"
         return said
 
