@@ -9,17 +9,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+from ablate.backends.numpy.process_group import Rendezvous
 from in_process import Trained, assert_same, load, resolved, settings, train_alone, train_together
 from omegaconf import OmegaConf
 from rich.console import Console
 
 from ablate.backends.numpy import process_group
-from ablate.backends.numpy.process_group import Rendezvous
-from ablate.config import schema as config
-from ablate.config.schema import Settings
+from ablate.config.settings import Settings
 from ablate.execution import plan, pool, sweep
 from ablate.execution.prepare import prepare
-from ablate.execution.worker import Seat
 from ablate.problem.data.dataset import Dataset
 from ablate.trials.trial import Trial
 

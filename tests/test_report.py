@@ -1,5 +1,6 @@
 """The report: its table against the results, its picture, its command, several sweeps, wrong folders."""
 
+import itertools
 import json
 import shutil
 import statistics
@@ -162,8 +163,22 @@ def test_long_curves_are_thinned_out_with_their_ends(tmp_path: Path) -> None:
     ],
 )
 def test_layout_gives_few_lines_a_facet(levels: Mapping[str, int], lines: list[str], facets: list[str]) -> None:
-    found = plots.layout({key: [str(level) for level in range(count)] for key, count in levels.items()})
+    factors = {key: [str(level) for level in range(count)] for key, count in levels.items()}
+    combinations = [dict(zip(factors, picked, strict=True)) for picked in itertools.product(*factors.values())]
+    found = plots.layout(factors, combinations)
     assert (list(found.lines), list(found.facets)) == (lines, facets)
+
+
+def test_layout_counts_the_combinations_that_there_are() -> None:
+    combinations = [
+        {"optimizer": name, "lr": rate, "loss": loss, "form": form}
+        for name, rate in (("sgd", "1"), ("sgd", "2"), ("adam", "3"), ("adagrad", "4"), ("rmsprop", "5"))
+        for loss in ("ce", "bce")
+        for form in ("true", "false")
+    ]
+    factors = {key: list(dict.fromkeys(one[key] for one in combinations)) for key in combinations[0]}
+    found = plots.layout(factors, combinations)
+    assert (list(found.lines), list(found.facets)) == (["loss", "form"], ["optimizer", "lr"])
 
 
 def test_mean_is_over_what_all_seeds_have() -> None:

@@ -12,7 +12,10 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from ablate.commands import launcher
-from ablate.commands.composer import Composer, grid
+from ablate.commands.composer import Composer
+from ablate.commands.grid import grid
+from ablate.commands.job import compose_job
+from ablate.commands.refusals import is_mistake, said
 from ablate.config.groups import conf_dir
 from ablate.errors import ConfigError
 from ablate.trials.trial import Trial
@@ -27,23 +30,26 @@ def compose(*overrides: str, config_dir: str | Path | None = None) -> list[Trial
     try:
         return _compose(overrides, None if config_dir is None else str(Path(config_dir).absolute()))
     except Exception as error:
-        if isinstance(error, ConfigError) or not launcher.is_mistake(error):
+        if isinstance(error, ConfigError) or not is_mistake(error):
             raise
-        raise ConfigError(launcher.said(error, overrides)) from None
+        raise ConfigError(said(error, overrides)) from None
 
 
-def _compose(overrides: Sequence[str], folder: str | None) -> list[Trial]:
+def _compose(words: Sequence[str], folder: str | None) -> list[Trial]:
     loader = _loader(folder)
-    words = list(overrides)
     # What presets say of the sweep itself is in the whole configuration only, which takes time to compose.
-    is_plain = not any(word.lstrip("+~").startswith(("experiment", "hydra")) for word in words)
-    master = _plain(folder) if is_plain else _master(loader, words)
-    swept = [f"{key}={value}" for key, value in (master.hydra.sweeper.params or {}).items()]
-    composer = _composer(folder) if is_plain else Composer(loader, master)
+    is_plain = not any(word.lstrip("+~").startswith(("experiment", "hydra", "cells")) for word in words)
+    composer = _plain(folder) if is_plain else Composer(loader, _master(loader, words))
     parser = OverridesParser.create(config_loader=loader)
-    jobs = grid(parser.parse_overrides([*swept, *words]))
-    composed = [composer.compose(job, number) for number, job in enumerate(jobs)]
-    return [launcher.trial(launcher.without_hydra(one), one.hydra) for one in composed]
+    params = [f"{key}={value}" for key, value in (composer.master.hydra.sweeper.params or {}).items()]
+    planned = grid(composer.master, parser.parse_overrides(params), parser.parse_overrides(list(words)))
+    try:
+        return [compose_job(composer, job, number)[1] for number, job in enumerate(planned.jobs)]
+    except ConfigError as error:
+        cell = planned.cell(error.trial or 0)
+        if cell.values and cell.is_named_in(str(error)):
+            raise ConfigError(f"{error}; {cell.advice}") from None
+        raise
 
 
 @cache
@@ -56,14 +62,10 @@ def _loader(folder: str | None) -> ConfigLoader:
 
 
 def _master(loader: ConfigLoader, words: Sequence[str]) -> DictConfig:
-    return loader.load_configuration("config", list(words), RunMode.MULTIRUN)
+    return loader.load_configuration("config", [*words, "hydra.mode=MULTIRUN"], RunMode.MULTIRUN)
 
 
 @cache
-def _plain(folder: str | None) -> DictConfig:
-    return _master(_loader(folder), [])
-
-
-@cache
-def _composer(folder: str | None) -> Composer:
-    return Composer(_loader(folder), _plain(folder))
+def _plain(folder: str | None) -> Composer:
+    """The composer of overrides that say nothing of the sweep; it remembers what it has composed."""
+    return Composer(_loader(folder), _master(_loader(folder), []))

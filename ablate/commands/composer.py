@@ -1,49 +1,13 @@
-"""The jobs of a sweep and their configurations: Hydra for the first of a kind, copies for those like it."""
+"""The configurations of a sweep's jobs: Hydra composes the first of a kind, those like it are copies."""
 
 import copy
-import math
 from collections.abc import Sequence
 
 from hydra._internal.config_loader_impl import get_overrides_dirname
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import ChoiceSweep, Override, OverrideType, RangeSweep
-from hydra.core.plugins import Plugins
+from hydra.core.override_parser.types import Override, OverrideType
 from omegaconf import DictConfig, OmegaConf, open_dict
-
-from ablate.errors import ConfigError
-
-# Hydra's first scan for plugins executes their modules again: a class imported before would not be theirs.
-Plugins.instance()
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper  # noqa: E402
-
-__all__ = ["BasicSweeper", "Composer", "grid"]
-
-# More is a mistake in the command, and would take hours to make before anything is trained.
-MAX_TRIALS = 10_000
-
-
-def grid(overrides: Sequence[Override]) -> list[list[str]]:
-    """The overrides of every job: all combinations of the values of those that sweep.
-
-    Raises ConfigError where there are none or too many of them, counted before they are made.
-    """
-    count = math.prod(_levels(override) for override in overrides)
-    if not 0 < count <= MAX_TRIALS:
-        swept = " ".join(str(override.input_line) for override in overrides if _levels(override) != 1)
-        raise ConfigError(f"{swept}: {count} trials; a sweep has 1 to {MAX_TRIALS}")
-    [jobs] = BasicSweeper.split_arguments(list(overrides), None)
-    return jobs
-
-
-def _levels(override: Override) -> int:
-    """How many values an override sweeps over, without making them."""
-    value = override.value()
-    if isinstance(value, RangeSweep):
-        assert value.start is not None
-        assert value.stop is not None
-        return max(0, math.ceil((value.stop - value.start) / value.step))
-    return len(value.list) if isinstance(value, ChoiceSweep) else 1
 
 
 class Composer:

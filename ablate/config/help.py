@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from ablate.config.groups import DECLARED, GROUPS, choices, defaults, presets, primary
+from ablate.config.groups import DECLARED, GROUPS, choices, defaults, option, presets, primary
 from ablate.config.settings import Settings, shown
 from ablate.problem.models import Model
 from ablate.problem.section import Section
@@ -20,11 +20,13 @@ def keys() -> Iterator[tuple[str, str, str]]:
         # The default first, as of every key.
         yield name, "|".join(sorted(choices(name), key=lambda choice: choice != chosen[name])), field.description or ""
         seen: set[str] = set()
-        for option in _options(name):
-            for key, (allowed, sentence) in _fields(option).items():
+        for section in _options(name):
+            for key, (allowed, sentence) in _fields(section).items():
                 if key != "name" and key not in seen and sentence:
                     seen.add(key)
                     yield f"{name}.{key}", allowed, sentence
+    # No part of a trial's settings: a sweep is made of them (`ablate.commands.cells`).
+    yield "cells", "mapping", "named combinations of keys, each crossed with the other keys of the sweep"
 
 
 def _options(group: str) -> Sequence[type[Section]]:
@@ -61,6 +63,12 @@ def _allowed(schema: Mapping[str, Any]) -> str:
     return " ".join([_TYPES[schema.get("type", "object")], *bounds])
 
 
+def _preset(name: str, sentence: str) -> Iterator[str]:
+    yield f"  experiment={name:<25} {sentence}"
+    if cells := option("experiment", name).get("cells"):
+        yield f"    cells: {', '.join(cells)}"
+
+
 def help_text() -> str:
     """What `python -m ablate --help` prints."""
     values = defaults()
@@ -75,7 +83,10 @@ def help_text() -> str:
         "",
         "Presets (any key given beside one overrides the preset's):",
         "",
-        *[f"  experiment={name:<25} {sentence}" for name, sentence in presets().items()],
+        *[line for name, sentence in presets().items() for line in _preset(name, sentence)],
+        "",
+        "  '~cells.NAME' drops a preset's cell, '+cells.NAME={loss: bce, lr: 1}' adds one; a key given beside a preset",
+        "  takes the place of its cells' own.",
         "",
         "Keys (the first value is the default):",
         "",

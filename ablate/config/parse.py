@@ -2,7 +2,7 @@
 
 import difflib
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
 from omegaconf import DictConfig, OmegaConf
@@ -16,17 +16,25 @@ from ablate.errors import ConfigError
 from ablate.problem.custom_loss import CustomLoss
 
 
-def parse(cfg: DictConfig) -> Settings:
-    """Check a composed configuration.
+def resolve(composed: DictConfig, leaving_out: Sequence[str] = ()) -> dict[str, Any]:
+    """The values of a composed configuration, its interpolations resolved. Raises ConfigError where one cannot be."""
+    try:
+        return {
+            str(key): OmegaConf.to_container(value, resolve=True, throw_on_missing=True)
+            if OmegaConf.is_config(value := composed[key])
+            else value
+            for key in composed
+            if key not in leaving_out
+        }
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"{error.full_key}: {str(error).splitlines()[0]}") from None
+
+
+def parse(values: Mapping[str, Any]) -> Settings:
+    """Check a resolved configuration.
 
     Raises ConfigError, one line, at the first key whose type, range or choice is wrong.
     """
-    try:
-        resolved = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
-    except OmegaConfBaseException as error:
-        raise ConfigError(f"{error.full_key}: {str(error).splitlines()[0]}") from None
-    assert isinstance(resolved, dict)
-    values = {str(key): value for key, value in resolved.items()}
     chosen = {group: _chosen(group, values[group]) for group in DECLARED if group in values}
     try:
         settings = Settings.model_validate({**values, **chosen})

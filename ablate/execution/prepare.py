@@ -68,9 +68,12 @@ def prepare(folder: Path, trials: Sequence[Trial]) -> Sweep:
     for trial in trials:
         settings = trial.settings
         key = settings.data.model_dump_json() + settings.dtype
-        if key not in loaded:
-            loaded[key] = settings.data.load(np.dtype(settings.dtype))
-        ready[trial.number] = prepared.prepare(settings, loaded[key])
+        try:
+            if key not in loaded:
+                loaded[key] = settings.data.load(np.dtype(settings.dtype))
+            ready[trial.number] = prepared.prepare(settings, loaded[key])
+        except ConfigError as error:
+            raise ConfigError(str(error), trial.number) from None
     return Sweep(SweepFolder(folder), trials, ready)
 
 

@@ -21,7 +21,7 @@ def _commands(study: Study) -> Iterator[str]:
 def _runnable(command: str) -> str:
     """`ablate ...` as a shell takes it: words with characters that mean something to it are quoted."""
     first, *words = command.split(" ")
-    quoted = [f"'{word}'" if set(word) & set('()[]{}*$<>&;|"') and "'" not in word else word for word in words]
+    quoted = [f"'{word}'" if set(word) & set('()[]{}*$<>&;|"~') and "'" not in word else word for word in words]
     return " ".join(["python", "-m", first, *quoted])
 
 
