@@ -17,7 +17,7 @@ from ablate.commands.report import main
 from ablate.errors import ConfigError
 from ablate.records.sweep_folder import SweepFolder
 from ablate.records.trial_folder import TrialFolder
-from ablate.report import cells, page, plots
+from ablate.report import cells, markdown, page, plots
 from ablate.report.cells import Curve
 
 SWEEP = ["-m", "model=softmax_regression", "lr=0.1,3e38", "loss=mse,ce", "seed=0,1", "epochs=3", "data.train_limit=200"]
