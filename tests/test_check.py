@@ -336,6 +336,15 @@ def test_the_command_ends_with_2_where_it_is_wrong(
     assert_nothing_created(tmp_path)
 
 
+def test_its_help_is_that_of_the_checks(command: Callable[..., Done]) -> None:
+    done = command("--help")
+    assert done.code == 0
+    first, _, *examples = done.out.splitlines()
+    assert first.startswith("ablate.check checks gradient and sign")
+    assert examples[0].startswith("  python -m ablate.check ")
+    assert "\n  update_sign " in done.out
+
+
 @pytest.mark.parametrize("target", ["ScalarValue", "TurnedGradient"])
 def test_wrong_shapes_are_refused_before_training(ablate: Callable[..., Done], tmp_path: Path, target: str) -> None:
     done = ablate("model=mlp", "loss=custom", f"loss.target=custom_losses.{target}")

@@ -37,6 +37,14 @@ from hydra._internal.core_plugins.basic_sweeper import BasicSweeper  # noqa: E40
 # Hydra accepts plugins of this package only; the classes are registered under it and live here.
 _NAMESPACE = "hydra_plugins.ablate"
 MAX_TRIALS = 10_000
+_ABOUT_CHECK = """\
+ablate.check checks gradient and sign by numbers, as every trial is before it trains, and trains nothing.
+
+  python -m ablate.check loss=mse lr=0.1            one trial; code 1 where something is found
+  python -m ablate.check -m loss=mse,ce             each of a sweep that differs
+
+Presets and keys are those of the command that trains:
+"""
 
 
 def register(action: Callable[[Path, Sequence[Trial]], int]) -> None:
@@ -52,6 +60,7 @@ def register(action: Callable[[Path, Sequence[Trial]], int]) -> None:
         store.store(group=f"hydra/{kind}", name="ablate", node=node, provider="ablate")
     # Hydra asks for it at every start; to write it takes a third of the start's own time.
     text = config.help_text() if any(word.startswith(("-h", "--h")) for word in sys.argv[1:]) else ""
+    text = f"{_ABOUT_CHECK}\n{text}" if action is examine else text
     node = {"app_name": "ablate", "header": "", "footer": "", "template": text}
     store.store(group="hydra/help", name="ablate", node=node, provider="ablate")
 
