@@ -243,8 +243,9 @@ def test_a_loss_that_never_moves_tells_nothing() -> None:
 @pytest.mark.parametrize(("target", "said"), [("FourValues", "was expected"), ("Ragged", "ragged list")])
 def test_shapes_that_depend_on_the_batch_are_refused(target: str, said: str) -> None:
     trial = settings("loss=custom", f"loss.target=custom_losses.{target}")
+    loss = losses.build(trial.loss, trial.output)
     with pytest.raises(ConfigError, match=said):
-        losses.try_out(losses.build(trial.loss, trial.output), 10)
+        losses.try_out(loss, 10)
 
 
 # What is not finite, what is left out, and how much is made
