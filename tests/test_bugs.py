@@ -170,8 +170,9 @@ def test_a_bug_leaves_trials_without_it_as_they_were() -> None:
 )
 def test_refused_where_it_has_nothing_to_be_wrong_in(overrides: str, said: str) -> None:
     trial = settings(*overrides.split())
+    dataset = load(trial)
     with pytest.raises(ConfigError, match=f"bug={trial.bug}: .*{said}"):
-        train.architecture(trial, load(trial))
+        train.architecture(trial, dataset)
 
 
 def test_every_bug_of_the_catalogue_is_a_choice_and_has_words() -> None:

@@ -243,8 +243,9 @@ def test_a_loss_that_never_moves_tells_nothing() -> None:
 @pytest.mark.parametrize(("target", "said"), [("FourValues", "was expected"), ("Ragged", "ragged list")])
 def test_shapes_that_depend_on_the_batch_are_refused(target: str, said: str) -> None:
     trial = settings("loss=custom", f"loss.target=custom_losses.{target}")
+    loss = losses.build(trial.loss, trial.output)
     with pytest.raises(ConfigError, match=said):
-        losses.try_out(losses.build(trial.loss, trial.output), 10)
+        losses.try_out(loss, 10)
 
 
 # What is not finite, what is left out, and how much is made
@@ -334,6 +335,15 @@ def test_the_command_ends_with_2_where_it_is_wrong(
     assert said in done.err
     assert len(done.err.splitlines()) == 1
     assert_nothing_created(tmp_path)
+
+
+def test_its_help_is_that_of_the_checks(command: Callable[..., Done]) -> None:
+    done = command("--help")
+    assert done.code == 0
+    first, _, *examples = done.out.splitlines()
+    assert first.startswith("ablate.check checks gradient and sign")
+    assert examples[0].startswith("  python -m ablate.check ")
+    assert "\n  update_sign " in done.out
 
 
 @pytest.mark.parametrize("target", ["ScalarValue", "TurnedGradient"])

@@ -219,8 +219,9 @@ def test_custom_loss_that_cannot_be_had(target: str, message: str) -> None:
     ],
 )
 def test_custom_loss_with_wrong_results(target: str, message: str) -> None:
+    loss = _loss("loss=custom", f"loss.target=custom_losses.{target}")
     with pytest.raises(ConfigError, match=message):
-        losses.try_out(_loss("loss=custom", f"loss.target=custom_losses.{target}"), 3)
+        losses.try_out(loss, 3)
 
 
 def test_custom_loss_names_its_own_output() -> None:

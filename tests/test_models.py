@@ -104,9 +104,9 @@ BAD_LAYERS = [
 
 @pytest.mark.parametrize(("layers", "message"), BAD_LAYERS)
 def test_bad_layers_are_named(layers: str, message: str) -> None:
-    trial = settings(f"model.layers=[{layers}]", "model.fit=null")
+    trial, dataset = settings(f"model.layers=[{layers}]", "model.fit=null"), noise((1, 8, 8), 10)
     with pytest.raises(ConfigError, match=message):
-        train.architecture(trial, noise((1, 8, 8), 10))
+        train.architecture(trial, dataset)
 
 
 @pytest.mark.parametrize(
@@ -133,8 +133,9 @@ def test_bad_layers_are_named(layers: str, message: str) -> None:
     ],
 )
 def test_what_does_not_fit_the_data(overrides: list[str], shape: Any, classes: int, message: str) -> None:
+    trial, dataset = settings(*overrides), noise(shape, classes)
     with pytest.raises(ConfigError, match=message):
-        train.architecture(settings(*overrides), noise(shape, classes))
+        train.architecture(trial, dataset)
 
 
 # What the first layer sees: a dense layer that copies its input is asked for its logits.

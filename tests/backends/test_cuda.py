@@ -180,9 +180,10 @@ class Tiny(Emulated):
 
 
 def test_no_room_for_one_lane() -> None:
-    trials = cohort(*COMMON)
+    trials, device = cohort(*COMMON), Tiny()
+    dataset = load(trials[0])
     with pytest.raises(DeviceMemoryError, match=r"a lane needs .* choose a smaller batch_size"):
-        engine(trials, load(trials[0]), epochs.Stepwise, Tiny())
+        engine(trials, dataset, epochs.Stepwise, device)
 
 
 def test_gradient_of_the_first_batch_by_the_clear_kernels() -> None:
@@ -299,9 +300,10 @@ def test_a_batch_too_large_for_the_kernels() -> None:
     """Their places in an array are numbers of 31 bits."""
     trial = settings(*EMULATED, "model=mlp", "model.hidden=[3]")
     dataset = load(trial)
-    network_ = train.architecture(trial, dataset)
+    network_, device = train.architecture(trial, dataset), cuda.device("emulated")
+    lane = train.lane(trial, network_)
     with pytest.raises(cuda.DeviceError, match=r"batch_size=40000000: .* choose a smaller batch_size"):
-        cuda.CudaEngine(network_, dataset, [train.lane(trial, network_)], 40_000_000, cuda.device("emulated"))
+        cuda.CudaEngine(network_, dataset, [lane], 40_000_000, device)
 
 
 @pytest.mark.parametrize("damage", [b"", b"cut short"])

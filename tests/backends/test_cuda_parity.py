@@ -56,21 +56,24 @@ def pair(*overrides: str) -> tuple[Settings, Settings]:
     return settings(*overrides), settings(*overrides, *EMULATED)
 
 
-def assert_close(one: Trained, other: Trained, rtol: float) -> None:
+def assert_close(one: Trained, other: Trained, rtol: float, case: str) -> None:
     """The same weights, summary and records but for rounding."""
+    assert one.final
+    assert one.final.keys() == other.final.keys(), case
     for name, tensor in one.final.items():
-        scale = np.abs(tensor).max()
-        np.testing.assert_allclose(other.final[name], tensor, rtol=rtol, atol=rtol * scale, err_msg=name)
+        scale, said = np.abs(tensor).max(), f"{case}: {name}"
+        np.testing.assert_allclose(other.final[name], tensor, rtol=rtol, atol=rtol * scale, err_msg=said)
     assert one.summary is not None
     assert other.summary is not None
-    assert (one.summary.epochs, one.summary.steps) == (other.summary.epochs, other.summary.steps)
-    assert one.summary.not_finite_step == other.summary.not_finite_step
-    assert one.summary.predicted == other.summary.predicted
-    assert len(one.records) == len(other.records)
+    assert (one.summary.epochs, one.summary.steps) == (other.summary.epochs, other.summary.steps), case
+    assert one.summary.not_finite_step == other.summary.not_finite_step, case
+    assert one.summary.predicted == other.summary.predicted, case
+    assert len(one.records) == len(other.records), case
     for (step, epoch, values), (other_step, other_epoch, others) in zip(one.records, other.records, strict=True):
-        assert (step, epoch, values.keys()) == (other_step, other_epoch, others.keys())
+        assert (step, epoch, values.keys()) == (other_step, other_epoch, others.keys()), case
         for key, value in values.items():
-            np.testing.assert_allclose(others[key], value, rtol=100 * rtol, atol=rtol, err_msg=f"{key} at {step}")
+            said = f"{case}: {key} at {step}"
+            np.testing.assert_allclose(others[key], value, rtol=100 * rtol, atol=rtol, err_msg=said)
 
 
 def compare(cases: Sequence[Sequence[str]], common: Sequence[str], dataset: Dataset, rtol: float = 1e-10) -> None:
@@ -78,7 +81,7 @@ def compare(cases: Sequence[Sequence[str]], common: Sequence[str], dataset: Data
     pairs = [pair(*common, *case) for case in cases]
     ours = train_together([emulated for _, emulated in pairs], dataset)
     for case, one, other in zip(cases, train_together([numpy for numpy, _ in pairs], dataset), ours, strict=True):
-        assert_close(one, other, rtol), case
+        assert_close(one, other, rtol, " ".join(case))
 
 
 def test_every_loss_output_and_form() -> None:

@@ -1,6 +1,7 @@
 """One's own `.npz` file: what is accepted, and how the rest is refused."""
 
 import io
+import re
 import warnings
 import zipfile
 
@@ -193,9 +194,9 @@ def test_a_missing_array_is_told_with_those_that_are_there(file):
     ],
 )
 def test_arrays_of_another_kind_are_refused(file, name, array, complaint):
-    with pytest.raises(AssertionError, match=complaint):
-        raise AssertionError(refused_arrays(file, **{name: array}))
-    assert f" {name} " in refused(file)
+    message = refused_arrays(file, **{name: array})
+    assert re.search(complaint, message)
+    assert f" {name} " in message
 
 
 @pytest.mark.parametrize("name", ["x_train", "x_test"])
