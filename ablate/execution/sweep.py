@@ -72,7 +72,6 @@ def prepare(folder: Path, trials: Sequence[Trial]) -> Sweep:
     batch larger than the training set, a loss that cannot be had.
     """
     _check_together(trials)
-    _check_devices(trials)
     loaded: dict[str, Dataset] = {}
     prepared = {}
     for trial in trials:
@@ -81,6 +80,8 @@ def prepare(folder: Path, trials: Sequence[Trial]) -> Sweep:
         if key not in loaded:
             loaded[key] = settings.data.load(np.dtype(settings.dtype))
         prepared[trial.number] = prepare_trial(settings, loaded[key])
+    # Last: what no device can mend is told first.
+    _check_devices(trials)
     return Sweep(folder, trials, prepared)
 
 
