@@ -7,12 +7,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import in_process
+import helpers
 import numpy as np
 import pytest
 from conftest import Done, run_in_process
 
-from ablate.backends import cuda
+from ablate.backends.cuda.backend import open_device
 from ablate.errors import ConfigError
 from ablate.problem.data import mnist as mnist_files
 
@@ -104,7 +104,7 @@ CHECKED = {
 @pytest.mark.parametrize(("written", "allowed"), CHECKED.items(), ids=CHECKED)
 def test_check_of_a_value(written: str, allowed: str) -> None:
     with pytest.raises(ConfigError) as refused:
-        in_process.settings(*written.split())
+        helpers.settings(*written.split())
     said = str(refused.value)
     assert said.startswith(f"{written.split()[-1]}: ")
     assert allowed in said
@@ -175,9 +175,9 @@ def test_a_gpu_that_cannot_be_had(ablate_process: Callable[..., Done], tmp_path:
 @pytest.fixture
 def afresh() -> Iterator[None]:
     """A process that has not asked for a device yet."""
-    cuda.device.cache_clear()
+    open_device.cache_clear()
     yield
-    cuda.device.cache_clear()
+    open_device.cache_clear()
 
 
 EMULATED = [*SMALL, "backend=cuda", "device=emulated"]

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from ablate.errors import ConfigError
-from ablate.problem.data.loading import load, preset_batch_size
+from ablate.problem.data.loading import DATA_SETS, load
 
 NAN, INFINITE = float("nan"), float("inf")
 
@@ -56,7 +56,7 @@ def test_vectors_are_given_as_they_are(file):
     for name in expected:
         np.testing.assert_array_equal(getattr(data, name), expected[name])
     assert (data.name, data.source, data.classes, data.sample_shape) == ("npz", str(file), 3, (5,))
-    assert preset_batch_size("npz") == 32
+    assert DATA_SETS.get("npz").batch_size == 32
 
 
 def test_images_get_a_channel_if_they_have_none(file):
