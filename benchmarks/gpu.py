@@ -29,18 +29,20 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from rich.console import Console
-from tests.in_process import settings, train_together
 
-from ablate.backends import cuda
+from ablate.backends.cuda.backend import open_device
 from ablate.backends.cuda.compile import nvcc_path
+from ablate.backends.cuda.device import Device, DeviceError
+from ablate.backends.cuda.engine import CudaEngine
 from ablate.backends.cuda.epochs import Persistent, Schedule, Stepwise
 from ablate.errors import ConfigError
-from ablate.training import loop as train
+from ablate.training.loop import Orders
 from benchmarks import machine, marks
 from benchmarks.agreement import DisagreementError, difference
 from benchmarks.page import Rows, duration, percent
 from benchmarks.roofline import gflop
 from benchmarks.rounds import Samples, alternate
+from tests.helpers import settings, train_together
 
 if TYPE_CHECKING:
     from benchmarks.work import Work
@@ -92,11 +94,11 @@ class Contender:
 class Ours:
     """Our engine with one of its schedules."""
 
-    def __init__(self, work: "Work", device: cuda.Device, schedule: Schedule, lanes: int) -> None:
-        members = [train.lane(trial.settings, work.architecture) for trial in work.trials[:lanes]]
-        self.engine = cuda.CudaEngine(work.architecture, work.dataset, members, work.batch, device, schedule)
-        self.steps = train.steps_per_epoch(work.settings, work.dataset)
-        self.logged = range(0, self.steps, train.log_every(work.settings, work.dataset))
+    def __init__(self, work: "Work", device: Device, schedule: Schedule, lanes: int) -> None:
+        members = [trial.lane() for trial in work.prepared.of(work.trials[:lanes])]
+        self.engine = CudaEngine(work.architecture, work.dataset, members, work.batch, device, schedule)
+        self.steps = work.first.steps_per_epoch
+        self.logged = range(0, self.steps, work.first.log_every)
 
     def epoch(self, orders: Sequence[Array]) -> None:
         ended = self.engine.train_epoch(orders, self.logged).ended
@@ -123,7 +125,7 @@ def contenders(device: str, lanes: Sequence[int]) -> list[Contender]:
     from benchmarks import gpu_peers
 
     gpu_peers.plain_float32()
-    here = cuda.device(device)
+    here = open_device(device)
     schedules = [("persistent", count, Persistent(here)) for count in lanes] + [("stepwise", 1, Stepwise())]
     mine = [
         Contender("ours", variant, count, partial(Ours, device=here, schedule=schedule, lanes=count))
@@ -142,7 +144,7 @@ def work(rows: int, batch: int, lanes: int) -> "Work":
 
 def orders(whole: "Work", lanes: int, epochs: int) -> list[list[Array]]:
     """What each lane meets in each epoch."""
-    drawn = train.Orders([trial.settings for trial in whole.trials[:lanes]], whole.rows, whole.batch)
+    drawn = Orders([trial.settings for trial in whole.trials[:lanes]], whole.rows, whole.batch)
     return [drawn.next() for _ in range(epochs)]
 
 
@@ -362,8 +364,8 @@ def run(given: argparse.Namespace) -> str:
 def missing(device: str) -> str | None:
     """What this machine lacks, in one line."""
     try:
-        cuda.device(device)
-    except cuda.DeviceError as error:
+        open_device(device)
+    except DeviceError as error:
         return str(error)
     if importlib.util.find_spec("torch") is None:
         return "PyTorch is missing: pip install -e '.[benchmarks]'"
@@ -409,7 +411,7 @@ def main() -> int:
         return 2
     try:
         text = run(given)
-    except (ConfigError, cuda.DeviceError, DisagreementError) as error:
+    except (ConfigError, DeviceError, DisagreementError) as error:
         print(f"benchmarks.gpu: {error}", file=sys.stderr)
         return 1 if isinstance(error, DisagreementError) else 2
     if given.into:

@@ -11,15 +11,12 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from tests.in_process import resolved, settings
-
 from ablate.execution import pool, sweep
 from ablate.execution.prepare import Sweep, prepare
 from ablate.execution.worker import train_chunk
 from ablate.problem.models import Architecture
 from ablate.records.sweep_folder import SweepFolder
-from ablate.training import loop as train
-from ablate.trials.trial import Trial
+from tests.helpers import trial as composed
 
 
 class Work:
@@ -27,14 +24,17 @@ class Work:
 
     def __init__(self, *words: str, lanes: int = 1) -> None:
         self.words = words
-        self.trials = [_trial(number, ("tracking=none", *words, f"seed={number}")) for number in range(lanes)]
+        self.trials = [
+            replace(composed("tracking=none", *words, f"seed={number}"), number=number) for number in range(lanes)
+        ]
         self.prepared = prepare(Path(), self.trials)
-        self.dataset = self.prepared.datasets[0]
+        self.first = self.prepared.prepared[0]
+        self.dataset = self.first.dataset
         self.settings = self.trials[0].settings
 
     @property
     def architecture(self) -> Architecture:
-        return train.architecture(self.settings, self.dataset)
+        return self.first.architecture
 
     @property
     def rows(self) -> int:
@@ -42,7 +42,7 @@ class Work:
 
     @property
     def batch(self) -> int:
-        return train.batch_size(self.settings, self.dataset)
+        return self.first.batch_size
 
     def on_one_core(self) -> float:
         """Seconds per trial and epoch, all trials as the lanes of one cohort on one core."""
@@ -72,7 +72,7 @@ class Work:
 
 def chunk(made: Sweep) -> None:
     """Train a sweep's trials together, in this process, on one core."""
-    train_chunk(made.folder, made.trials, made.datasets[0])
+    train_chunk(made.folder, made.trials, made.of(made.trials))
 
 
 def spread(made: Sweep) -> None:
@@ -93,8 +93,3 @@ def wake_processes() -> None:
     """Train something small, so that the processes of the pool run and have imported what they need."""
     with Work("data=xor", "model=mlp", "epochs=1", lanes=8).fresh() as made:
         spread(made)
-
-
-def _trial(number: int, words: tuple[str, ...]) -> Trial:
-    overrides = dict(word.split("=", 1) for word in words)
-    return Trial(number, settings(*words), overrides, {}, resolved(*words))
