@@ -40,8 +40,8 @@ def _rules() -> list[str]:
 
 def most_loss_constants() -> int:
     """How many constants of its own a loss has at most, besides those that all have; one at least, as C++ wants it."""
-    own = [loss.model_validate(loss.defaults()).own_constants() for loss in LOSSES if issubclass(loss, BuiltinLoss)]
-    return max(1, *map(len, own))
+    kinds = [loss for loss in LOSSES if loss.kernel and issubclass(loss, BuiltinLoss)]
+    return max(1, *(len(kind.model_validate(kind.defaults()).own_constants()) for kind in kinds))
 
 
 def loss_number(loss: Loss) -> int:
