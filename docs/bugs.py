@@ -85,7 +85,7 @@ class Found:
 
 def read(sweep: Path) -> list[Found]:
     """The sweep's trials, by mistake in the order of the preset; the lowest seed of each first."""
-    trials = [explain.read(folder.path) for folder in SweepFolder(sweep).trials()]
+    trials = [explain.read(folder.path) for folder in SweepFolder(sweep).trials() if folder.is_begun]
     trials.sort(key=lambda trial: (int(trial.row["trial"]), int(trial.row["seed"])))
     names = dict.fromkeys(str(trial.row["overrides"]["mistake"]) for trial in trials)
     return [Found(name, [one for one in trials if one.row["overrides"]["mistake"] == name]) for name in names]

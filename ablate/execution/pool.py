@@ -66,13 +66,8 @@ def _alone(sweep: Sweep, chunk: Sequence[Trial]) -> Iterator[None]:
             yield
     except TerminatedWorkerError:
         for trial in chunk:
-            close(
-                sweep.folder.trial(trial.number),
-                trial,
-                "failed",
-                "failed",
-                f"its worker process died ({_guess(trial.settings)})",
-            )
+            why = f"its worker process died ({_guess(trial.settings)})"
+            close(sweep.folder.trial(trial.number), trial, "failed", "failed", why)
         yield
 
 

@@ -15,7 +15,7 @@ from ablate.problem.data import loading as data
 from ablate.problem.data.dataset import Dataset
 from ablate.records.sweep_folder import SweepFolder
 from ablate.training import loop as train
-from ablate.trials.factors import factors
+from ablate.trials.factors import factors, written
 from ablate.trials.trial import Trial
 
 
@@ -66,7 +66,7 @@ def _check_together(trials: Sequence[Trial]) -> None:
     for trial in trials:
         other = seen.setdefault(trial.digest, trial)
         if other is not trial:
-            same = " ".join(f"{key}={value}" for key, value in trial.overrides.items())
+            same = written(trial.overrides)
             raise ConfigError(f"{same}: trials {other.number} and {trial.number} are the same; give each value once")
 
 
