@@ -5,5 +5,10 @@ class ConfigError(Exception):
     """A wrong command, configuration or input file.
 
     The message is one line: it names the key or file and its value, what was expected, and what to do.
-    The command line prints it without a traceback and ends with code 2.
+    The command line prints it without a traceback and ends with code 2. `trial` is the number of the trial in
+    which it was found, where it concerns one.
     """
+
+    def __init__(self, message: str, trial: int | None = None) -> None:
+        super().__init__(message)
+        self.trial = trial

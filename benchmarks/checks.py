@@ -19,15 +19,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from tests.in_process import load, settings
 from threadpoolctl import threadpool_limits
 
-from ablate.config.schema import Settings
+from ablate.config.settings import Settings
 from ablate.diagnosis import checks as check
 from ablate.errors import ConfigError
 from ablate.problem.data.dataset import Dataset
+from ablate.report import markdown
 from ablate.training import loop as train
 from benchmarks import marks
-from tests.in_process import load, settings
 
 SEEDS, CORRECT = 20, 200
 MISTAKES = (
@@ -190,19 +191,19 @@ def _first_loss(trial: Settings, dataset: Dataset) -> Any:
     return engine.evaluate(200).loss[0]
 
 
-def guesses(cases: Sequence[Case], label: str = "mistake made") -> list[str]:
+def guesses(cases: Sequence[Case], label: str = "mistake made") -> str:
     """A table: how often each mistake was named, by model, and what was said instead."""
     by_truth: dict[str, list[Case]] = defaultdict(list)
     for case in cases:
         by_truth[case.overrides[-1] if label != "mistake made" else str(case.truth)].append(case)
     head = [label, "n", "named", *MODELS, "said instead"]
-    lines = [head, ["---"] * len(head)]
+    lines = []
     for truth, mine in [*by_truth.items(), ("**all**", list(cases))]:
         shares = [_share([case for case in mine if f"model={model}" in case.overrides]) for model in MODELS]
         others = Counter(str(case.found.guess) for case in mine if not case.named)
         said = ", ".join(f"{name} ({count})" for name, count in others.most_common()) or "–"
         lines.append([truth, str(len(mine)), _share(mine), *shares, said])
-    return [f"| {' | '.join(line)} |" for line in lines]
+    return markdown.table(head, lines)
 
 
 def _share(cases: Sequence[Case]) -> str:
@@ -214,12 +215,12 @@ def alarms(cases: Sequence[Case]) -> list[str]:
     false = [case for case in cases if case.found.guess is not None and not is_overflow(case)]
     overflows = sum(case.found.guess is not None for case in cases) - len(false)
     worst = max(case.found.gradient_error or 0.0 for case in cases if case.found.guess is None)
-    lines = [
-        "| correct configurations | false alarms | loss truly infinite at the start | largest gradient error |",
-        "| --- | --- | --- | --- |",
-        f"| {len(cases)} | {len(false)} | {overflows} | {worst:.1e} |",
+    head = ["correct configurations", "false alarms", "loss truly infinite at the start", "largest gradient error"]
+    figures = [str(len(cases)), str(len(false)), str(overflows), f"{worst:.1e}"]
+    return [
+        markdown.table(head, [figures]),
+        *(f"- {' '.join(case.overrides)}: {case.found.guess}: {case.found.advice}" for case in false),
     ]
-    return [*lines, *(f"- {' '.join(case.overrides)}: {case.found.guess}: {case.found.advice}" for case in false)]
 
 
 def times(cases: Sequence[Case]) -> str:
@@ -243,9 +244,9 @@ def main() -> None:
             [
                 f"Measured {today} {times([*known, *own, *right])}",
                 "",
-                *guesses(known),
+                guesses(known),
                 "",
-                *guesses(own, "mistake in a loss of one's own"),
+                guesses(own, "mistake in a loss of one's own"),
                 "",
                 *alarms(right),
             ]

@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from rich.console import Console
+from tests.in_process import settings, train_together
 
 from ablate.backends import cuda
 from ablate.backends.cuda.compile import nvcc_path
@@ -40,7 +41,6 @@ from benchmarks.agreement import DisagreementError, difference
 from benchmarks.page import Rows, duration, percent
 from benchmarks.roofline import gflop
 from benchmarks.rounds import Samples, alternate
-from tests.in_process import settings, train_together
 
 if TYPE_CHECKING:
     from benchmarks.work import Work
@@ -317,7 +317,7 @@ def _ratio(samples: Samples, ours: Contender, rival: str, lanes: int) -> float:
 
 
 def _aims(each: Contender, ratios: Mapping[str, float], share: float) -> Iterator[str]:
-    """The aims that hold for a contender, each with whether it is reached; the clear kernels have none."""
+    """The aims that hold for a contender, each with whether it is reached; the reference kernels have none."""
     if (each.kind, each.variant) != ("ours", "persistent"):
         return
     if each.lanes == 1:

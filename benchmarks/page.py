@@ -9,6 +9,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from ablate.report import markdown
 from benchmarks import growth, machine
 from benchmarks.agreement import LOSSES_WITHIN, WEIGHTS_WITHIN
 from benchmarks.cases import CASES, DIFFERENCE, OURS, Limit, Race
@@ -34,8 +35,7 @@ class Rows:
     lines: Sequence[Sequence[str]]
 
     def markdown(self) -> str:
-        rows = [self.head, ["---"] * len(self.head), *self.lines]
-        return "\n".join("| " + " | ".join(row).replace("\n", "<br>") + " |" for row in rows)
+        return markdown.table(self.head, self.lines)
 
     def rich(self, title: str) -> Table:
         table = Table(*self.head, title=title, show_lines=True)

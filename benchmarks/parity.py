@@ -18,17 +18,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from tests.in_process import Array, load, settings
 from threadpoolctl import threadpool_limits
 
 from ablate.backends import cuda
 from ablate.backends.engine import Engine, Lane
 from ablate.backends.numpy import NumpyEngine
-from ablate.config.schema import Settings
+from ablate.config.settings import Settings
 from ablate.problem.data.dataset import Dataset
 from ablate.training import loop as train
 from benchmarks import machine, marks
 from benchmarks.page import Rows
-from tests.in_process import Array, load, settings
 
 STEPS = (1, 10, 100)
 MODELS = {

@@ -11,7 +11,6 @@ import argparse
 import json
 import math
 import os
-import platform
 import shutil
 import statistics
 import subprocess
@@ -27,7 +26,10 @@ from ablate.problem.data.dataset import Dataset
 from ablate.records.sweep_folder import SweepFolder
 from ablate.report import cells, text
 from ablate.report.cells import Cell, Replicate, Study
+from ablate.report.markdown import table
 from ablate.report.page import write as write_report
+from benchmarks import named
+from benchmarks.machine import processor
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = ROOT / "docs" / "posts"
@@ -35,7 +37,10 @@ PAGES = ROOT / "docs" / "posts"
 
 # A run that is not a preset as it stands: the same, with other keys.
 RUNS: Mapping[str, Sequence[str]] = {
-    "xor_sigmoid": ["experiment=xor_softmax", "pair=one_sigmoid_mse", "residual=y-p", "lr=0.002"],
+    "xor_sigmoid": [
+        *("experiment=xor_softmax", "loss=mse", "model.output=sigmoid", "model.units=1"),
+        *("residual=y-p", "lr=0.002"),
+    ],
 }
 
 
@@ -54,11 +59,7 @@ def run(name: str, folder: Path) -> None:
 
 def machine() -> str:
     """The processor in words, without this machine's name."""
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.is_file() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    cores, name = len(os.sched_getaffinity(0)), names[0] if names else platform.machine()
-    return f"{cores} cores of an {name}, NumPy {np.__version__}"
+    return f"{len(os.sched_getaffinity(0))} cores of an {processor()}, NumPy {np.__version__}"
 
 
 # Figures
@@ -110,11 +111,6 @@ def epochs(values: Sequence[float]) -> str:
         return "never"
     shown = f"{middle([value for value in values if math.isfinite(value)]):g}"
     return f"{shown} ({never} of {len(values)} never)" if never else shown
-
-
-def table(head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
-    rows = [head, ["---"] * len(head), *lines]
-    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
 
 
 # The pages
@@ -182,7 +178,7 @@ def lenet5(studies: Mapping[str, Study]) -> list[str]:
 
 
 def xor(studies: Mapping[str, Study]) -> list[str]:
-    study, [theirs] = studies["xor_softmax"], studies["xor_sigmoid"].cells
+    study, [theirs] = named.by_cell(studies["xor_softmax"], "xor_softmax"), studies["xor_sigmoid"].cells
     lines = []
     for cell in study.cells:
         trials = cell.trials
@@ -194,11 +190,11 @@ def xor(studies: Mapping[str, Study]) -> list[str]:
         lines.append(
             [*cell.levels.values(), spread, f"{min(confidence):.6g}", f"{exact} of {len(trials)}", text.verdicts(cell)]
         )
-    up = find(study, pair="softmax_ce", residual="p-y", lr="0.001")
-    high = find(study, pair="softmax_ce", residual="p-y", lr="0.5")
-    cap = [cell for cell in study.cells if cell.levels["pair"] == "softmax_ce_eps" and cell.levels["residual"] == "p-y"]
-    low = find(study, pair="softmax_ce", residual="y-p", lr="0.001")
-    sigmoid = find(study, pair="one_sigmoid_mse", residual="y-p", lr="0.001")
+    up = find(study, cell="softmax_ce", residual="p-y", lr="0.001")
+    high = find(study, cell="softmax_ce", residual="p-y", lr="0.5")
+    cap = [cell for cell in study.cells if cell.levels["cell"] == "softmax_ce_eps" and cell.levels["residual"] == "p-y"]
+    low = find(study, cell="softmax_ce", residual="y-p", lr="0.001")
+    sigmoid = find(study, cell="one_sigmoid_mse", residual="y-p", lr="0.001")
     fine = [cell for cell in study.cells if cell.levels["residual"] == "y-p" and cell.levels["lr"] != "0.001"]
     return [
         "Somebody's NumPy network learns XOR, they say, with one sigmoid output and squared error. With two "
@@ -247,7 +243,7 @@ def each_loss(cell: Cell) -> str:
 
 
 def softmax(studies: Mapping[str, Study]) -> list[str]:
-    study = studies["softmax_mnist"]
+    study = named.by_cell(studies["softmax_mnist"], "softmax_mnist")
     forms: dict[tuple[str, ...], dict[str, Cell]] = {}
     for cell in study.cells:
         rest = tuple(level for key, level in cell.levels.items() if key != "loss.from_logits")
@@ -268,7 +264,7 @@ def softmax(studies: Mapping[str, Study]) -> list[str]:
             if math.isfinite(e)
         ]
         times += [(second, cell, cell.trials[0]) for second in seconds]
-        dead = " · ".join(str(_dead(trial)) for trial in cell.trials) if rest[0] == "relu" else ""
+        dead = " · ".join(str(_dead(trial)) for trial in cell.trials) if "relu" in rest else ""
         best = [max(value or 0 for value in metric(trial, "test/accuracy").values()) for trial in cell.trials]
         shown = " · ".join(percent(value) for value in best)
         lines.append(
@@ -283,14 +279,14 @@ def softmax(studies: Mapping[str, Study]) -> list[str]:
             ]
         )
     fastest = min(times, key=lambda found: found[0])
-    dead_cell = find(study, model__logits="relu", loss="ce", loss__from_logits="true", step="sgd_2e-1")
-    linear_cell = find(study, model__logits="linear", loss="ce", loss__from_logits="true", step="sgd_2e-1")
-    slow = find(study, model__logits="relu", loss="ce", loss__from_logits="true", step="sgd_1e-3")
-    bce = [pair["true"] for rest, pair in forms.items() if rest[:2] == ("relu", "bce")]
+    dead_cell = find(study, model__logits="relu", loss="ce", loss__from_logits="true", cell="sgd_2e-1")
+    linear_cell = find(study, model__logits="linear", loss="ce", loss__from_logits="true", cell="sgd_2e-1")
+    slow = find(study, model__logits="relu", loss="ce", loss__from_logits="true", cell="sgd_1e-3")
+    bce = [pair["true"] for rest, pair in forms.items() if rest[1:] == ("relu", "bce")]
     head = [
+        "cell",
         "logits",
         "loss",
-        "step",
         "test accuracy at the end",
         "best",
         "epochs to 0.91",
@@ -313,11 +309,11 @@ def softmax(studies: Mapping[str, Study]) -> list[str]:
         "epoch at or above 0.91; "
         "a dead logit is 0 for all 10,000 test images.",
         table(head, lines),
-        "![training loss and test accuracy by logits, loss, form and step](softmax_mnist.png)",
+        "![training loss and test accuracy by optimiser, rate, logits, loss and form](softmax_mnist.png)",
         "## The answer",
         f"1. **The hour is the rate's.** At 0.001 plain gradient descent has {each(slow.trials)} after "
         f"{slow.trials[0].row['epochs']} epochs and is still improving. "
-        f"0.91 takes {fastest[0]:.2g} s with `{fastest[1].levels['step']}` and "
+        f"0.91 takes {fastest[0]:.2g} s with `{fastest[1].levels['cell']}` and "
         f"`logits={fastest[1].levels['model.logits']}`, where the post took 3,699 s, on another "
         "machine and to its 0.928. "
         f"Highest accuracy at a trial's end: {percent(max(max(cell.accuracies) for cell in study.cells))}.",
@@ -349,7 +345,7 @@ _loaded: dict[str, Dataset] = {}
 
 
 def digit_mlp(studies: Mapping[str, Study]) -> list[str]:
-    study = studies["digit_mlp"]
+    study = named.by_cell(studies["digit_mlp"], "digit_mlp")
     lines = []
     for cell in study.cells:
         trials = cell.trials
@@ -370,9 +366,9 @@ def digit_mlp(studies: Mapping[str, Study]) -> list[str]:
                 text.verdicts(cell),
             ]
         )
-    post = find(study, bug="missing_divisor", output_lr="0.1", pair="softmax_ce")
-    correct = find(study, bug="none", output_lr="0.1", pair="softmax_ce")
-    ten = find(study, bug="missing_divisor", output_lr="10", pair="softmax_ce")
+    post = find(study, bug="missing_divisor", output_lr="0.1", cell="softmax_ce")
+    correct = find(study, bug="none", output_lr="0.1", cell="softmax_ce")
+    ten = find(study, bug="missing_divisor", output_lr="10", cell="softmax_ce")
     head = [
         *study.factors,
         "epochs to 88 %",
@@ -399,7 +395,7 @@ def digit_mlp(studies: Mapping[str, Study]) -> list[str]:
         "held out: 10,000 test images. Too large, too small: "
         "updates of the output layer above 1 and below 1e-7, the course's own warnings.",
         table(head, lines),
-        "![training loss and test accuracy by mistake, rate of the output layer, output and loss](digit_mlp.png)",
+        "![training loss and test accuracy by output, loss, mistake and rate of the output layer](digit_mlp.png)",
         "## The answer",
         "1. **95 % in four epochs is right within a point, and of the training images.** With softmax, "
         "cross-entropy, an output rate of 0.1 and the factor missing, as in the course: "
@@ -419,17 +415,17 @@ def digit_mlp(studies: Mapping[str, Study]) -> list[str]:
 
 
 def _fastest(study: Study) -> str:
-    """For each pair its best setting by epochs to 95 %, in words."""
+    """For each output with its loss the best setting by epochs to 95 %, in words."""
     words = []
-    for pair in study.factors["pair"]:
+    for name in study.factors["cell"]:
         scored = [
             (cell, [first(t, "train/accuracy", 0.95) for t in cell.trials])
             for cell in study.cells
-            if cell.levels["pair"] == pair
+            if cell.levels["cell"] == name
         ]
         cell, best = min(scored, key=lambda item: middle(item[1]))
-        rest = ", ".join(f"`{key}={level}`" for key, level in cell.levels.items() if key != "pair")
-        words.append(f"`{pair}` reaches 95 % in {epochs(best)} epochs at its best ({rest})")
+        rest = ", ".join(f"`{key}={level}`" for key, level in cell.levels.items() if key != "cell")
+        words.append(f"`{name}` reaches 95 % in {epochs(best)} epochs at its best ({rest})")
     return "; ".join(words) + "."
 
 
@@ -438,8 +434,9 @@ def ran(study: Study, preset: str) -> str:
     wall = json.loads((study.trials[0].folder.path.parent / "wall.json").read_text(encoding="utf-8"))
     needs = "" if preset == "xor_softmax" else " (MNIST is looked for in `$ABLATE_DATA/mnist`)"
     n = sorted({len(cell.trials) for cell in study.cells})
+    told = f"{named.described(preset)}\n\n" if "cell" in study.factors else ""
     return (
-        f"```sh\npython -m ablate {' '.join(arguments(preset))}\n```\n\n{text.facts(study)}\n\n"
+        f"```sh\npython -m ablate {' '.join(arguments(preset))}\n```\n\n{text.facts(study)}\n\n{told}"
         f"The command{needs} took {wall['seconds']:.0f} s on {wall['machine']}; "
         f"n = {n[0]} seeds a cell."
     )

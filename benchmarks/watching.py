@@ -19,14 +19,15 @@ from typing import Any
 from unittest import mock
 
 import numpy as np
+from tests.in_process import load, settings
 from threadpoolctl import threadpool_limits
 
 from ablate.backends.engine import Epoch
 from ablate.backends.numpy import NumpyEngine
 from ablate.backends.numpy.group import Group
+from ablate.report import markdown
 from ablate.training import loop as train
 from benchmarks import marks
-from tests.in_process import load, settings
 
 ROUNDS = 15
 CASES = {
@@ -91,16 +92,16 @@ def main() -> None:
     )
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     given = parser.parse_args()
-    lines = ["| training | seconds without watching | with | ratio |", "| --- | --- | --- | --- |"]
+    rows = []
     with threadpool_limits(1, user_api="blas"):
         for name, (overrides, lanes) in CASES.items():
             run = training(overrides, lanes)
             run()
             without, with_it, ratio = measure(run, given.rounds)
-            lines.append(f"| {name} | {without:.3f} | {with_it:.3f} | {ratio:.3f} |")
+            rows.append([name, *(f"{figure:.3f}" for figure in (without, with_it, ratio))])
     today = f"{datetime.date.today():%Y-%m-%d}, {os.cpu_count()} cores, one thread"
     text = f"Its cost ({today}, medians of {given.rounds} alternating rounds, `python -m benchmarks.watching`):\n\n"
-    text += "\n".join(lines)
+    text += markdown.table(["training", "seconds without watching", "with", "ratio"], rows)
     print(text)
     if given.into:
         marks.put(given.into, "watching", text)

@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+from tests.in_process import resolved, settings
+
 from ablate.execution import pool, sweep
 from ablate.execution.prepare import Sweep, prepare
 from ablate.execution.worker import train_chunk
@@ -18,7 +20,6 @@ from ablate.problem.models import Architecture
 from ablate.records.sweep_folder import SweepFolder
 from ablate.training import loop as train
 from ablate.trials.trial import Trial
-from tests.in_process import resolved, settings
 
 
 class Work:

@@ -3,7 +3,7 @@
 // SAMPLE, FITTED and LOGITS, by -D: numbers of a row, of the network's input, and of the logits. Arrays of a batch are (L, CAPACITY, ...),
 // by -D, of which n samples are used; `kinds`,
 // `constants`, `is_mean`, `ended` and the sums are (K, ...). Grid: (any number, L); the tallies' is (1, L).
-// Bounds: n FITTED and n LOGITS below 2^31. The functions behind are in `batch.cuh` and `loss.cuh`.
+// Bounds: n FITTED and n LOGITS below 2^31. The functions behind are in `batch.cuh` and `objective.cuh`.
 #include "batch.cuh"
 
 KERNEL gather_rows(const int* lanes, const real* rows, const int* labels, const int* fit, const int* orders, const int* order_of, int count,

@@ -4,7 +4,7 @@
 // (n), values, confidence (n), of one lane. Sums are taken by the first block of a lane, in double and in a fixed order.
 #pragma once
 #include "common.cuh"
-#include "loss.cuh"
+#include "objective.cuh"
 
 template <int ROW, int INPUT>
 __device__ void gather(const real* rows, const int* labels, const int* fit, const int* numbers, real* x, int* targets, int n) {

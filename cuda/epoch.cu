@@ -1,7 +1,7 @@
 // Many steps of every lane in one launch, up to a whole epoch: the persistent kernel.
 //
 // Every lane is computed by gridDim.x blocks, which stay for all its steps and wait for each other between layers (`lane_barrier`),
-// so the whole grid must be resident at once. What it computes is what the clear kernels of `batch.cu`, `layers.cu` and `update.cu`
+// so the whole grid must be resident at once. What it computes is what the reference kernels of `batch.cu`, `layers.cu` and `update.cu`
 // compute, by the same functions: the numbers are the same bit for bit.
 // By -D: STAGES, the layers from the input on, as in `network.cuh`; LOWEST, the first of them that has parameters; SAMPLE, FITTED,
 // LOGITS and CAPACITY as in `batch.cu`. Grid: (B, L), blocks of THREADS. Bounds: those of the other kernels.
@@ -41,7 +41,7 @@ struct Training {
     real* const* outputs;  // the input's and every layer's array
     real* const* errors;   // their gradients'
     unsigned* arrived;
-    long long count, batch, steps, first_step, end_step, partials, logged, layers, divides_biases, keeps_gradient;
+    long long count, batch, steps, first_step, end_step, partials, logged, layers;
 };
 
 KERNEL train_epoch(const Training* training) {
@@ -52,7 +52,6 @@ KERNEL train_epoch(const Training* training) {
     real* partial = t.partial + (size_t)slot() * t.partials;
     const int* order = t.orders + (size_t)t.order_of[lane] * t.count;
     constexpr int LAST = Network::LAYERS;
-    const Misread misread = {(int)t.divides_biases, (int)t.keeps_gradient};
     if (t.ended[lane] < t.first_step) return;
     for (int step = (int)t.first_step; step < t.end_step; ++step) {
         const int start = step * (int)t.batch, n = min((int)t.batch, (int)t.count - start);
@@ -74,7 +73,7 @@ KERNEL train_epoch(const Training* training) {
             if (layer > LOWEST) Network::input_gradient(layer, x, t.outputs[layer + 1], dy, theta, t.errors[layer], n);
             lane_barrier(t.arrived);
         }
-        Network::add(partial, misread, gradient, n);
+        Network::add(partial, gradient, n);
         lane_barrier(t.arrived);
         const int column = t.columns[step];
         if (column >= 0) {

@@ -6,7 +6,7 @@
 #pragma once
 #include "conv.cuh"
 #include "dense.cuh"
-#include "elementwise.cuh"
+#include "activations.cuh"
 #include "pool.cuh"
 #include "update.cuh"
 
@@ -17,7 +17,7 @@ struct Chain {
     static __device__ void forward(int, const real*, const real*, real*, int) {}
     static __device__ void input_gradient(int, const real*, const real*, const real*, const real*, real*, int) {}
     static __device__ void parameter_gradient(int, const real*, const real*, real*, int) {}
-    static __device__ void add(const real*, const Misread&, real*, int) {}
+    static __device__ void add(const real*, real*, int) {}
 };
 
 template <int INDEX, int START, int PARTIAL_START, class Stage, class... Rest>
@@ -52,10 +52,10 @@ struct Chain<INDEX, START, PARTIAL_START, Stage, Rest...> {
     }
 
     // The partial sums of all layers, added up.
-    static __device__ void add(const real* partial, const Misread& misread, real* gradient, int n) {
+    static __device__ void add(const real* partial, real* gradient, int n) {
         if constexpr (Stage::PARAMETERS > 0)
-            add_shares(partial + PARTIAL_START, Stage::SHARES, Stage::PARAMETERS, Stage::WEIGHTS, misread, gradient + START, n);
-        Next::add(partial, misread, gradient, n);
+            add_shares(partial + PARTIAL_START, Stage::SHARES, Stage::PARAMETERS, Stage::WEIGHTS, gradient + START, n);
+        Next::add(partial, gradient, n);
     }
 };
 

@@ -1,53 +1,20 @@
 // From partial sums to new weights: the gradient of a batch, and the update rules w -= rate * step.
 //
 // Shapes, of one lane: partial (SHARES, PARAMETERS) and the layer's part of gradient (PARAMETERS); theta, gradient and the rule's two
-// states (size). Sources of the formulas: ablate/optimizers.py; the rates carry learning rate and signs.
+// states (size). The rates carry learning rate and signs.
 #pragma once
-#include "common.cuh"
+#include "mistakes.cuh"
+#include "rules.cuh"
 
-enum RuleName { SGD, MOMENTUM, ADAM, RMSPROP, ADAGRAD };
-
-// Momentum: a = momentum. Adam: a, b = 1 - beta1, 1 - beta2. RMSprop: a = 1 - decay.
-struct Rule {
-    int name;
-    real a, b, epsilon;
-};
 struct Rates {
     real hidden, output;
 };
-// Adam's corrections at this step: 1 / (1 - beta1^t), 1 / (1 - beta2^t).
-struct Corrections {
-    real mean, square;
-};
 
-// The two mistakes of `ablate/bugs.py` that concern a whole batch: biases divided once more, gradients never reset.
-struct Misread {
-    int divides_biases, keeps_gradient;
-};
-
-__device__ inline void add_shares(const real* partial, int shares, int parameters, int weights, const Misread& misread, real* gradient, int n) {
+__device__ inline void add_shares(const real* partial, int shares, int parameters, int weights, real* gradient, int n) {
     for (int at = thread(); at < parameters; at += threads()) {
         real sum = 0;
         for (int share = 0; share < shares; ++share) sum += partial[share * parameters + at];
-        if (misread.divides_biases && at >= weights) sum /= n;
-        gradient[at] = misread.keeps_gradient ? gradient[at] + sum : sum;
-    }
-}
-
-__device__ inline real rule_step(const Rule& rule, const Corrections& corrections, real g, real* first, real* second) {
-    switch (rule.name) {
-        case MOMENTUM: return *first = *first * rule.a + g;
-        case ADAM:
-            *first += rule.a * (g - *first);
-            *second += rule.b * (g * g - *second);
-            return corrections.mean * *first / (sqrt(corrections.square * *second) + rule.epsilon);
-        case RMSPROP:
-            *first += rule.a * (g * g - *first);
-            return g / (sqrt(*first) + rule.epsilon);
-        case ADAGRAD:
-            *first += g * g;
-            return g / (sqrt(*first) + rule.epsilon);
-        default: return g;
+        gradient[at] = BACKWARD::gradient(sum, gradient[at], at >= weights, n);
     }
 }
 

@@ -15,15 +15,20 @@ from typing import Any
 import numpy as np
 
 from ablate.commands import explain
+from ablate.config.settings import shown
 from ablate.diagnosis.advice import Known
 from ablate.diagnosis.checks import Check
-from ablate.problem import mistakes as bugs
+from ablate.problem.mistakes import MISTAKES
 from ablate.records.sweep_folder import SweepFolder
+from ablate.report import markdown
+from benchmarks import named
 
 HERE = Path(__file__).resolve().parent
 COLUMNS = 4
+HEAD = ["mistake", "guess", "gradient error", "descent cosine", "verdict", "test accuracy"]
+PRESET = "bugs"
 
-# mistake: (what was written, the fix); those injected by `bug=` have theirs in ablate/bugs.py.
+# mistake: (what was written, the fix); those injected by `bug=` have theirs in ablate/problem/mistakes.py.
 _OWN_KEYS = {
     "update_sign_plus": ("the update adds the gradient: `w += lr * g`", "subtract it: `update_sign=minus`"),
     "residual_y-p": (
@@ -87,8 +92,14 @@ def read(sweep: Path) -> list[Found]:
     """The sweep's trials, by mistake in the order of the preset; the lowest seed of each first."""
     trials = [explain.read(folder.path) for folder in SweepFolder(sweep).trials() if folder.is_begun]
     trials.sort(key=lambda trial: (int(trial.row["trial"]), int(trial.row["seed"])))
-    names = dict.fromkeys(str(trial.row["overrides"]["mistake"]) for trial in trials)
-    return [Found(name, [one for one in trials if one.row["overrides"]["mistake"] == name]) for name in names]
+    found: dict[str, list[Known]] = {}
+    for trial in trials:
+        found.setdefault(_name(trial), []).append(trial)
+    return [Found(name, members) for name, members in found.items()]
+
+
+def _name(trial: Known) -> str:
+    return named.name(PRESET, lambda key: shown(trial.row["overrides"].get(key)))
 
 
 def page(found: Sequence[Found]) -> str:
@@ -110,9 +121,7 @@ def page(found: Sequence[Found]) -> str:
         "",
         "`guess` is what the [checks before training](checks.md) say of it, from numbers alone.",
         "",
-        "| mistake | guess | gradient error | descent cosine | verdict | test accuracy |",
-        "| --- | --- | --- | --- | --- | --- |",
-        *(_row(one) for one in found),
+        markdown.table(HEAD, [_row(one) for one in found]),
         "",
         "Loss step by step, on a logarithmic scale: in red with the mistake, one line a seed, in grey without.",
         "A cross marks where the loss was no finite number any more.",
@@ -124,11 +133,11 @@ def page(found: Sequence[Found]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _row(one: Found) -> str:
+def _row(one: Found) -> list[str]:
     check = one.check
     guess = check.guess or ("left out" if check.left_out else "nothing")
     error, cosine = _figure(check.gradient_error, ".1e"), _figure(check.descent_cosine, ".2f")
-    return f"| `{one.name}` | {guess} | {error} | {cosine} | {one.verdicts} | {one.accuracies} |"
+    return [f"`{one.name}`", guess, error, cosine, one.verdicts, one.accuracies]
 
 
 def _figure(value: float | None, spec: str) -> str:
@@ -137,8 +146,8 @@ def _figure(value: float | None, spec: str) -> str:
 
 def _section(one: Found) -> list[str]:
     first = one.trials[0]
-    if one.name in bugs.CATALOGUE:
-        bug = bugs.CATALOGUE[one.name]
+    if one.name in MISTAKES.names():
+        bug = MISTAKES.get(one.name)
         written, fix, keys = bug.mistake, bug.fix, f"bug={one.name}"
     else:
         (written, fix), keys = _OWN_KEYS[one.name], _keys(first.config)

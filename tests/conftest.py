@@ -7,12 +7,14 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -24,6 +26,22 @@ class Done:
     code: int
     out: str
     err: str
+
+
+def cells_of(preset: str) -> Mapping[str, Mapping[str, Any]]:
+    """The cells of a preset that ablate ships, by name; none where it has none."""
+    text = (ROOT / "conf" / "experiment" / f"{preset}.yaml").read_text(encoding="utf-8")
+    return yaml.load(text, yaml.CSafeLoader).get("cells") or {}
+
+
+def cell_of(preset: str, row: Mapping[str, Any]) -> str:
+    """The name of a trial's cell: of those whose values are all the trial's, the one with most."""
+    fitting = [
+        (len(values), name)
+        for name, values in cells_of(preset).items()
+        if all(row["overrides"][key] == value for key, value in values.items())
+    ]
+    return max(fitting)[1]
 
 
 def environment(**changes: str) -> dict[str, str]:

@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from ablate.commands import launcher
 from ablate.commands.composer import Composer
-from ablate.config.schema import conf_dir
+from ablate.config.groups import conf_dir
 
 JOBS = {
     "values": [["lr=0.1", "seed=0"], ["lr=0.5", "seed=1"], ["lr=1e-3", "seed=2"]],
@@ -31,6 +31,11 @@ JOBS = {
     ],
     "interpolations": [["output_lr=${lr}", f"lr={rate}"] for rate in (0.3, 0.4)],
     "presets": [["experiment=lenet5_mnist_small", f"seed={seed}", f"lr={rate}"] for seed in (0, 1) for rate in (1, 2)],
+    "cells": [
+        ["loss=mse", "model.output=sigmoid", "cells='loss model.output'", "experiment=digit_mlp_small", f"seed={seed}"]
+        for seed in (0, 1)
+    ],
+    "no cells": [["cells=null", "experiment=digit_mlp_small", f"seed={seed}"] for seed in (0, 1)],
     "hydra's own": [["hydra.job.name=x", f"seed={seed}"] for seed in (0, 1)],
     "deleted": [["~loss.from_logits", f"seed={seed}"] for seed in (0, 1)],
 }

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import ROOT, Done, run_in_process
+from conftest import ROOT, Done, cell_of, cells_of, run_in_process
 
-from ablate.config import schema as config
+from ablate.config import groups as config
 from ablate.records.sweep_folder import SweepFolder
 from ablate.trials.factors import factors, level
 
@@ -40,7 +40,7 @@ def mnist(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def cells(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Cells]:
-    """Runs a preset and gives its trials' rows by their levels; each preset once."""
+    """Runs a preset and gives its trials' rows by cell and levels of the other factors; each preset once."""
     done: dict[tuple[str, ...], Cells] = {}
 
     def run(name: str, *arguments: str) -> Cells:
@@ -51,9 +51,13 @@ def cells(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Cells]:
             [sweep] = (folder / "runs").iterdir()
             assert (sweep / "report.md").read_text(encoding="utf-8").startswith(f"# {config.presets()[name]}\n")
             found = SweepFolder(sweep).ended()
-            keys = factors(found)
+            inside = {key for values in cells_of(name).values() for key in values}
+            keys = [key for key in factors(found) if key not in inside]
             done[name, *arguments] = {
-                tuple(str(level(trial, key)) for key in keys): {**trial.row, "folder": trial.folder.path}
+                (*([cell_of(name, trial.row)] if inside else []), *(str(level(trial, key)) for key in keys)): {
+                    **trial.row,
+                    "folder": trial.folder.path,
+                }
                 for trial in found
             }
         return done[name, *arguments]
@@ -104,7 +108,7 @@ def test_a_key_of_the_command_overrides_the_presets(ablate: Callable[..., Done])
     assert "lr" not in done.out.split("cohort")[0]
     assert done.out.count("seed=3") == 4
     swept = ablate("-m", "experiment=digit_mlp_small", "bug=none", "output_lr=3,4", "dry_run=true")
-    assert swept.out.startswith("6 trials, factors: output_lr, pair\n"), swept.err
+    assert swept.out.startswith("6 trials, factors: loss, model.output, output_lr\n"), swept.err
 
 
 @pytest.mark.parametrize("written", ["experiment=lenet", "experiment=7"])
@@ -171,41 +175,41 @@ def test_xor_climbs_without_bound_or_to_the_cap_of_the_epsilon(xor: Cells) -> No
 
 def test_xor_the_sign_alone_is_not_enough(xor: Cells) -> None:
     assert all(row["verdict"] == "ascending" for (_, residual, _), row in xor.items() if residual == "p-y")
-    for pair in ("one_sigmoid_mse", "softmax_ce", "softmax_ce_eps"):
-        assert xor[pair, "y-p", "0.001"]["verdict"] in ("plateau", "collapsed", "stuck")
-        assert xor[pair, "y-p", "0.5"]["verdict"] == "trained"
+    for cell in ("one_sigmoid_mse", "softmax_ce", "softmax_ce_eps"):
+        assert xor[cell, "y-p", "0.001"]["verdict"] in ("plateau", "collapsed", "stuck")
+        assert xor[cell, "y-p", "0.5"]["verdict"] == "trained"
 
 
 def test_softmax_the_relu_on_the_logits_keeps_it_low_and_the_rate_slow(cells: Callable[..., Cells]) -> None:
     found = cells("softmax_mnist_small", "workers=1")
     verdicts = {key: row["verdict"] for key, row in found.items()}
     for loss in ("ce", "bce"):
-        assert verdicts["linear", loss, "sgd_2e-1"] == verdicts["linear", loss, "momentum_2e-3"] == "trained"
-        assert verdicts["linear", loss, "sgd_1e-3"] == "slow"
+        assert verdicts["sgd_2e-1", "linear", loss] == verdicts["momentum_2e-3", "linear", loss] == "trained"
+        assert verdicts["sgd_1e-3", "linear", loss] == "slow"
         # The rule to stop: twenty times above 0.91.
-        assert 20 <= found["linear", loss, "sgd_2e-1"]["epochs"] < found["linear", loss, "sgd_1e-3"]["epochs"] == 60
-    assert not any(verdict == "trained" for (logits, *_), verdict in verdicts.items() if logits == "relu")
-    assert verdicts["relu", "bce", "sgd_2e-1"] == "collapsed"
+        assert 20 <= found["sgd_2e-1", "linear", loss]["epochs"] < found["sgd_1e-3", "linear", loss]["epochs"] == 60
+    assert not any(verdict == "trained" for (_, logits, _), verdict in verdicts.items() if logits == "relu")
+    assert verdicts["sgd_2e-1", "relu", "bce"] == "collapsed"
     best = {
-        logits: max(row["test_accuracy"] for key, row in found.items() if key[0] == logits)
+        logits: max(row["test_accuracy"] for key, row in found.items() if key[1] == logits)
         for logits in ("relu", "linear")
     }
     assert best["linear"] > 0.9 > 0.7 > best["relu"]
 
 
-def test_digit_mlp_the_rate_of_the_output_layer_and_the_pair_decide(cells: Callable[..., Cells]) -> None:
+def test_digit_mlp_the_rate_of_the_output_layer_and_the_loss_decide(cells: Callable[..., Cells]) -> None:
     found = cells("digit_mlp_small", "workers=1")
     accuracy = {key: row["test_accuracy"] for key, row in found.items()}
     for bug in ("none", "missing_divisor"):
-        assert found[bug, "0.1", "softmax_ce"]["verdict"] == "trained"
-        assert accuracy[bug, "0.1", "softmax_ce"] > accuracy[bug, "1", "softmax_ce"] > accuracy[bug, "10", "softmax_ce"]
+        assert found["softmax_ce", bug, "0.1"]["verdict"] == "trained"
+        assert accuracy["softmax_ce", bug, "0.1"] > accuracy["softmax_ce", bug, "1"] > accuracy["softmax_ce", bug, "10"]
         # Squared error over sigmoids, saturated at the start, hardly moves at the rate at which cross-entropy trains.
-        assert accuracy[bug, "0.1", "sigmoid_mse"] < 0.2 < accuracy[bug, "0.1", "sigmoid_bce"]
+        assert accuracy["sigmoid_mse", bug, "0.1"] < 0.2 < accuracy["sigmoid_bce", bug, "0.1"]
         assert all(
-            found[bug, "10", pair]["verdict"] != "trained" for pair in ("softmax_ce", "sigmoid_mse", "sigmoid_bce")
+            found[cell, bug, "10"]["verdict"] != "trained" for cell in ("softmax_ce", "sigmoid_mse", "sigmoid_bce")
         )
 
 
 def test_digit_mlp_the_check_names_the_missing_factor(cells: Callable[..., Cells]) -> None:
-    for (bug, _, _), row in cells("digit_mlp_small", "workers=1").items():
+    for (_, bug, _), row in cells("digit_mlp_small", "workers=1").items():
         assert ("divides the pre-activation by a constant" in row["why"]) == (bug == "missing_divisor")

@@ -3,16 +3,15 @@
 import csv
 import io
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from in_process import resolved
-from omegaconf import OmegaConf
+from helpers import trial
 from rich.console import Console
 
-from ablate.config import schema as config
 from ablate.execution import sweep
 from ablate.execution.prepare import prepare
 from ablate.records.sweep_folder import SweepFolder
@@ -33,13 +32,7 @@ LEVELS = {
 
 
 def trials(*each: Sequence[str]) -> list[Trial]:
-    made = []
-    for number, overrides in enumerate(each):
-        whole = resolved(*overrides)
-        chosen = {group: whole[group].get("name", "mlp") for group in config.GROUPS}
-        pairs = dict(override.split("=", 1) for override in overrides)
-        made.append(Trial(number, config.parse(OmegaConf.create(whole)), pairs, chosen, whole))
-    return made
+    return [replace(trial(*overrides), number=number) for number, overrides in enumerate(each)]
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ from threadpoolctl import threadpool_limits
 
 from ablate.backends.engine import Lane
 from ablate.backends.numpy import NumpyEngine
-from ablate.config.schema import Settings
+from ablate.config.settings import Settings
 from ablate.problem.data.dataset import Dataset
 from ablate.problem.models import Architecture
 from ablate.training import loop as train

@@ -9,16 +9,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+from ablate.backends.numpy.process_group import Rendezvous
 from in_process import Trained, assert_same, load, resolved, settings, train_alone, train_together
 from omegaconf import OmegaConf
 from rich.console import Console
 
-from ablate.backends.numpy import team
-from ablate.config import schema as config
-from ablate.config.schema import Settings
+from ablate.backends.numpy import process_group
+from ablate.config.settings import Settings
 from ablate.execution import plan, pool, sweep
 from ablate.execution.prepare import prepare
-from ablate.execution.worker import Seat
 from ablate.problem.data.dataset import Dataset
 from ablate.trials.trial import Trial
 
@@ -248,9 +247,9 @@ def test_processes_that_share_a_trial_change_nothing(
     name: str, workers: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     helped = []
-    monkeypatch.setattr(plan, "WORTH_A_PROCESS", 0)
-    size = plan._team_size
-    monkeypatch.setattr(plan, "_team_size", lambda *given: helped.append(size(*given)) or helped[-1])
+    monkeypatch.setattr(sweep, "WORTH_A_PROCESS", 0)
+    size = sweep._group_size
+    monkeypatch.setattr(sweep, "_group_size", lambda *given: helped.append(size(*given)) or helped[-1])
     _run(tmp_path / "shared", [LONE[name]], workers)
     _run(tmp_path / "alone", [LONE[name]], 1)
     assert helped == [min(workers, 2), 1]
@@ -268,13 +267,13 @@ def test_a_batch_of_many_parts_is_shared_by_as_many_as_there_are(
         _assert_same_folders(tmp_path / "1" / "0", tmp_path / str(workers) / "0")
 
 
-def test_a_team_meets_elsewhere_where_memory_is_short(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_processes_meet_elsewhere_where_memory_is_short(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     usage = shutil.disk_usage("/")._replace(free=1000)
     monkeypatch.setattr(shutil, "disk_usage", lambda place: usage)
     monkeypatch.setattr(plan, "WORTH_A_PROCESS", 0)
     for workers in (1, 2):
         _run(tmp_path / str(workers), [LONE["plain"]], workers)
-    assert team._memory(2000) is None
+    assert process_group._memory(2000) is None
     _assert_same_folders(tmp_path / "1" / "0", tmp_path / "2" / "0")
 
 
@@ -290,8 +289,8 @@ def test_a_trial_whose_other_process_fails_says_so(tmp_path: Path, monkeypatch: 
     assert "a process that trained the same trial ended too early" in row["why"]
 
 
-def _leaves(folder: Path, trials: Sequence[Trial], dataset: Dataset, seat: Seat) -> None:
-    seat.team().close()
+def _leaves(folder: Path, trials: Sequence[Trial], dataset: Dataset, rendezvous: Rendezvous) -> None:
+    rendezvous.join().close()
 
 
 def test_a_users_loss_is_called_in_one_process_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

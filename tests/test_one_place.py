@@ -16,7 +16,7 @@ TRIAL = {
 }
 SWEEP = {"results.csv", "sweep.yaml", "report.md", "curves.png", "ablate.log", ".results.lock"}
 # The configuration that ships with ablate has a file of the same name.
-ELSEWHERE = {("config/schema.py", "config.yaml")}
+ELSEWHERE = {("config/groups.py", "config.yaml")}
 
 # package: the packages of ours that it may import.
 ALLOWED: Mapping[str, set[str]] = {

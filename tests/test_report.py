@@ -1,5 +1,6 @@
 """The report: its table against the results, its picture, its command, several sweeps, wrong folders."""
 
+import itertools
 import json
 import shutil
 import statistics
@@ -16,7 +17,7 @@ from ablate.commands.report import main
 from ablate.errors import ConfigError
 from ablate.records.sweep_folder import SweepFolder
 from ablate.records.trial_folder import TrialFolder
-from ablate.report import cells, page, plots
+from ablate.report import cells, markdown, page, plots
 from ablate.report.cells import Curve
 
 SWEEP = ["-m", "model=softmax_regression", "lr=0.1,3e38", "loss=mse,ce", "seed=0,1", "epochs=3", "data.train_limit=200"]
@@ -52,6 +53,19 @@ def by_cell(sweep: Path) -> Mapping[tuple[str, str], list[dict[str, Any]]]:
     for row in (trial.row for trial in SweepFolder(sweep).ended()):
         found.setdefault((str(row["overrides"]["lr"]), row["overrides"]["loss"]), []).append(row)
     return found
+
+
+def test_a_table_in_markdown() -> None:
+    """Cells stand as they are, unpadded, and none of them can end its row."""
+    rows = [["1e-3", "a | b"], [" 007", ""], ["two\nlines", "True"]]
+    assert markdown.table(["lr", "x|y"], rows).splitlines() == [
+        "| lr | x\\|y |",
+        "| --- | --- |",
+        "| 1e-3 | a \\| b |",
+        "|  007 |  |",
+        "| two<br>lines | True |",
+    ]
+    assert markdown.table(["lr", "loss"], []) == "| lr | loss |\n| --- | --- |"
 
 
 def test_table_agrees_with_the_results(finished: Path) -> None:
@@ -149,8 +163,22 @@ def test_long_curves_are_thinned_out_with_their_ends(tmp_path: Path) -> None:
     ],
 )
 def test_layout_gives_few_lines_a_facet(levels: Mapping[str, int], lines: list[str], facets: list[str]) -> None:
-    found = plots.layout({key: [str(level) for level in range(count)] for key, count in levels.items()})
+    factors = {key: [str(level) for level in range(count)] for key, count in levels.items()}
+    combinations = [dict(zip(factors, picked, strict=True)) for picked in itertools.product(*factors.values())]
+    found = plots.layout(factors, combinations)
     assert (list(found.lines), list(found.facets)) == (lines, facets)
+
+
+def test_layout_counts_the_combinations_that_there_are() -> None:
+    combinations = [
+        {"optimizer": name, "lr": rate, "loss": loss, "form": form}
+        for name, rate in (("sgd", "1"), ("sgd", "2"), ("adam", "3"), ("adagrad", "4"), ("rmsprop", "5"))
+        for loss in ("ce", "bce")
+        for form in ("true", "false")
+    ]
+    factors = {key: list(dict.fromkeys(one[key] for one in combinations)) for key in combinations[0]}
+    found = plots.layout(factors, combinations)
+    assert (list(found.lines), list(found.facets)) == (["loss", "form"], ["optimizer", "lr"])
 
 
 def test_mean_is_over_what_all_seeds_have() -> None:

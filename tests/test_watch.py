@@ -9,7 +9,7 @@ from in_process import Trained, assert_same, load, noise, settings, train_alone,
 
 from ablate.backends.engine import Units
 from ablate.backends.numpy import NumpyEngine
-from ablate.config.schema import Settings
+from ablate.config.settings import Settings
 from ablate.problem.data.dataset import Dataset
 from ablate.training import loop as train
 

@@ -5,8 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import yaml
-from conftest import ROOT, Done
+from conftest import ROOT, Done, cell_of, cells_of
 
 from ablate.commands import explain
 from ablate.diagnosis.advice import advice
@@ -41,14 +40,12 @@ def told() -> dict[str, list[str]]:
 
 
 def test_every_mistake_has_its_place() -> None:
-    preset = yaml.safe_load((ROOT / "conf" / "experiment" / "bugs.yaml").read_text(encoding="utf-8"))
-    swept = preset["hydra"]["sweeper"]["params"]["mistake"].split(",")
-    choices = {path.stem for path in (ROOT / "conf" / "mistake").glob("*.yaml")}
+    cells = cells_of("bugs")
     headings = re.findall(r"^## (.+)$", PAGE, re.MULTILINE)
-    assert list(told()) == swept == list(EXPECTED)
-    assert set(swept) == choices
-    assert set(bugs.CATALOGUE) < choices
-    assert headings == swept[1:]
+    assert list(told()) == list(cells) == list(EXPECTED)
+    assert cells_of("bugs_small") == cells
+    assert {name for name, values in cells.items() if values == {"bug": name}} == set(bugs.CATALOGUE)
+    assert headings == list(cells)[1:]
     assert (ROOT / "docs" / "bugs.png").stat().st_size < 40_000
 
 
@@ -59,7 +56,7 @@ def test_guesses_and_verdicts_are_those_of_the_page(ablate: Callable[..., Done],
     found = {}
     for folder in sweep.glob("*/.hydra"):
         trial = explain.read(folder.parent)
-        found[trial.row["overrides"]["mistake"]] = trial
+        found[cell_of("bugs", trial.row)] = trial
     page = told()
     assert set(found) == set(page)
     for name, trial in found.items():

@@ -6,10 +6,17 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from ablate.config import schema as config
-from ablate.problem import losses
+from ablate.errors import ConfigError
+from ablate.problem.losses import Loss, Objective
+from ablate.problem.mistakes import Mistake
+from ablate.problem.optimizers import Optimizer
 
 Array = np.ndarray[Any, np.dtype[Any]]
+
+
+class OutOfMemoryError(ConfigError):
+    """A device has less memory than was asked for; fewer lanes at once may fit."""
+
 
 # Hidden units are watched on so many rows of the test set.
 WATCHED_ROWS = 50
@@ -19,20 +26,22 @@ WATCHED_ROWS = 50
 class Lane:
     """What distinguishes one trial from its neighbours in a cohort.
 
-    `rate` and `output_rate` carry the sign of the update and of the residual. `loss` computes what `settings`
-    describe; `loss_key` is equal for lanes whose losses compute the same. `bug` names a mistake to be made in the
-    backward pass (`ablate.bugs`); the lanes of a cohort share it.
+    `rate` and `output_rate` carry the sign of the update and of the residual. `objective` is the loss over its output
+    function, the mistake included. The lanes of a cohort share their mistake.
     """
 
     weights: Mapping[str, Array]
-    loss: losses.Loss
-    settings: config.Loss
-    loss_key: object
-    reduction: str
-    optimizer: config.Optimizer
+    loss: Loss
+    objective: Objective
+    optimizer: Optimizer
     rate: float
     output_rate: float
-    bug: str
+    mistake: Mistake
+
+    @property
+    def objective_key(self) -> object:
+        """Equal for lanes whose objectives compute the same and may be asked in one call."""
+        return id(self) if self.loss.is_foreign else (str(self.loss), self.objective.output)
 
 
 @dataclass(frozen=True)
@@ -98,6 +107,14 @@ class Evaluation:
     confidence: Array
     predicted: Array
     failed: dict[int, str]
+
+
+class Probe(Protocol):
+    """One lane on the whole of a small training set, held still."""
+
+    def gradient(self) -> dict[str, Array]:
+        """The gradient as coded, its mistake included, by public names; a second call shows what the first left."""
+        ...
 
 
 class Engine(Protocol):

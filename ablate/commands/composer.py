@@ -1,4 +1,4 @@
-"""Composing the jobs of a sweep: Hydra for the first of a kind, a copy with other values for those like it."""
+"""The configurations of a sweep's jobs: Hydra composes the first of a kind, those like it are copies."""
 
 import copy
 from collections.abc import Sequence

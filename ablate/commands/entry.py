@@ -28,8 +28,8 @@ def _command(action: str) -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"
     import hydra
 
-    from ablate.commands import launcher
-    from ablate.config.schema import conf_dir
+    from ablate.commands import launcher, refusals
+    from ablate.config.groups import conf_dir
 
     notices = logging.StreamHandler()
     notices.setFormatter(logging.Formatter("ablate: %(message)s"))
@@ -41,9 +41,9 @@ def _command(action: str) -> None:
     try:
         entry()
     except launcher.TrialFailedError as error:
-        launcher.refuse(error, code=1)
+        refusals.refuse(error, code=1)
     except Exception as error:
-        if wants_traceback or not launcher.is_mistake(error):
+        if wants_traceback or not refusals.is_mistake(error):
             raise
-        launcher.refuse(error)
+        refusals.refuse(error)
     sys.exit(launcher.CohortLauncher.exit_code)

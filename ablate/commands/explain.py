@@ -7,7 +7,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from ablate.config.schema import shown
+from ablate.config.settings import shown
 from ablate.diagnosis.advice import Known, advice
 from ablate.errors import ConfigError
 from ablate.records.sweep_folder import SweepFolder

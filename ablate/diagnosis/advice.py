@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ablate.diagnosis.checks import Check
-from ablate.problem import mistakes as bugs
+from ablate.problem.mistakes import MISTAKES
 
 
 @dataclass(frozen=True)
@@ -43,8 +43,8 @@ def _advice(known: Known) -> Iterator[str]:
     lr = config["lr"]
     if known.check is not None and known.check.advice:
         yield known.check.advice
-    bug = bugs.CATALOGUE.get(config.get("bug", "none"))
-    if bug is not None and (known.check is None or known.check.guess != bug.name):
+    bug = MISTAKES.get(config.get("bug", "none"))
+    if bug.mistake and (known.check is None or known.check.guess != bug.name):
         yield f"this trial has bug={bug.name} on purpose: {bug.mistake}; {bug.fix}"
     lower = f"a smaller learning rate: lr={lr / 5:g}, or sweep -m lr={lr / 100:g},{lr / 10:g},{lr:g}"
     higher = f"a larger learning rate: lr={lr * 5:g}, or sweep -m lr={lr:g},{lr * 10:g},{lr * 100:g}"

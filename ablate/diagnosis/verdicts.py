@@ -4,7 +4,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ablate.diagnosis.checks import TOLERANCE, Check
+from ablate.diagnosis.checks import Check
+from ablate.diagnosis.measure import TOLERANCE
 from ablate.training.loop import Summary
 
 TARGET_ACCURACY = 0.9

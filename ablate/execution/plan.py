@@ -6,9 +6,7 @@ Lanes fill the cores first; where there are more cores than chunks, several proc
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ablate.backends.numpy import NumpyEngine
 from ablate.execution.prepare import Sweep
-from ablate.training import loop as train
 from ablate.trials.cohorts import chunks, cohorts
 from ablate.trials.trial import Trial
 
@@ -27,29 +25,27 @@ class Chunk:
 def plan(sweep: Sweep) -> list[Chunk]:
     """The chunks of every cohort, in the order in which they start."""
     work = [chunk for cohort in cohorts(sweep.trials) for chunk in chunks(cohort, _processes(sweep, cohort))]
-    return [Chunk(trials, _team_size(sweep, trials, sweep.workers // len(work))) for trials in work]
+    return [Chunk(trials, _group_size(sweep, trials, sweep.workers // len(work))) for trials in work]
 
 
 def numbers_exchanged(sweep: Sweep, work: Sequence[Chunk]) -> int:
     """How many numbers the parameters are of all lanes that several processes train."""
-    shared = [chunk.trials for chunk in work if chunk.processes > 1]
-    networks = [train.architecture(trials[0].settings, sweep.datasets[trials[0].number]) for trials in shared]
-    return sum(len(trials) * network.size for trials, network in zip(shared, networks, strict=True))
+    shared = [sweep.of(chunk.trials) for chunk in work if chunk.processes > 1]
+    return sum(len(trials) * trials[0].architecture.size for trials in shared)
 
 
 def _processes(sweep: Sweep, cohort: Sequence[Trial]) -> int:
-    """How many processes a cohort's lanes are dealt out to: one GPU takes them all."""
-    settings = cohort[0].settings
-    return 1 if settings.backend == "cuda" and settings.device == "gpu" else sweep.workers
+    """How many processes a cohort's lanes are dealt out to."""
+    [first, *_] = sweep.of(cohort)
+    most = first.backend.most_processes(first.settings.device)
+    return sweep.workers if most is None else min(most, sweep.workers)
 
 
-def _team_size(sweep: Sweep, chunk: Sequence[Trial], spare: int) -> int:
+def _group_size(sweep: Sweep, chunk: Sequence[Trial], spare: int) -> int:
     """How many processes are to train a chunk, where there are so many for it."""
-    settings, dataset = [trial.settings for trial in chunk], sweep.datasets[chunk[0].number]
-    network = train.architecture(settings[0], dataset)
-    forward = network.multiplications * len(dataset.y_train) * settings[0].epochs * len(chunk)
+    [first, *_] = sweep.of(chunk)
+    forward = first.architecture.multiplications * len(first.dataset.y_train) * first.settings.epochs * len(chunk)
     # A user's loss is asked by one process alone: it may keep something in mind from call to call.
-    alone = settings[0].backend == "cuda" or any(each.loss.name == "custom" for each in settings)
-    if forward < WORTH_A_PROCESS or alone:
+    if forward < WORTH_A_PROCESS or any(trial.settings.loss.is_foreign for trial in chunk):
         return 1
-    return max(1, min(spare, NumpyEngine.largest_team(network, train.batch_size(settings[0], dataset))))
+    return max(1, min(spare, first.backend.largest_process_group(first.architecture, first.batch_size)))

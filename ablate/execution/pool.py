@@ -10,11 +10,10 @@ from joblib.externals.loky.backend import resource_tracker as loky_tracker
 from joblib.externals.loky.process_executor import TerminatedWorkerError
 
 from ablate import interrupts
-from ablate.backends.numpy import meeting_places
-from ablate.config.schema import Settings
+from ablate.backends.process_group import ALONE, Rendezvous, rendezvous_folders
 from ablate.execution.plan import numbers_exchanged, plan
 from ablate.execution.prepare import Sweep
-from ablate.execution.worker import Seat, help_to_train, train_chunk
+from ablate.execution.worker import help_to_train, train_chunk
 from ablate.records.recorder import close
 from ablate.trials.trial import Trial
 
@@ -26,13 +25,13 @@ def train(sweep: Sweep) -> Iterator[None]:
     work = plan(sweep)
     left = {chunk.trials[0].number: chunk.trials for chunk in work}
     try:
-        with meeting_places(len(work), numbers_exchanged(sweep, work)) as places:
-            seated = [
-                (chunk.trials, Seat(rank, chunk.processes, place))
-                for chunk, place in zip(work, places, strict=True)
+        with rendezvous_folders(len(work), numbers_exchanged(sweep, work)) as folders:
+            tasks = [
+                (chunk.trials, Rendezvous(rank, chunk.processes, folder))
+                for chunk, folder in zip(work, folders, strict=True)
                 for rank in range(chunk.processes)
             ]
-            for first in _spread(sweep, seated, min(sweep.workers, len(seated))):
+            for first in _spread(sweep, tasks, min(sweep.workers, len(tasks))):
                 if first is not None:
                     del left[first]
                     yield
@@ -43,12 +42,12 @@ def train(sweep: Sweep) -> Iterator[None]:
             yield from _alone(sweep, trials)
 
 
-def _spread(sweep: Sweep, work: Sequence[tuple[Sequence[Trial], Seat]], workers: int) -> Iterator[int | None]:
+def _spread(sweep: Sweep, work: Sequence[tuple[Sequence[Trial], Rendezvous]], workers: int) -> Iterator[int | None]:
     tasks = (
-        delayed(train_chunk if seat.rank == 0 else help_to_train)(
-            sweep.folder, chunk, sweep.datasets[chunk[0].number], seat
+        delayed(train_chunk if rendezvous.rank == 0 else help_to_train)(
+            sweep.folder, chunk, sweep.of(chunk), rendezvous
         )
-        for chunk, seat in work
+        for chunk, rendezvous in work
     )
     # The workers must not hear Ctrl-C, which a terminal sends to all: this process ends them in order. They
     # start with the first task and inherit the blocked signal. The trackers' start would unblock it again.
@@ -62,16 +61,10 @@ def _spread(sweep: Sweep, work: Sequence[tuple[Sequence[Trial], Seat]], workers:
 
 def _alone(sweep: Sweep, chunk: Sequence[Trial]) -> Iterator[None]:
     try:
-        for _ in _spread(sweep, [(chunk, Seat())], 2):
+        for _ in _spread(sweep, [(chunk, ALONE)], 2):
             yield
     except TerminatedWorkerError:
+        why = f"its worker process died ({sweep.of(chunk)[0].backend.cause_of_death})"
         for trial in chunk:
-            why = f"its worker process died ({_guess(trial.settings)})"
             close(sweep.folder.trial(trial.number), trial, "failed", "failed", why)
         yield
-
-
-def _guess(settings: Settings) -> str:
-    if settings.backend == "cuda":
-        return "a kernel that writes outside its arrays? docs/cuda.md says how to find it"
-    return "out of memory?"

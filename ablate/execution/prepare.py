@@ -3,29 +3,32 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from joblib import cpu_count
 
-from ablate.backends import cuda
-from ablate.config.schema import Settings
+from ablate import backends
 from ablate.errors import ConfigError
-from ablate.problem import losses
-from ablate.problem.data import loading as data
 from ablate.problem.data.dataset import Dataset
+from ablate.records.results import load
 from ablate.records.sweep_folder import SweepFolder
-from ablate.training import loop as train
+from ablate.trials import prepared
 from ablate.trials.factors import factors, written
+from ablate.trials.prepared import PreparedTrial
 from ablate.trials.trial import Trial
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """Checked trials, ready to train: their folder and, by trial number, their data sets."""
+    """Checked trials, ready to train: their folder and, by trial number, what is prepared of them."""
 
     folder: SweepFolder
     trials: Sequence[Trial]
-    datasets: Mapping[int, Dataset]
+    prepared: Mapping[int, PreparedTrial]
 
     @property
     def factors(self) -> list[str]:
@@ -33,28 +36,45 @@ class Sweep:
 
     @property
     def workers(self) -> int:
-        # A sanitiser ends the process in which it finds something, and joblib waits for that process for ever.
-        return 1 if cuda.is_sanitized() else self.trials[0].settings.workers or cpu_count()
+        if any(trial.backend.stays_in_process() for trial in self.prepared.values()):
+            return 1
+        return self.trials[0].settings.workers or cpu_count()
+
+    @property
+    def results(self) -> "pd.DataFrame":
+        """One row a trial that has ended, as `ablate.load` gives it."""
+        return load(self.folder.path)
+
+    @property
+    def curves(self) -> "pd.DataFrame":
+        """The metrics of all trials in long form, as `ablate.load` gives them."""
+        return load(self.folder.path, curves=True)
+
+    def of(self, trials: Sequence[Trial]) -> list[PreparedTrial]:
+        """What is prepared of some of its trials."""
+        return [self.prepared[trial.number] for trial in trials]
 
 
 def prepare(folder: Path, trials: Sequence[Trial]) -> Sweep:
-    """Load every data set and check every trial against it.
+    """Load every data set, once each, and check every trial against it.
 
-    Raises ConfigError before anything is created: a file that is missing or wrong, shapes that do not fit, a
-    batch larger than the training set, a loss that cannot be had.
+    Raises ConfigError before anything is created, for what `trials.prepared.prepare` refuses, for trials that are the
+    same, and for a device that cannot be had.
     """
     _check_together(trials)
     _check_devices(trials)
     loaded: dict[str, Dataset] = {}
-    datasets = {}
+    ready = {}
     for trial in trials:
         settings = trial.settings
         key = settings.data.model_dump_json() + settings.dtype
-        if key not in loaded:
-            loaded[key] = data.load(**settings.data.model_dump(), dtype=np.dtype(settings.dtype))
-        datasets[trial.number] = loaded[key]
-        _check(settings, loaded[key])
-    return Sweep(SweepFolder(folder), trials, datasets)
+        try:
+            if key not in loaded:
+                loaded[key] = settings.data.load(np.dtype(settings.dtype))
+            ready[trial.number] = prepared.prepare(settings, loaded[key])
+        except ConfigError as error:
+            raise ConfigError(str(error), trial.number) from None
+    return Sweep(SweepFolder(folder), trials, ready)
 
 
 def _check_together(trials: Sequence[Trial]) -> None:
@@ -72,32 +92,8 @@ def _check_together(trials: Sequence[Trial]) -> None:
 
 def _check_devices(trials: Sequence[Trial]) -> None:
     """Refuse a device that cannot be had here, before anything is created; a plan can be made anywhere."""
-    for name in {trial.settings.device for trial in trials if trial.settings.backend == "cuda"}:
-        if not trials[0].settings.dry_run:
-            cuda.check(name)
-
-
-def _check(settings: Settings, dataset: Dataset) -> None:
-    rows = len(dataset.y_train)
-    if settings.batch_size and settings.batch_size > rows:
-        raise ConfigError(f"batch_size={settings.batch_size}: the training set has {rows} rows; choose 1 to {rows}")
-    network = train.architecture(settings, dataset)
-    losses.try_out(losses.build(settings.loss, settings.output), network.units)
-    _check_precision(settings)
-
-
-def _check_precision(settings: Settings) -> None:
-    """Refuse numbers that the precision of the arithmetic turns into 0 or infinity."""
-    numbers = {
-        "lr": settings.lr,
-        "output_lr": settings.output_lr,
-        "init.scale": settings.init.scale,
-        "optimizer.epsilon": getattr(settings.optimizer, "epsilon", None),
-        "model.preactivation_divisor": settings.model.preactivation_divisor,
-    }
-    cast = np.dtype(settings.dtype).type
-    for key, value in numbers.items():
-        with np.errstate(all="ignore"):
-            held = 1.0 if value is None else float(cast(value))
-        if not 0 < held < np.inf:
-            raise ConfigError(f"{key}={value}: in {settings.dtype} this is {held}; choose a less extreme number")
+    if trials[0].settings.dry_run:
+        return
+    for name, device in dict.fromkeys((trial.settings.backend, trial.settings.device) for trial in trials):
+        if (reason := backends.get(name).unavailable(device)) is not None:
+            raise ConfigError(reason)

@@ -12,6 +12,7 @@ from joblib.externals.loky import get_reusable_executor
 from rich.console import Console
 
 from ablate import interrupts
+from ablate.config.trackers import MlflowTracking
 from ablate.execution import pool
 from ablate.execution.describe import describe
 from ablate.execution.prepare import Sweep
@@ -73,9 +74,9 @@ def create(sweep: Sweep) -> None:
 def tracker_of(sweep: Sweep) -> tracking.Tracker:
     """Who delivers the sweep to MLflow, if anybody."""
     settings = sweep.trials[0].settings.tracking
-    if settings.name == "none":
+    if not isinstance(settings, MlflowTracking):
         return tracking.Tracker()
-    return tracking.MlflowTracker(settings, sweep.folder, sweep.trials, sweep.factors, sweep.datasets)
+    return tracking.MlflowTracker(settings, sweep.folder, sweep.trials, sweep.factors, sweep.prepared)
 
 
 def _close_unfinished(sweep: Sweep, interrupted: bool) -> None:

@@ -19,13 +19,15 @@ from typing import Any
 import orjson
 from filelock import FileLock
 
-from ablate.config.schema import MlflowTracking, Settings, shown
+from ablate.config.settings import shown
+from ablate.config.trackers import MlflowTracking
 from ablate.problem.data.dataset import Dataset
 from ablate.records.commit import git_commit
 from ablate.records.sweep_folder import SweepFolder
 from ablate.records.trial_folder import Row, Tail, TrialFolder
-from ablate.training.loop import WATCHED_EPOCHS, log_every, steps_per_epoch
+from ablate.training.loop import WATCHED_EPOCHS
 from ablate.trials.factors import cell, level, written
+from ablate.trials.prepared import PreparedTrial
 from ablate.trials.trial import Trial
 
 log = logging.getLogger("ablate")
@@ -85,9 +87,9 @@ class MlflowTracker(Tracker):
         sweep: SweepFolder,
         trials: Sequence[Trial],
         factors: Sequence[str],
-        datasets: Mapping[int, Dataset],
+        prepared: Mapping[int, PreparedTrial],
     ) -> None:
-        self.settings, self.sweep, self.factors, self.datasets = settings, sweep, factors, datasets
+        self.settings, self.sweep, self.factors, self.prepared = settings, sweep, factors, prepared
         self.uri = settings.uri or os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{Path.cwd() / 'mlflow.db'}"
         self.is_local = self.uri.startswith("sqlite:")
         folders = [sweep.trial(trial.number) for trial in trials]
@@ -203,7 +205,7 @@ class MlflowTracker(Tracker):
         delivery.folder.write_delivery(run.info.run_id, sent=False)
         params = [Param(key, str(value)[:6000]) for key, value in parameters(trial, self.factors).items()]
         self.client.log_batch(run.info.run_id, params=params)
-        self.client.log_inputs(run.info.run_id, datasets=[_dataset_input(self.datasets[trial.number])])
+        self.client.log_inputs(run.info.run_id, datasets=[_dataset_input(self.prepared[trial.number].dataset)])
 
     def _send_all(self) -> None:
         for delivery in self.deliveries:
@@ -242,7 +244,7 @@ class MlflowTracker(Tracker):
 
     def _thin(self, delivery: _Delivery, lines: Iterable[bytes], is_last: bool) -> Iterator[Any]:
         """Of the metrics of each kind every so many-th record, and of each metric the last; no others are parsed."""
-        strides = _strides(delivery.trial.settings, self.datasets[delivery.trial.number], self.most_points)
+        strides = _strides(self.prepared[delivery.trial.number], self.most_points)
         for line in lines:
             for kind in _kinds(line):
                 yield from _every(strides[kind], delivery, kind, line)
@@ -301,13 +303,13 @@ def _last_points(kind: bytes, held: Sequence[tuple[bytes, bool]]) -> Iterator[An
             yield from _points(record, {name: record[name]})
 
 
-def _strides(settings: Settings, dataset: Dataset, most: int) -> dict[bytes, int]:
+def _strides(trial: PreparedTrial, most: int) -> dict[bytes, int]:
     """By kind: of how many records one is sent; one point is kept for the last."""
-    steps = math.ceil(settings.epochs * steps_per_epoch(settings, dataset) / log_every(settings, dataset))
+    steps = math.ceil(trial.settings.epochs * trial.steps_per_epoch / trial.log_every)
     return {
         _CHECK: 1,
         _STEP: math.ceil(steps / (most - 1)),
-        _EPOCH: math.ceil((settings.epochs + 1) / (most - 1)),
+        _EPOCH: math.ceil((trial.settings.epochs + 1) / (most - 1)),
         _SELDOM: math.ceil((WATCHED_EPOCHS + 1) / (most - 1)),
     }
 

@@ -11,9 +11,10 @@ import numpy as np
 import orjson
 from omegaconf import OmegaConf
 
-from ablate.diagnosis.checks import Check, Entry, TensorCheck
+from ablate.diagnosis.checks import Check
+from ablate.diagnosis.measure import Entry, TensorCheck
 from ablate.records.files import broken, read_json, read_yaml, replace_file
-from ablate.trials.trial import Trial
+from ablate.trials.trial import ABSENT, Trial
 
 Array = np.ndarray[Any, np.dtype[Any]]
 Record = dict[str, Any]
@@ -74,7 +75,7 @@ class TrialFolder:
     def create(self, trial: Trial) -> None:
         """Make the folder and write down the trial's configuration. Raises OSError."""
         (self.path / _CONFIG).parent.mkdir(parents=True, exist_ok=True)
-        given = [f"{key}={value}" for key, value in trial.overrides.items()]
+        given = [f"{key}={value}" for key, value in trial.overrides.items() if value != ABSENT]
         for name, content in ((_CONFIG, dict(trial.config)), (_OVERRIDES, given)):
             replace_file(self.path / name, OmegaConf.to_yaml(OmegaConf.create(content)))
 

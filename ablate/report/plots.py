@@ -39,18 +39,22 @@ class Layout:
     facets: Sequence[str]
 
 
-def layout(factors: Mapping[str, Sequence[str]]) -> Layout:
+def layout(factors: Mapping[str, Sequence[str]], cells: Sequence[Mapping[str, str]]) -> Layout:
     """As many of the last factors as give at most `MOST_LINES` lines, or the last alone; the rest make the facets.
 
-    Where that would be too many facets, all cells share one.
+    Where that would be too many facets, all cells share one. `cells` are the combinations of levels that there are.
     """
     keys = list(factors)
     first = max(len(keys) - 1, 0)
-    while first > 0 and math.prod(len(factors[key]) for key in keys[first - 1 :]) <= MOST_LINES:
+    while first > 0 and _combinations(cells, keys[first - 1 :]) <= MOST_LINES:
         first -= 1
-    if math.prod(len(factors[key]) for key in keys[:first]) > MOST_FACETS:
+    if _combinations(cells, keys[:first]) > MOST_FACETS:
         first = 0
     return Layout(keys[first:], keys[:first])
+
+
+def _combinations(cells: Sequence[Mapping[str, str]], keys: Sequence[str]) -> int:
+    return len({tuple(cell[key] for key in keys) for cell in cells})
 
 
 def draw(study: Study) -> bytes:
@@ -68,7 +72,8 @@ class _Picture:
     def __init__(self, study: Study) -> None:
         self.study = study
         self.by_step = max(trial.row["epochs"] for trial in study.trials) <= 1
-        self.layout = layout(study.factors)
+        self.levels = [cell.levels for cell in study.cells]
+        self.layout = layout(study.factors, self.levels)
         self.styles = _styles(self.layout.lines, study)
         self.facets = self._facets()
         self.curves = {id(cell): self._curves(cell, "loss") for cell in study.cells}
@@ -129,10 +134,11 @@ class _Picture:
     def _columns(self) -> int:
         """Side by side as many facets as the last of their factors has levels, further factors while they fit."""
         columns = 1
-        for key in reversed(self.layout.facets):
-            if columns * len(self.study.factors[key]) > MOST_COLUMNS:
+        for first in reversed(range(len(self.layout.facets))):
+            wider = _combinations(self.levels, self.layout.facets[first:])
+            if wider > MOST_COLUMNS:
                 break
-            columns *= len(self.study.factors[key])
+            columns = wider
         return columns if columns > 1 else min(MOST_COLUMNS, len(self.facets))
 
     def _loss(self, axis: Axes, members: Sequence[Cell]) -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from ablate.report import markdown
 from ablate.report.cells import Cell, Study
 
 
@@ -20,7 +21,7 @@ def _commands(study: Study) -> Iterator[str]:
 def _runnable(command: str) -> str:
     """`ablate ...` as a shell takes it: words with characters that mean something to it are quoted."""
     first, *words = command.split(" ")
-    quoted = [f"'{word}'" if set(word) & set('()[]{}*$<>&;|"') and "'" not in word else word for word in words]
+    quoted = [f"'{word}'" if set(word) & set('()[]{}*$<>&;|"~') and "'" not in word else word for word in words]
     return " ".join(["python", "-m", first, *quoted])
 
 
@@ -63,13 +64,8 @@ def _trained_on(config: Mapping[str, Any]) -> str:
 def table(study: Study) -> str:
     """One line a cell, the best first: test accuracy over its seeds, verdicts, and why of the typical trial."""
     head = [*study.factors, "test accuracy", "lowest", "highest", "n", "verdict", "why (typical trial)"]
-    lines = [_line(head), _line(["---"] * len(head))]
-    lines += [_line([*cell.levels.values(), *_figures(cell), *_judged(cell)]) for cell in study.best_first]
-    return "\n".join(lines)
-
-
-def _line(words: Sequence[str]) -> str:
-    return "| " + " | ".join(word.replace("|", "\\|") for word in words) + " |"
+    rows = [[*cell.levels.values(), *_figures(cell), *_judged(cell)] for cell in study.best_first]
+    return markdown.table(head, rows)
 
 
 def _figures(cell: Cell) -> list[str]:

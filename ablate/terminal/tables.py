@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from ablate.config.schema import shown
+from ablate.config.settings import shown
 from ablate.diagnosis.checks import Check
 from ablate.records.trial_folder import EndedTrial, Row
 from ablate.trials.cohorts import cohorts

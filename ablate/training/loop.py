@@ -7,16 +7,12 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from ablate.backends.engine import Ended, Engine, Epoch, Evaluation, Lane
-from ablate.config.schema import Settings
-from ablate.problem import losses, models
-from ablate.problem import mistakes as bugs
-from ablate.problem.data.dataset import Dataset
-from ablate.problem.data.loading import preset_batch_size
+from ablate.backends.engine import Ended, Engine, Epoch, Evaluation
+from ablate.config.settings import Settings
+from ablate.trials.prepared import PreparedTrial, streams
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
-STEP_RECORDS = 500
 WATCHED_EPOCHS = 50
 # All of the embedded digits, so that start and end are measured on the same rows.
 INITIAL_ROWS = 2000
@@ -87,10 +83,8 @@ class _Stop:
 
     def __init__(self, settings: Sequence[Settings]) -> None:
         rules = [trial.stop for trial in settings]
-        never = math.inf
-        self.patience = np.array([rule.patience if rule.name == "patience" else never for rule in rules])
-        self.target = np.array([rule.accuracy if rule.name == "target" else never for rule in rules])
-        self.times = np.array([rule.times if rule.name == "target" else never for rule in rules])
+        self.patience = np.array([rule.worse_epochs for rule in rules])
+        self.target, self.times = np.array([rule.reached for rule in rules]).T
         self.best, self.best_epoch, self.reached = np.zeros((3, len(rules)))
         self.best.fill(math.inf)
 
@@ -102,54 +96,6 @@ class _Stop:
         if epoch:
             self.reached += test.accuracy >= self.target
         return np.asarray((epoch - self.best_epoch >= self.patience) | (self.reached >= self.times))
-
-
-def architecture(settings: Settings, dataset: Dataset) -> models.Architecture:
-    """The network of a trial on its data. Raises ConfigError where the shapes do not fit."""
-    loss = losses.build(settings.loss, settings.output)
-    network = models.build(settings.model, loss.output, dataset.sample_shape, dataset.classes)
-    bugs.check(settings, network, loss)
-    return network
-
-
-def batch_size(settings: Settings, dataset: Dataset) -> int:
-    """Samples an update: the configured number, the data set's own, or the whole set."""
-    return settings.batch_size or min(
-        preset_batch_size(settings.data.name) or len(dataset.y_train), len(dataset.y_train)
-    )
-
-
-def steps_per_epoch(settings: Settings, dataset: Dataset) -> int:
-    """Updates in one pass over the training set; the last batch may be short."""
-    return math.ceil(len(dataset.y_train) / batch_size(settings, dataset))
-
-
-def log_every(settings: Settings, dataset: Dataset) -> int:
-    """Steps from one record of step metrics to the next."""
-    total = settings.epochs * steps_per_epoch(settings, dataset)
-    return settings.log_every or max(1, math.ceil(total / STEP_RECORDS))
-
-
-def streams(seed: int) -> tuple[np.random.Generator, np.random.Generator]:
-    """The two independent generators of a trial, `PCG64`: its initial weights', and its order's."""
-    weights, order = np.random.SeedSequence(seed).spawn(2)
-    return np.random.default_rng(weights), np.random.default_rng(order)
-
-
-def lane(settings: Settings, network: models.Architecture) -> Lane:
-    """A trial as the backend sees it; the signs of update and residual become the sign of its rates."""
-    sign = (1 if settings.update_sign == "minus" else -1) * (1 if settings.residual == "p-y" else -1)
-    return Lane(
-        weights=models.initial_weights(network, settings.init, streams(settings.seed)[0]),
-        loss=bugs.loss(settings.bug, settings.loss, losses.build(settings.loss, settings.output)),
-        settings=settings.loss,
-        loss_key=(str(settings.loss), settings.output),
-        reduction=settings.loss.reduction,
-        optimizer=settings.optimizer,
-        rate=sign * settings.lr,
-        output_rate=sign * (settings.output_lr or settings.lr),
-        bug=settings.bug,
-    )
 
 
 class Orders:
@@ -170,15 +116,15 @@ class Orders:
         return [self.plain if seed is None else drawn[seed] for seed in self.seeds]
 
 
-def train(settings: Sequence[Settings], dataset: Dataset, engine: Engine, observer: Observer) -> None:
-    """Train a cohort to its end; `settings[lane]` are those of the engine's lane.
+def train(trials: Sequence[PreparedTrial], engine: Engine, observer: Observer) -> None:
+    """Train a cohort to its end; `trials[lane]` is the one of the engine's lane.
 
     Every lane is reported to the observer once as finished: after its last epoch, when its rule to stop
     applies, when its loss is not finite any more, or when it fails.
     """
-    loop = _Loop(settings, dataset, engine, observer)
+    loop = _Loop(trials, engine, observer)
     loop.begin()
-    for number in range(1, settings[0].epochs + 1):
+    for number in range(1, trials[0].settings.epochs + 1):
         if loop.active:
             loop.epoch(number)
 
@@ -186,11 +132,12 @@ def train(settings: Sequence[Settings], dataset: Dataset, engine: Engine, observ
 class _Loop:
     """The state of a cohort's training. Arrays `(K,)`, or `(.., K)`, have a place for every lane."""
 
-    def __init__(self, settings: Sequence[Settings], dataset: Dataset, engine: Engine, observer: Observer) -> None:
-        self.settings, self.dataset, self.engine, self.observer = settings, dataset, engine, observer
-        self.orders = Orders(settings, len(dataset.y_train), batch_size(settings[0], dataset))
-        self.steps_per_epoch = steps_per_epoch(settings[0], dataset)
-        self.log_every = log_every(settings[0], dataset)
+    def __init__(self, trials: Sequence[PreparedTrial], engine: Engine, observer: Observer) -> None:
+        first = trials[0]
+        settings, dataset = [trial.settings for trial in trials], first.dataset
+        self.settings, self.engine, self.observer = settings, engine, observer
+        self.orders = Orders(settings, len(dataset.y_train), first.batch_size)
+        self.steps_per_epoch, self.log_every = first.steps_per_epoch, first.log_every
         lanes = len(settings)
         # Updates too large and too small: those counted so far, and those that metrics have told.
         self.counted, self.told = np.zeros((2, 2, lanes))

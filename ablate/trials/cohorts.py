@@ -4,9 +4,12 @@ import json
 from collections import defaultdict
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import TypeVar
 
-from ablate.config.schema import Settings
+from ablate.config.settings import Settings
 from ablate.trials.trial import Trial
+
+T = TypeVar("T")
 
 
 def cohorts(trials: Sequence[Trial]) -> list[list[Trial]]:
@@ -31,14 +34,14 @@ def _likeness(trial: Trial) -> tuple[str, str, str, int, int]:
     settings = trial.settings
     return (
         settings.optimizer.name,
-        settings.loss.model_dump_json() if settings.loss.name != "custom" else str(settings.loss),
+        str(settings.loss) if settings.loss.is_foreign else settings.loss.model_dump_json(),
         settings.output,
         settings.seed,
         trial.number,
     )
 
 
-def chunks(cohort: Sequence[Trial], workers: int) -> list[list[Trial]]:
+def chunks(cohort: Sequence[T], workers: int) -> list[list[T]]:
     """A cohort cut into at most `workers` pieces of nearly equal size, each trained in one process."""
     count = min(workers, len(cohort))
     edges = [round(piece * len(cohort) / count) for piece in range(count + 1)]

@@ -7,7 +7,7 @@ and one that is read from its folder.
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
-from ablate.config.schema import shown
+from ablate.config.settings import shown
 
 
 class Described(Protocol):

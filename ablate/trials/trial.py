@@ -6,17 +6,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from ablate.config.schema import Settings
+from ablate.config.settings import Settings
 
 # Keys that say how a trial is run and told of, not what it computes.
 NOT_THE_EXPERIMENT = ("description", "workers", "log_every", "dry_run", "tracking")
+
+ABSENT = "n/a"  # pandas reads it as a missing number
 
 
 @dataclass(frozen=True)
 class Trial:
     """One resolved configuration with one seed.
 
-    `overrides` are the command's, key by key with the value as the user wrote it; `choices` the options chosen
+    `overrides` are the command's, key by key with the value as the user wrote it, and in a sweep of `cells` the keys
+    that any of these sets, with the trial's own value, `ABSENT` where it has no such key; `choices` the options chosen
     in the configuration groups; `config` the whole resolved configuration, from which all levels are read.
     """
 

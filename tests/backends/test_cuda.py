@@ -19,7 +19,7 @@ from ablate.backends.cuda.device import DeviceMemoryError
 from ablate.backends.cuda.emulated import Emulated
 from ablate.backends.cuda.memory import Batch
 from ablate.backends.numpy import NumpyEngine
-from ablate.config.schema import Settings
+from ablate.config.settings import Settings
 from ablate.diagnosis import checks as check
 from ablate.problem.data.dataset import Dataset
 from ablate.training import loop as train

@@ -13,7 +13,7 @@ from test_gradients import FORMS, NETWORKS, STACKS
 
 from ablate.backends import cuda
 from ablate.backends.cuda import engine, epochs
-from ablate.config.schema import Settings
+from ablate.config.settings import Settings
 from ablate.problem import mistakes as bugs
 from ablate.problem.data.dataset import Dataset
 from ablate.training import loop as train

@@ -409,6 +409,19 @@ def test_a_cache_that_cannot_be_written_is_told(tmp_path, good, monkeypatch):
     assert str(tmp_path / "cache") in message
 
 
+def test_the_cache_may_be_shared_with_others(tmp_path, good, nowhere, monkeypatch, caplog):
+    """Its files are for whom the umask lets read them; a mirror that is down is no second notice."""
+    monkeypatch.setattr(mnist, "MIRRORS", (nowhere, good.url))
+    caplog.set_level(logging.INFO)
+    before = os.umask(0o022)
+    try:
+        loaded()
+    finally:
+        os.umask(before)
+    assert {(tmp_path / "cache" / "mnist" / name).stat().st_mode & 0o777 for name in FILES} == {0o644}
+    assert len(caplog.records) == 1
+
+
 def test_the_cache_is_the_users_own_by_default(tmp_path, good, monkeypatch):
     monkeypatch.delenv("ABLATE_CACHE")
     monkeypatch.setattr("pooch.os_cache", lambda project: tmp_path / "home" / project)

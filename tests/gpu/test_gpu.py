@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from ablate.backends.cuda.plan import Plan
 from conftest import Done, environment
 from in_process import Trained, assert_same, load, settings, train_alone, train_together
 
@@ -19,8 +20,7 @@ from ablate.backends.cuda import compile
 from ablate.backends.cuda.device import Buffer, Device, DeviceMemoryError
 from ablate.backends.cuda.epochs import MOST_BLOCKS, Persistent, Stepwise
 from ablate.backends.cuda.memory import Batch
-from ablate.backends.cuda.plan import Plan
-from ablate.config.schema import Settings
+from ablate.config.settings import Settings
 from ablate.problem import mistakes as bugs
 from ablate.records import results
 from ablate.training import loop as train

@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from ablate.backends.cuda.declarations import header
 from ablate.backends.cuda.device import DeviceError, sources
 
 # The longest compilation seen, of a persistent kernel by nvcc, took a quarter of a minute.
@@ -45,7 +46,7 @@ def cubin_command(file: str, constants: Mapping[str, str], architecture: str) ->
     """How `cubin` calls nvcc, but for where the code goes. Raises DeviceError where there is no nvcc."""
     # nvcc takes a bare comma for the end of a definition.
     defines = [f"-D{name}={value}".replace(",", "\\,") for name, value in constants.items()]
-    options = ["-std=c++17", f"-arch={architecture}", "-cubin", "-Werror", "all-warnings"]
+    options = ["-std=c++17", f"-arch={architecture}", "-cubin", "-Werror", "all-warnings", "-include", str(declared())]
     return [nvcc_path(), *options, *defines, str(sources() / file)]
 
 
@@ -71,7 +72,11 @@ def shared_library(file: str, constants: Mapping[str, str]) -> Path:
     """
     launchers = "".join(f"LAUNCHER({name})\n" for name in kernel_names(file))
     defines = [f"-D{name}={value}" for name, value in constants.items()]
-    included = ["-include", str(sources() / "host" / "cuda_host.hpp"), "-include", str(sources() / file)]
+    included = [
+        word
+        for path in (sources() / "host" / "cuda_host.hpp", declared(), sources() / file)
+        for word in ("-include", str(path))
+    ]
     return _kept([*_gxx(), *_SANITIZERS[_sanitizer()], "-x", "c++", *defines, *included, "-"], ".so", launchers)
 
 
@@ -102,15 +107,40 @@ def _sanitizer() -> str:
     return wanted
 
 
+def declared() -> Path:
+    """The generated header (`declarations.header`), as a file to be included; its name tells its content."""
+    text = header()
+    path = _cache() / f"declared-{hashlib.sha256(text.encode()).hexdigest()[:16]}.cuh"
+    if path.exists() and path.read_text(encoding="utf-8") == text:
+        return path
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=path.parent) as scratch:
+            made = Path(scratch) / path.name
+            made.write_text(text, encoding="utf-8")
+            made.replace(path)
+    except OSError as error:
+        raise _unkept(path.parent, error) from None
+    return path
+
+
+def _cache() -> Path:
+    import pooch  # here: it costs every start otherwise
+
+    return Path(pooch.os_cache("ablate")) / "cuda"
+
+
+def _unkept(folder: Path, error: OSError) -> DeviceError:
+    return DeviceError(f"{folder}: compiled kernels cannot be kept there ({error.strerror})")
+
+
 def _kept(command: Sequence[str], suffix: str, text: str = "") -> Path:
     """What a compiler makes, from the cache where sources, command and compiler are the same.
 
     Beside it lies its digest: what a crash or a full disk has cut short is made again.
     """
-    import pooch  # here: it costs every start otherwise
-
     digest = hashlib.sha256("\0".join([_sources_digest(), _version(command[0]), *command, text]).encode()).hexdigest()
-    folder = Path(pooch.os_cache("ablate")) / "cuda"
+    folder = _cache()
     kept = folder / f"{digest[:32]}{suffix}"
     seal = kept.with_suffix(f"{suffix}.sha256")
     if _is_whole(kept, seal):
@@ -126,7 +156,7 @@ def _kept(command: Sequence[str], suffix: str, text: str = "") -> Path:
             made.replace(kept)
             sealed.replace(seal)
     except OSError as error:
-        raise DeviceError(f"{folder}: compiled kernels cannot be kept there ({error.strerror})") from None
+        raise _unkept(folder, error) from None
     return kept
 
 

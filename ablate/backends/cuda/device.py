@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from ablate.backends.engine import OutOfMemoryError
 from ablate.errors import ConfigError
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -20,7 +21,7 @@ class DeviceError(ConfigError):
     """A device, or what its kernels need to be compiled, cannot be had or failed: one line for the user."""
 
 
-class DeviceMemoryError(DeviceError):
+class DeviceMemoryError(DeviceError, OutOfMemoryError):
     """The device has less memory than was asked for."""
 
 

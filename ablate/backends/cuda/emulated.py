@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 
 from ablate.backends.cuda import compile
 from ablate.backends.cuda.device import THREADS, Array, Buffer, Device, DeviceError, DeviceMemoryError
 
 # The order in which threads run is drawn from this number and that of the launch.
 SHUFFLE = "ABLATE_CUDA_SHUFFLE"
-MEMINFO = Path("/proc/meminfo")
 # As many blocks as a small device holds: a launch may be larger, unless its blocks wait for each other.
 RESIDENT = 16
 
@@ -91,9 +91,7 @@ class Emulated(Device):
 
     def free_memory(self) -> int:
         # What the page cache holds can be had too.
-        lines = MEMINFO.read_text(encoding="ascii").splitlines() if MEMINFO.exists() else []
-        available = [int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable")]
-        return available[0] if available else os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        return int(psutil.virtual_memory().available)
 
     def allocate(self, shape: tuple[int, ...], dtype: Any) -> Buffer:
         dtype = np.dtype(dtype)

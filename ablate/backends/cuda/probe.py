@@ -14,8 +14,8 @@ from ablate.problem.models import Architecture
 Array = np.ndarray[Any, np.dtype[Any]]
 
 
-class Probe:
-    """The gradient of one lane on the whole of a small training set, by the clear kernels."""
+class CudaProbe:
+    """The gradient of one lane on the whole of a small training set, by the reference kernels."""
 
     def __init__(self, architecture: Architecture, dataset: Dataset, lane: Lane, device: Device) -> None:
         rows = len(dataset.y_train)

@@ -7,10 +7,12 @@ from typing import Any
 import numpy as np
 
 from ablate.backends.engine import WATCHED_ROWS, Ended, Epoch, Evaluation, Lane, Units
-from ablate.backends.numpy.network import Network, Plan
-from ablate.backends.numpy.team import Team
-from ablate.problem import losses, optimizers
+from ablate.backends.numpy.layout import Layout
+from ablate.backends.numpy.network import Network
+from ablate.backends.process_group import ProcessGroup
 from ablate.problem.data.dataset import Dataset
+from ablate.problem.losses import LossFailedError
+from ablate.problem.optimizers import Rule
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -28,8 +30,10 @@ class Group:
     of the leading axis.
     """
 
-    def __init__(self, plan: Plan, dataset: Dataset, members: Mapping[int, Lane], batch_size: int, team: Team) -> None:
-        self.plan, self.members, self.batch_size, self.team = plan, members, batch_size, team
+    def __init__(
+        self, layout: Layout, dataset: Dataset, members: Mapping[int, Lane], batch_size: int, processes: ProcessGroup
+    ) -> None:
+        self.layout, self.members, self.batch_size, self.processes = layout, members, batch_size, processes
         self.rows = {"train": _flat(dataset.x_train), "test": _flat(dataset.x_test)}
         self.labels = {"train": dataset.y_train, "test": dataset.y_test}
         self.classes = dataset.classes
@@ -38,14 +42,15 @@ class Group:
         self.retired: dict[int, Array] = {}
         lanes = list(members.values())
         dtype = dataset.x_train.dtype
-        self.theta = np.stack([plan.flatten(lane.weights, dtype) for lane in lanes])
-        self.output = slice(plan.slots[f"{plan.architecture.output_layer}.weight"].start, None)
-        self.stale = np.zeros_like(self.theta)
+        self.theta = np.stack([layout.flatten(lane.weights, dtype) for lane in lanes])
+        self.output = slice(layout.placements[f"{layout.architecture.output_layer}.weight"].start, None)
+        self.mistake = lanes[0].mistake
+        self.before = np.zeros_like(self.theta)
         self.rate = np.empty_like(self.theta)
         self.rate[:] = np.array([lane.rate for lane in lanes])[:, None]
         self.rate[:, self.output] = np.array([lane.output_rate for lane in lanes])[:, None]
         self.rules = [
-            (span, optimizers.build([lane.optimizer for lane in run], self.theta[span].shape, dtype))
+            (span, Rule([lane.optimizer for lane in run], self.theta[span].shape, dtype))
             for span, run in _runs(lanes, lambda lane: lane.optimizer.name)
         ]
         self._wire()
@@ -54,11 +59,11 @@ class Group:
         """Make what depends on which lanes are active."""
         lanes = [self.members[lane] for lane in self.active]
         self.places = np.array(self.active, np.intp)
-        self.losses = [(span, run[0].loss) for span, run in _runs(lanes, _loss_key)]
-        self.is_mean = np.array([lane.reduction == "mean" for lane in lanes])[:, None, None]
-        shares = len(self.plan.shares(self.batch_size))
+        self.objectives = [(span, run[0].objective) for span, run in _runs(lanes, lambda lane: lane.objective_key)]
+        self.reductions = [lane.loss.reduction for lane in lanes]
+        partial = len(self.layout.partial_sums(self.batch_size))
         self.gradient = np.zeros_like(self.theta)
-        self.sums = np.zeros((shares, *self.theta.shape), self.theta.dtype)
+        self.sums = np.zeros((partial, *self.theta.shape), self.theta.dtype)
         self.scales: dict[int, Array] = {}
         self.networks: dict[tuple[str, int, int], Network] = {}
 
@@ -92,13 +97,13 @@ class Group:
             return
         split = "test" if rows is None else "train"
         count = len(self.rows[split]) if rows is None else min(rows, len(self.rows[split]))
-        shares = self.plan.shares(count)
-        sums = np.zeros((len(shares), 3, len(self.active)))
-        counts = np.zeros((len(shares), len(self.active), self.classes), np.intp)
-        for number in self.team.mine(len(shares)):
-            for part in shares[number]:
+        partial = self.layout.partial_sums(count)
+        sums = np.zeros((len(partial), 3, len(self.active)))
+        counts = np.zeros((len(partial), len(self.active), self.classes), np.intp)
+        for number in self.processes.shares(len(partial)):
+            for part in partial[number]:
                 self._tally(split, part, sums[number], counts[number], into.failed)
-        self.team.complete([sums, counts])
+        self.processes.all_gather([sums, counts])
         into.loss[self.places], into.accuracy[self.places], into.confidence[self.places] = sums.sum(axis=0) / count
         into.predicted[self.places] = counts.sum(axis=0)
 
@@ -106,9 +111,9 @@ class Group:
     def outputs(self) -> Array:
         """The first lane's outputs on the test set, `(N, units)`."""
         outputs = []
-        for part in self.plan.parts(len(self.rows["test"])):
+        for part in self.layout.micro_batches(len(self.rows["test"])):
             z = self._forward("test", np.arange(part.start, part.stop)[None]).z[:1]
-            outputs.append(self.losses[0][1].outputs(z)[0].T.copy())
+            outputs.append(self.objectives[0][1].outputs(z)[0].T.copy())
         return np.concatenate(outputs)
 
     def retire(self, lanes: Sequence[int]) -> Array:
@@ -128,7 +133,7 @@ class Group:
         self.rules = rules
         self.active = [self.active[row] for row in kept]
         gradient = self.gradient[kept]
-        self.theta, self.rate, self.stale = self.theta[kept], self.rate[kept], self.stale[kept]
+        self.theta, self.rate, self.before = self.theta[kept], self.rate[kept], self.before[kept]
         self._wire()
         np.copyto(self.gradient, gradient)
         return kept
@@ -149,7 +154,7 @@ class Group:
         sources, n = indices.shape
         network = self.networks.get((split, sources, n))
         if network is None:
-            network = Network(self.plan, self.theta, self.gradient, self.rows[split], sources, n)
+            network = Network(self.layout, self.mistake, self.theta, self.gradient, self.rows[split], sources, n)
             self.networks[(split, sources, n)] = network
         np.copyto(network.indices, indices)
         network.forward()
@@ -162,44 +167,36 @@ class Group:
         Returns each active lane's sum of losses and count of right answers, and what lanes failed of.
         """
         n = indices.shape[1]
-        shares = self.plan.shares(n)
-        # A batch of one share has one part, which is its own sum.
-        sums = self.sums[: len(shares)] if len(shares) > 1 else self.gradient[None]
-        totals = np.zeros((len(shares), 2, len(self.active)))
+        partial = self.layout.partial_sums(n)
+        # A batch of one partial sum has one micro-batch, which is its own sum.
+        sums = self.sums[: len(partial)] if len(partial) > 1 else self.gradient[None]
+        totals = np.zeros((len(partial), 2, len(self.active)))
         failures: dict[int, str] = {}
-        for number in self.team.mine(len(shares)):
-            for part in shares[number]:
+        for number in self.processes.shares(len(partial)):
+            for part in partial[number]:
                 network = self._forward("train", indices[:, part])
                 self._lose(network, self.labels["train"][network.indices], totals[number], failures)
                 network.dz *= self._scale(n)
                 network.backward()
-                if part is not shares[number][0]:
+                if part is not partial[number][0]:
                     np.add(sums[number], self.gradient, out=sums[number])
-                elif len(shares) > 1:
+                elif len(partial) > 1:
                     np.copyto(sums[number], self.gradient)
-        self.team.complete([sums, totals])
-        if len(shares) > 1:
+        self.processes.all_gather([sums, totals])
+        if len(partial) > 1:
             _add_up(sums, self.gradient)
-        self._misread(n)
+        self.mistake.batch_gradient(self.gradient, self.before, self.layout.bias_spans, n)
+        if self.mistake.remembers_gradient:
+            np.copyto(self.before, self.gradient)
         loss, right = totals.sum(axis=0)
         return loss, right, failures
 
     def _scale(self, n: int) -> Array:
         """What a sample's gradient is multiplied by in a batch of n, `(K, 1, 1)`."""
         if n not in self.scales:
-            divided = self.is_mean & (self.plan.bug != "sum_for_mean")
-            self.scales[n] = np.where(divided, 1 / n, 1.0).astype(self.theta.dtype)
+            scales = [self.mistake.scale(reduction, n) for reduction in self.reductions]
+            self.scales[n] = np.array(scales, self.theta.dtype)[:, None, None]
         return self.scales[n]
-
-    def _misread(self, n: int) -> None:
-        """Make those of `ablate.bugs` that concern the gradient of a whole batch."""
-        if self.plan.bug == "bias_gradient":
-            for name, slot in self.plan.slots.items():
-                if name.endswith(".bias"):
-                    self.gradient[:, slot.span] /= n
-        if self.plan.bug == "stale_gradients":
-            self.stale += self.gradient
-            np.copyto(self.gradient, self.stale)
 
     @_QUIETLY
     def logits(self, indices: Array) -> Array:
@@ -210,23 +207,23 @@ class Group:
     def losses_of(self, indices: Array) -> Array:
         """Each active lane's sum of losses on rows of the training set `(K or 1, n)`, in float64."""
         totals = np.zeros(len(self.active))
-        for part in self.plan.parts(indices.shape[1]):
+        for part in self.layout.micro_batches(indices.shape[1]):
             network = self._forward("train", indices[:, part])
             targets = _targets(self.labels["train"][network.indices], network.z.shape[1], network.z.dtype)
-            for span, loss in self.losses:
+            for span, objective in self.objectives:
                 z, y = network.z[span], targets if len(targets) == 1 else targets[span]
-                totals[span] += loss.value(z, loss.outputs(z), y).sum(axis=-1, dtype=np.float64)
+                totals[span] += objective.value(z, objective.outputs(z), y).sum(axis=-1, dtype=np.float64)
         return totals
 
     def _lose(self, network: Network, labels: Array, totals: Array, failures: dict[int, str]) -> None:
         """Loss and its gradient by the logits, one call for each run of lanes with the same loss."""
         targets = _targets(labels, network.z.shape[1], network.z.dtype)
-        for span, loss in self.losses:
+        for span, objective in self.objectives:
             z, y = network.z[span], targets if len(targets) == 1 else targets[span]
-            p = loss.outputs(z)
+            p = objective.outputs(z)
             try:
-                values, network.dz[span] = loss.value(z, p, y), loss.gradient(z, p, y)
-            except losses.LossFailedError as error:
+                values, network.dz[span] = objective.value(z, p, y), objective.gradient(z, p, y)
+            except LossFailedError as error:
                 network.dz[span] = 0
                 failures[self.active[span.start]] = str(error)
                 continue
@@ -239,11 +236,11 @@ class Group:
         indices, labels, targets = self._part(split, part)
         z = self._forward(split, indices).z
         predicted = _predict(z)
-        for span, loss in self.losses:
-            p = loss.outputs(z[span])
+        for span, objective in self.objectives:
+            p = objective.outputs(z[span])
             try:
-                values = loss.value(z[span], p, targets)
-            except losses.LossFailedError as error:
+                values = objective.value(z[span], p, targets)
+            except LossFailedError as error:
                 failed[self.active[span.start]] = str(error)
                 values = np.full((len(p), z.shape[-1]), np.nan)
             confidence = p.max(axis=-2) if p.shape[-2] > 1 else np.maximum(p, 1 - p)[:, 0]
@@ -258,14 +255,14 @@ class Group:
         key = (split, part.start, part.stop)
         if key not in self.evaluated:
             labels = self.labels[split][None, part]
-            targets = _targets(labels, self.plan.architecture.units, self.theta.dtype)
+            targets = _targets(labels, self.layout.architecture.units, self.theta.dtype)
             self.evaluated[key] = np.arange(part.start, part.stop)[None], labels, targets
         return self.evaluated[key]
 
     def _log(self, epoch: Epoch, column: int, loss: Array) -> None:
         lanes, watched = self.places, epoch.watched
         every = np.square(self.gradient, dtype=np.float64)
-        squares = np.stack([every[:, span].sum(axis=1) for span in self.plan.layer_spans], axis=1)
+        squares = np.stack([every[:, span].sum(axis=1) for span in self.layout.layer_spans], axis=1)
         norms = np.sqrt(squares)
         epoch.step_loss[lanes, column] = loss
         epoch.gradient_norm[lanes, column] = np.sqrt(squares.sum(axis=1))
@@ -309,11 +306,6 @@ def _add_up(parts: Array, into: Array) -> None:
     np.add(parts[0], parts[1], out=into)
     for part in parts[2:]:
         np.add(into, part, out=into)
-
-
-def _loss_key(lane: Lane) -> object:
-    # A user's loss may fail, and then only its own lane: so each stands alone.
-    return id(lane) if isinstance(lane.loss, losses.Custom) else lane.loss_key
 
 
 def _runs(lanes: Sequence[Lane], key: Callable[[Lane], object]) -> Iterator[tuple[slice, list[Lane]]]:

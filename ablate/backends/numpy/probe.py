@@ -7,15 +7,15 @@ import numpy as np
 
 from ablate.backends.engine import Lane
 from ablate.backends.numpy.group import Group
-from ablate.backends.numpy.network import Plan
-from ablate.backends.numpy.team import Team
+from ablate.backends.numpy.layout import Layout
+from ablate.backends.process_group import ProcessGroup
 from ablate.problem.data.dataset import Dataset
 from ablate.problem.models import Architecture
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
 
-class Probe:
+class NumpyProbe:
     """The loss of one lane on the whole of a small training set, as a function of its weights.
 
     Names and shapes of weights are the public ones. The loss is the objective that the lane's reduction
@@ -23,13 +23,15 @@ class Probe:
     """
 
     def __init__(self, architecture: Architecture, dataset: Dataset, lane: Lane) -> None:
-        self.plan = Plan(architecture, lane.bug)
+        self.layout = Layout(architecture)
         self.lane = lane
         rows = len(dataset.y_train)
-        self.group = Group(self.plan, dataset, {0: lane}, rows, Team())
+        self.group = Group(self.layout, dataset, {0: lane}, rows, ProcessGroup())
         self.rows = np.arange(rows)[None]
-        self.scale = 1 / rows if lane.reduction == "mean" else 1.0
-        self.places = {name: np.argsort(slot.order) + slot.start for name, slot in self.plan.slots.items()}
+        self.scale = 1 / rows if lane.loss.reduction == "mean" else 1.0
+        self.places = {
+            name: np.argsort(placement.order) + placement.start for name, placement in self.layout.placements.items()
+        }
 
     def loss(self) -> float:
         """The objective at the weights as they are."""
@@ -52,7 +54,7 @@ class Probe:
     def loss_along(self, direction: Mapping[str, Array], step: float) -> float:
         """The objective with all weights moved by `step` times a direction."""
         before = self.group.theta.copy()
-        self.group.theta[0] += step * self.plan.flatten(direction, before.dtype)
+        self.group.theta[0] += step * self.layout.flatten(direction, before.dtype)
         try:
             return self.loss()
         finally:
@@ -61,4 +63,4 @@ class Probe:
     def gradient(self) -> dict[str, Array]:
         """The gradient as coded, bug included, by public names; calling it twice shows what was left from before."""
         self.group.differentiate(self.rows)
-        return self.plan.unflatten(self.group.gradient[0].copy())
+        return self.layout.unflatten(self.group.gradient[0].copy())

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 from pathlib import Path
+from typing import ClassVar, Literal
 
 import numpy as np
+from pydantic import Field
 
 from ablate.problem.data.dataset import Raw
+from ablate.problem.data.sets import DATA_SETS, NORMALIZE_HELP, DataSet, Normalize
 
 _TRAIN_ROWS = 1497
 
@@ -38,3 +41,16 @@ def load() -> Raw:
         low=0.0,
         high=16.0,
     )
+
+
+@DATA_SETS.declare
+class Digits(DataSet):
+    """`data=digits`."""
+
+    batch_size: ClassVar[int | None] = 32
+
+    name: Literal["digits"] = "digits"
+    normalize: Normalize = Field("per_image", description=NORMALIZE_HELP)
+
+    def read(self) -> Raw:
+        return load()

@@ -1,0 +1,252 @@
+"""Cells: named combinations of keys, `cells: {NAME: {key: value}}`, crossed with the other factors of a sweep.
+
+What a user says of them is Hydra's own syntax: `~cells.NAME` drops one, `'+cells.NAME={loss: bce, lr: 1}'` adds one.
+A job hears of its own cell's keys as of any override, and by `cells='key key'` of all keys that the cells set: the
+trial reports its value of each.
+"""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override, Quote, QuotedString
+from hydra.errors import OverrideParseException
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+
+from ablate.config.groups import GROUPS
+from ablate.config.help import keys as known_keys
+from ablate.config.parse import unknown_key
+from ablate.config.settings import shown
+from ablate.errors import ConfigError
+from ablate.trials.trial import ABSENT
+
+KEY = "cells"
+_EXAMPLE = "{loss: mse, lr: 0.1}"
+# The arguments of a user's own loss: no YAML of ours has them, so they are added.
+_ARGUMENTS = "loss.args."
+
+
+@dataclass(frozen=True)
+class Cell:
+    """Some keys with one value each. It has several names where explicit keys made several cells the same."""
+
+    names: tuple[str, ...]
+    values: Mapping[str, Any]
+
+    @property
+    def overrides(self) -> list[str]:
+        """The keys as Hydra reads them."""
+        plus = {key: "++" if key.startswith(_ARGUMENTS) else "" for key in self.values}
+        return [f"{plus[key]}{key}={written(value)}" for key, value in self.values.items()]
+
+    def is_named_in(self, said: str) -> bool:
+        """Whether a message names one of its keys with its value."""
+        pairs = (re.escape(f"{key}={shown(value)}") for key, value in self.values.items())
+        return any(re.search(rf"(?<![\w.]){pair}(?![\w.])", said) for pair in pairs)
+
+    @property
+    def advice(self) -> str:
+        """What to do where its keys do not go with others."""
+        named = " and ".join(f"{KEY}.{name}" for name in self.names)
+        values = " ".join(f"{key}={shown(value)}" for key, value in self.values.items())
+        dropped = " ".join(f"~{KEY}.{name}" for name in self.names)
+        verb, it = ("sets", "it") if len(self.names) == 1 else ("set", "them")
+        return f"{named} {verb} {values}: give {' or '.join(self.values)} too, or drop {it} with {dropped}"
+
+
+def read(master: DictConfig) -> list[Cell]:
+    """The cells of a composed configuration; none where `cells` is null.
+
+    Raises ConfigError where one is no mapping of known keys to one value each.
+    """
+    whole: Any = OmegaConf.to_container(OmegaConf.masked_copy(master, KEY), resolve=False)
+    node = whole.get(KEY)
+    if node is None:
+        return []
+    if not isinstance(node, Mapping) or not node:
+        told = "no cell is left" if node == {} else "expected a mapping of names to keys"
+        raise ConfigError(f"{KEY}={shown(node)}: {told}; write {KEY}: {{mine: {_EXAMPLE}}}, or null for none")
+    known = {key: allowed for key, allowed, _ in known_keys() if key != KEY}
+    return [_cell(name, values, known) for name, values in node.items()]
+
+
+def _cell(name: Any, values: Any, known: Mapping[str, str]) -> Cell:
+    where = f"{KEY}.{name}"
+    if not re.fullmatch(r"[A-Za-z_][\w-]*", str(name), re.ASCII):
+        raise ConfigError(f"{where}: expected a name of letters, digits, _ and -, a letter first")
+    if not isinstance(values, Mapping):
+        raise ConfigError(
+            f"{where}={shown(values)}: expected a mapping of keys to values, such as {_EXAMPLE} ({{}}: none)"
+        )
+    pairs = list(_flat(values))
+    keys = [key for key, _ in pairs]
+    for key, value in pairs:
+        if keys.count(key) > 1:
+            raise ConfigError(f"{where}: {key} is given twice; give it once")
+        _check(where, key, value, known)
+    return Cell((str(name),), dict(pairs))
+
+
+def _flat(values: Mapping[Any, Any], above: str = "") -> Iterator[tuple[str, Any]]:
+    """Keys with dots and their values; an empty mapping is a value."""
+    for key, value in values.items():
+        if isinstance(value, Mapping) and value:
+            yield from _flat(value, f"{above}{key}.")
+        else:
+            yield f"{above}{key}", value
+
+
+def _check(where: str, key: str, value: Any, known: Mapping[str, str]) -> None:
+    """Refuse a key that does not exist, and a value that is none or several; its range is the trial's matter."""
+    group, _, rest = key.partition(".")
+    pair = f"{key}={shown(value)}"
+    if group in GROUPS and rest == "name":
+        raise ConfigError(f"{where}: {pair}: an option is chosen by its group; write {group}: {shown(value)}")
+    if key not in known and not key.startswith(_ARGUMENTS):
+        raise ConfigError(f"{where}: {unknown_key(key, pair)}")
+    if isinstance(value, Mapping):
+        raise ConfigError(f"{where}: {pair}: expected a value")
+    if key in known and _is_several(key, value, known[key].split("|")):
+        raise ConfigError(
+            f"{where}: {pair}: a cell has one value for each key; write a cell for each value, or sweep {key} beside "
+            f"the cells"
+        )
+
+
+def _is_several(key: str, value: Any, allowed: Sequence[str]) -> bool:
+    """Whether a value is meant as several, where the key takes neither a list nor any text."""
+    if isinstance(value, list):
+        return "list" not in allowed
+    if not isinstance(value, str) or "text" in allowed:
+        return False
+    try:
+        return OverridesParser.create().parse_override(f"{key}={value}").is_sweep_override()
+    except OverrideParseException:
+        return False
+
+
+def written(value: Any) -> str:
+    """A value as Hydra's grammar reads it back."""
+    if isinstance(value, list):
+        return f"[{','.join(map(written, value))}]"
+    if isinstance(value, Mapping):
+        return f"{{{','.join(f'{written(key)}:{written(inner)}' for key, inner in value.items())}}}"
+    is_word = re.fullmatch(r"[A-Za-z_][\w-]*", str(value), re.ASCII)
+    if isinstance(value, str) and (not is_word or value.lower() in ("null", "true", "false", "nan", "inf")):
+        return str(QuotedString(value, Quote.single).with_quotes())
+    return shown(value)
+
+
+def is_about(override: Override) -> bool:
+    """Whether an override of the command line is about the cells themselves."""
+    return override.key_or_group.partition(".")[0] == KEY
+
+
+def crossed(master: DictConfig, params: Sequence[Override], given: Sequence[Override]) -> list[Cell]:
+    """The cells that a sweep has, in order: the preset's, where no key that the user gave takes the place of theirs.
+
+    `params` are the preset's own sweep, `given` the overrides of the command line. Raises ConfigError where the cells
+    are malformed, or share a key with the preset's sweep.
+    """
+    for override in (*params, *given):
+        if is_about(override) and override.is_sweep_override():
+            raise ConfigError(
+                f"{override.input_line}: cells are not swept over; each is crossed with the other keys "
+                f"(~{KEY}.NAME drops one, '+{KEY}.NAME={_EXAMPLE}' adds one)"
+            )
+    cells = read(master)
+    for key in _explicit(params):
+        having = [cell.names[0] for cell in cells if key in cell.values]
+        if having:
+            raise ConfigError(f"{key}: it stands in hydra.sweeper.params and in {KEY}.{having[0]}; keep it in one")
+    return _beside(cells, _explicit(given), master)
+
+
+def _explicit(overrides: Sequence[Override]) -> set[str]:
+    """The keys that overrides give, with dots: those of a mapping one by one."""
+    found: set[str] = set()
+    for override in overrides:
+        value, key = override.value(), override.key_or_group
+        found |= {inner for inner, _ in _flat({key: value})} if isinstance(value, dict) else {key}
+    return found
+
+
+def _beside(cells: list[Cell], explicit: set[str], master: DictConfig) -> list[Cell]:
+    """What is left of the cells beside explicit keys; those that these make the same are one."""
+    left = [
+        Cell(cell.names, {key: value for key, value in cell.values.items() if not _is_given(key, cell, explicit)})
+        for cell in cells
+    ]
+    same: dict[frozenset[tuple[str, str]], list[Cell]] = {}
+    for cell in left:
+        same.setdefault(_changes(cell, master), []).append(cell)
+    twice = next((alike for alike in same.values() if len(alike) > 1), None)
+    if left == cells and twice:
+        first, second = (f"{KEY}.{cell.names[0]}" for cell in twice[:2])
+        raise ConfigError(f"{second}: it is the same as {first}; drop it with ~{second}")
+    return [Cell(tuple(name for one in alike for name in one.names), alike[0].values) for alike in same.values()]
+
+
+def _is_given(key: str, cell: Cell, explicit: set[str]) -> bool:
+    """Whether an explicit key takes the place of one of a cell's: it is the same, or stands above it.
+
+    What a cell sets below an option that it chooses belongs to that option, and goes with it; below one that it
+    leaves open it stays.
+    """
+    return any(
+        key == one or (key.startswith(f"{one}.") and (one not in GROUPS or one in cell.values)) for one in explicit
+    )
+
+
+def _changes(cell: Cell, master: DictConfig) -> frozenset[tuple[str, str]]:
+    """What a cell makes different from the configuration without it."""
+    base = dict(master.hydra.runtime.choices)
+    chosen = {key for key, value in cell.values.items() if key in GROUPS and base.get(key) != value}
+    changes = set()
+    for key, value in cell.values.items():
+        if key in GROUPS:
+            is_changed = key in chosen
+        else:
+            # What the configuration has below another option says nothing of the cell's.
+            is_changed = key.partition(".")[0] in chosen or _select(master, key) != value
+        if is_changed:
+            changes.add((key, written(value)))
+    return frozenset(changes)
+
+
+def _select(plain: DictConfig, key: str) -> Any:
+    """The value at a key, `ABSENT` where there is no such key."""
+    value = OmegaConf.select(plain, key, default=ABSENT, throw_on_resolution_failure=False)
+    return OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
+
+
+def note(cells: Sequence[Cell]) -> str:
+    """The override by which a job hears of the keys of all cells; without cells it takes them out of its preset."""
+    keys = dict.fromkeys(key for cell in cells for key in cell.values)
+    return f"{KEY}={written(' '.join(keys)) if cells else 'null'}"
+
+
+def reported(plain: DictConfig, mode: RunMode, choices: Mapping[str, str]) -> Mapping[str, str]:
+    """The keys that the cells of a job's sweep set, with the job's values as written on the command line.
+
+    Raises ConfigError where cells were not crossed: nobody sweeps, or somebody else does.
+    """
+    node = plain.get(KEY)
+    if node is None:
+        return {}
+    named = f"{KEY}: {', '.join(map(str, node))}" if isinstance(node, DictConfig) else f"{KEY}={node}"
+    if mode == RunMode.RUN:
+        raise ConfigError(f"{named}: they make a sweep, which needs -m ({KEY}=null leaves them out)")
+    if not isinstance(node, str):
+        raise ConfigError(
+            f"{named}: only hydra/sweeper=ablate crosses them, for one preset a command ({KEY}=null leaves them out)"
+        )
+    return {key: choices[key] if key in choices else _level(plain, key) for key in node.split()}
+
+
+def _level(plain: DictConfig, key: str) -> str:
+    value = _select(plain, key)
+    return ABSENT if value == ABSENT else written(value)

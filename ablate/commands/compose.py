@@ -1,0 +1,71 @@
+"""From overrides to trials, without the command line: `ablate.compose`."""
+
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.utils import create_config_search_path
+from hydra.core.config_loader import ConfigLoader
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.types import RunMode
+from omegaconf import DictConfig
+
+from ablate.commands import launcher
+from ablate.commands.composer import Composer
+from ablate.commands.grid import grid
+from ablate.commands.job import compose_job
+from ablate.commands.refusals import is_mistake, said
+from ablate.config.groups import conf_dir
+from ablate.errors import ConfigError
+from ablate.trials.trial import Trial
+
+
+def compose(*overrides: str, config_dir: str | Path | None = None) -> list[Trial]:
+    """The trials that these overrides mean on the command line: a key with several values is swept over.
+
+    `config_dir` is a folder of one's own models and presets, as `--config-dir`. Raises ConfigError, one line, where an
+    override or a value is wrong.
+    """
+    try:
+        return _compose(overrides, None if config_dir is None else str(Path(config_dir).absolute()))
+    except Exception as error:
+        if isinstance(error, ConfigError) or not is_mistake(error):
+            raise
+        raise ConfigError(said(error, overrides)) from None
+
+
+def _compose(words: Sequence[str], folder: str | None) -> list[Trial]:
+    loader = _loader(folder)
+    # What presets say of the sweep itself is in the whole configuration only, which takes time to compose.
+    is_plain = not any(word.lstrip("+~").startswith(("experiment", "hydra", "cells")) for word in words)
+    composer = _plain(folder) if is_plain else Composer(loader, _master(loader, words))
+    parser = OverridesParser.create(config_loader=loader)
+    params = [f"{key}={value}" for key, value in (composer.master.hydra.sweeper.params or {}).items()]
+    planned = grid(composer.master, parser.parse_overrides(params), parser.parse_overrides(list(words)))
+    try:
+        return [compose_job(composer, job, number)[1] for number, job in enumerate(planned.jobs)]
+    except ConfigError as error:
+        cell = planned.cell(error.trial or 0)
+        if cell.values and cell.is_named_in(str(error)):
+            raise ConfigError(f"{error}; {cell.advice}") from None
+        raise
+
+
+@cache
+def _loader(folder: str | None) -> ConfigLoader:
+    launcher.declare()
+    path = create_config_search_path(str(conf_dir()))
+    if folder is not None:
+        path.prepend("config-dir", folder)
+    return ConfigLoaderImpl(config_search_path=path)
+
+
+def _master(loader: ConfigLoader, words: Sequence[str]) -> DictConfig:
+    return loader.load_configuration("config", [*words, "hydra.mode=MULTIRUN"], RunMode.MULTIRUN)
+
+
+@cache
+def _plain(folder: str | None) -> Composer:
+    """The composer of overrides that say nothing of the sweep; it remembers what it has composed."""
+    return Composer(_loader(folder), _master(_loader(folder), []))

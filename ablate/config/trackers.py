@@ -1,0 +1,32 @@
+"""Where runs may be tracked besides their folder, each way declared once."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from ablate.problem.registry import Choice, Group
+
+
+class Tracking(Choice):
+    """An option of the group `tracking`."""
+
+
+TRACKERS: Group[Tracking] = Group("tracking")
+
+
+@TRACKERS.declare
+class MlflowTracking(Tracking):
+    """Every trial is an MLflow run."""
+
+    name: Literal["mlflow"] = "mlflow"
+    uri: str | None = Field(
+        None, description="mlflow: tracking server or store (null: MLFLOW_TRACKING_URI, else mlflow.db here)"
+    )
+    experiment: Annotated[str, Field(min_length=1)] = Field("ablate", description="mlflow: name of the experiment")
+
+
+@TRACKERS.declare
+class NoTracking(Tracking):
+    """The folder is all there is."""
+
+    name: Literal["none"] = "none"

@@ -1,0 +1,74 @@
+"""Where the choices of one kind are declared, and found again by name."""
+
+import inspect
+from collections.abc import Iterator, Mapping
+from typing import Any, Generic, TypeVar
+
+from ablate.errors import ConfigError
+from ablate.problem.section import Section
+
+
+class Choice(Section):
+    """One option of a configuration group: its name, and the keys it adds to those of its group."""
+
+    name: str
+
+    @classmethod
+    def field_names(cls) -> Iterator[str]:
+        """The names of its keys: its own first, then those that all options of the group have."""
+        seen = dict.fromkeys(key for kind in cls.__mro__ for key in inspect.get_annotations(kind))
+        return (key for key in seen if key in cls.model_fields)
+
+    @classmethod
+    def defaults(cls) -> dict[str, Any]:
+        """The option as the configuration holds it where nothing else is said."""
+        return {key: cls.model_fields[key].get_default(call_default_factory=True) for key in cls.field_names()}
+
+
+C = TypeVar("C", bound=Choice)
+T = TypeVar("T")
+
+
+class Registry(Generic[T]):
+    """Things of one kind by name, in the order of their declaration.
+
+    `kind` is what the configuration calls them: the key or the group that chooses one.
+    """
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+        self._known: dict[str, T] = {}
+
+    def add(self, name: str, thing: T) -> T:
+        """Declare a thing. Raises ValueError where the name is taken by another."""
+        if self._known.get(name, thing) is not thing:
+            raise ValueError(f"{self.kind}={name}: declared twice")
+        self._known[name] = thing
+        return thing
+
+    def names(self) -> list[str]:
+        return list(self._known)
+
+    def __iter__(self) -> Iterator[T]:
+        return iter(self._known.values())
+
+    def get(self, name: str) -> T:
+        """Raises ConfigError, which lists the names, where there is no such thing."""
+        if name not in self._known:
+            raise ConfigError(f"{self.kind}={name}: no such choice; choose one of {', '.join(sorted(self._known))}")
+        return self._known[name]
+
+
+class Group(Registry[type[C]]):
+    """The options of a configuration group, each a class."""
+
+    def declare(self, choice: type[C]) -> type[C]:
+        """Class decorator: make an option known by the default of its field `name`."""
+        return self.add(str(choice.model_fields["name"].default), choice)
+
+    def read(self, values: Mapping[str, Any]) -> C:
+        """The option that a resolved configuration describes.
+
+        Raises ConfigError where its name is none of the group's, pydantic's ValidationError where a value is wrong.
+        """
+        return self.get(str(values.get("name"))).model_validate(values)
