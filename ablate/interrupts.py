@@ -1,9 +1,12 @@
-"""What Ctrl-C and SIGTERM may do, and when."""
+"""What Ctrl-C, SIGTERM and a reader that has seen enough may do, and when."""
 
+import io
 import signal
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import Any
 
 
 @contextmanager
@@ -59,3 +62,31 @@ def _ask(number: int, frame: FrameType | None) -> None:
     global _is_asked
     _is_asked = True
     raise KeyboardInterrupt
+
+
+class _Pipe(io.FileIO):
+    """A stream of this process; where nobody reads it any more, what is written goes nowhere."""
+
+    def write(self, data: Any) -> int:
+        try:
+            return super().write(data)
+        except BrokenPipeError:
+            return memoryview(data).nbytes
+
+
+def outlive_readers() -> None:
+    """From here on a reader that has seen enough, such as `head`, is no reason to fail."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        # Not what a test has put in its place.
+        if isinstance(stream, io.TextIOWrapper) and stream is getattr(sys, f"__{name}__"):
+            stream.flush()
+            raw = _Pipe(stream.fileno(), "w", closefd=False)
+            patient = io.TextIOWrapper(
+                raw if stream.write_through else io.BufferedWriter(raw),
+                encoding=stream.encoding,
+                errors=stream.errors,
+                line_buffering=stream.line_buffering,
+                write_through=stream.write_through,
+            )
+            setattr(sys, name, patient)

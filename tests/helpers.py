@@ -36,6 +36,11 @@ def prepared(*overrides: str, dataset: Dataset | None = None) -> PreparedTrial:
     return ablate.prepare(settings(*overrides), dataset)
 
 
+def load(settings: Settings) -> Dataset:
+    """A trial's data set."""
+    return settings.data.load(np.dtype(settings.dtype))
+
+
 def noise(shape: tuple[int, ...], classes: int, rows: int = 7, seed: int = 0, test_rows: int = 5) -> Dataset:
     """Random samples with random labels, float64."""
     rng = np.random.default_rng(seed)

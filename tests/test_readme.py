@@ -44,6 +44,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     model = next(block for block in blocks("yaml") if block.startswith("# my_conf/model/small_cnn.yaml"))
     (folder / "my_conf" / "model").mkdir(parents=True)
     (folder / "my_conf" / "model" / "small_cnn.yaml").write_text(model)
+    preset = next(block for block in blocks("yaml") if "# my_conf/experiment/my_steps.yaml" in block)
+    (folder / "my_conf" / "experiment").mkdir()
+    (folder / "my_conf" / "experiment" / "my_steps.yaml").write_text(preset)
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(96, 5)), np.arange(96) % 3
     np.savez(folder / "my_data.npz", x_train=x[:64], y_train=y[:64], x_test=x[64:], y_test=y[64:])
@@ -65,6 +68,12 @@ def test_command_runs(arguments: list[str], folder: Path) -> None:
     done = run(folder, *arguments, *small)
     assert done.code == 0, done.out + done.err
     assert "failed" not in done.out.split("Keys")[0]
+
+
+def test_the_preset_has_the_trials_that_are_told(folder: Path) -> None:
+    done = run_in_process(folder, "--config-dir", "my_conf", "experiment=my_steps", "dry_run=true")
+    assert done.out.startswith("12 trials, factors: lr, optimizer, optimizer.beta2, loss\n"), done.err
+    assert "These are 12 trials: two cells, two losses, three seeds." in README
 
 
 @pytest.fixture(scope="module")

@@ -2,10 +2,11 @@
 
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import in_process
+import helpers
 import pytest
 from rich.console import Console
 
@@ -18,13 +19,7 @@ from ablate.trials.trial import Trial
 
 def trials(*overrides: str) -> list[Trial]:
     """One trial for each list of overrides."""
-    found = []
-    for number, written in enumerate(overrides):
-        pairs = [word.split("=", 1) for word in written.split()]
-        choices = {key: value for key, value in pairs if key == "loss"} or {"loss": "ce"}
-        config = in_process.resolved(*written.split())
-        found.append(Trial(number, in_process.settings(*written.split()), dict(pairs), choices, config))
-    return found
+    return [replace(helpers.trial(*written.split()), number=number) for number, written in enumerate(overrides)]
 
 
 def record(folder: Path, number: int, losses: list[float | None]) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from ablate import interrupts
 from ablate.config.settings import shown
 from ablate.diagnosis.advice import Known, advice
 from ablate.errors import ConfigError
@@ -88,6 +89,7 @@ def _seen(known: Known) -> Iterator[str]:
 
 def main() -> None:
     """Explain the trial that the command line names; code 2 and one line where it names none."""
+    interrupts.outlive_readers()
     parser = argparse.ArgumentParser(prog="python -m ablate.explain", description=__doc__)
     parser.add_argument("trial", type=Path, help="the folder of a trial, runs/<sweep>/<number>")
     try:

@@ -33,13 +33,22 @@ from ablate.trials.trial import Trial
 
 # Hydra accepts plugins of this package only; the classes are registered under it and live here.
 _NAMESPACE = "hydra_plugins.ablate"
+_ABOUT_CHECK = """\
+ablate.check checks gradient and sign by numbers, as every trial is before it trains, and trains nothing.
+
+  python -m ablate.check loss=mse lr=0.1            one trial; code 1 where something is found
+  python -m ablate.check -m loss=mse,ce             each of a sweep that differs
+
+Presets and keys are those of the command that trains:
+"""
 
 
 def register(action: Callable[[Path, Sequence[Trial]], int]) -> None:
     """Say what is done with a command's trials, and make Hydra know what is ours."""
     CohortLauncher.action = staticmethod(action)
     # Hydra asks for the help's text at every start; to write it takes a third of the start's own time.
-    declare(help_text() if any(word.startswith(("-h", "--h")) for word in sys.argv[1:]) else "")
+    text = help_text() if any(word.startswith(("-h", "--h")) for word in sys.argv[1:]) else ""
+    declare(f"{_ABOUT_CHECK}\n{text}" if action is examine else text)
 
 
 def declare(text: str = "") -> None:

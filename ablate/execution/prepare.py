@@ -62,7 +62,6 @@ def prepare(folder: Path, trials: Sequence[Trial]) -> Sweep:
     same, and for a device that cannot be had.
     """
     _check_together(trials)
-    _check_devices(trials)
     loaded: dict[str, Dataset] = {}
     ready = {}
     for trial in trials:
@@ -74,6 +73,8 @@ def prepare(folder: Path, trials: Sequence[Trial]) -> Sweep:
             ready[trial.number] = prepared.prepare(settings, loaded[key])
         except ConfigError as error:
             raise ConfigError(str(error), trial.number) from None
+    # Last: what no device can mend is told first.
+    _check_devices(trials)
     return Sweep(SweepFolder(folder), trials, ready)
 
 

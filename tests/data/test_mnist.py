@@ -18,7 +18,7 @@ import pytest
 
 from ablate.errors import ConfigError
 from ablate.problem.data import mnist
-from ablate.problem.data.loading import load, preset_batch_size
+from ablate.problem.data.loading import DATA_SETS, load
 
 TRAIN_X, TRAIN_Y, TEST_X, TEST_Y = FILES = (
     "train-images-idx3-ubyte",
@@ -118,7 +118,7 @@ def test_the_real_images_are_standardised_one_by_one():
 
 
 def test_the_preset_batch_size():
-    assert preset_batch_size("mnist") == 300
+    assert DATA_SETS.get("mnist").batch_size == 300
 
 
 @pytest.mark.parametrize("suffix", ["", ".gz"])
