@@ -25,10 +25,13 @@ class Composer:
         overrides = self.parser.parse_overrides(list(job))
         values = [override for override in overrides if not self._is_choice(override)]
         plain = [override for override in values if _is_plain(override, values)]
-        kind = tuple(str(override.key_or_group if override in plain else override.input_line) for override in overrides)
+        kind = tuple(str(override.input_line) for override in overrides if override not in plain)
         if kind not in self.known:
-            self.known[kind] = self.loader.load_sweep_config(self.master, list(job))
+            self.known[kind] = self.loader.load_sweep_config(self.master, list(kind))
         composed = copy.deepcopy(self.known[kind])
+        if not all(_has(composed, str(override.key_or_group)) for override in plain):
+            # Hydra says what is wrong.
+            composed = self.loader.load_sweep_config(self.master, list(job))
         for override in plain:
             OmegaConf.update(composed, override.key_or_group, override.value(), merge=True)
         with open_dict(composed):
@@ -52,6 +55,13 @@ class Composer:
         composed.hydra.job.override_dirname = get_overrides_dirname(
             overrides=given, kv_sep=how.kv_sep, item_sep=how.item_sep, exclude_keys=how.exclude_keys
         )
+
+
+def _has(composed: DictConfig, key: str) -> bool:
+    """Whether a configuration has a key, whatever its value."""
+    above, _, last = key.rpartition(".")
+    node = OmegaConf.select(composed, above) if above else composed
+    return isinstance(node, DictConfig) and last in node
 
 
 def _is_plain(override: Override, others: Sequence[Override]) -> bool:
