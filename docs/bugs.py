@@ -90,7 +90,7 @@ class Found:
 
 def read(sweep: Path) -> list[Found]:
     """The sweep's trials, by mistake in the order of the preset; the lowest seed of each first."""
-    trials = [explain.read(folder.path) for folder in SweepFolder(sweep).trials()]
+    trials = [explain.read(folder.path) for folder in SweepFolder(sweep).trials() if folder.is_begun]
     trials.sort(key=lambda trial: (int(trial.row["trial"]), int(trial.row["seed"])))
     found: dict[str, list[Known]] = {}
     for trial in trials:

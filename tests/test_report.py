@@ -228,6 +228,18 @@ def test_several_sweeps_make_one_report(sweep: Path, tmp_path: Path) -> None:
     assert (into / "curves.png").is_file()
 
 
+def test_what_is_given_twice_counts_once(sweep: Path, tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(sweep)
+    into = tmp_path / "into"
+    assert main([str(sweep), f"{sweep}/", str(tmp_path / "link"), "--into", str(into)]) == 0
+    assert (into / "report.md").read_text(encoding="utf-8") == (sweep / "report.md").read_text(encoding="utf-8")
+    # Another sweep's folder in which one trial is this one's.
+    other = shutil.copytree(sweep, tmp_path / "other")
+    shutil.rmtree(other / "0")
+    (other / "0").symlink_to(sweep / "0")
+    assert len(cells.read([sweep, other]).trials) == 15
+
+
 @pytest.mark.parametrize("make", [lambda path: None, lambda path: path.mkdir()], ids=["missing", "empty"])
 def test_a_wrong_folder_is_refused_in_one_line(make: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = tmp_path / "nothing"

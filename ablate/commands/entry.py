@@ -10,7 +10,7 @@ from ablate import interrupts
 
 
 def command(action: str) -> None:
-    """Do with the trials of the command line what a function of `ablate.launcher` does: `run` or `examine`."""
+    """Do with the trials of the command line what a function of `ablate.commands.launcher` does: `run` or `examine`."""
     interrupts.listen()
     interrupts.outlive_readers()
     # At its end Python goes through all objects for garbage: with MLflow loaded they are 400,000, and it takes 0.6 s.

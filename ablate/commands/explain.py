@@ -23,7 +23,7 @@ def read(path: Path) -> Known:
     folder = TrialFolder(path)
     config = folder.read_config()
     if not config:
-        trials = [trial.path.name for trial in SweepFolder(path).trials() if trial.is_one]
+        trials = [trial.path.name for trial in SweepFolder(path).trials() if trial.is_begun]
         there = f", here one of {', '.join(trials)}" if trials else ""
         raise ConfigError(f"{path}: not the folder of a trial; expected runs/<sweep>/<number>{there}")
     row = folder.read_result()
@@ -94,6 +94,6 @@ def main() -> None:
     parser.add_argument("trial", type=Path, help="the folder of a trial, runs/<sweep>/<number>")
     try:
         explain(terminal(), read(parser.parse_args().trial))
-    except ConfigError as error:
+    except (ConfigError, OSError) as error:
         print(f"ablate: {error}", file=sys.stderr)
         raise SystemExit(2) from None

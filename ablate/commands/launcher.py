@@ -155,7 +155,7 @@ def _job_return(folder: Path, composed: DictConfig) -> JobReturn:
 def run(folder: Path, trials: Sequence[Trial]) -> int:
     """Check the trials and train them, or print the plan only; returns the exit code."""
     console = terminal()
-    prepared = prepare(folder, trials)
+    prepared = prepare(folder, trials, " ".join(["ablate", *sys.argv[1:]]))
     if trials[0].settings.dry_run:
         tables.print_plan(console, trials)
         return sweep.FINISHED

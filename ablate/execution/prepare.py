@@ -14,7 +14,7 @@ from ablate.problem.data.dataset import Dataset
 from ablate.records.results import load
 from ablate.records.sweep_folder import SweepFolder
 from ablate.trials import prepared
-from ablate.trials.factors import factors
+from ablate.trials.factors import factors, written
 from ablate.trials.prepared import PreparedTrial
 from ablate.trials.trial import Trial
 
@@ -24,11 +24,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Sweep:
-    """Checked trials, ready to train: their folder and, by trial number, what is prepared of them."""
+    """Checked trials, ready to train: their folder and, by trial number, what is prepared of them.
+
+    `command` is what repeats the sweep, empty where no command line does.
+    """
 
     folder: SweepFolder
     trials: Sequence[Trial]
     prepared: Mapping[int, PreparedTrial]
+    command: str = ""
 
     @property
     def factors(self) -> list[str]:
@@ -55,7 +59,7 @@ class Sweep:
         return [self.prepared[trial.number] for trial in trials]
 
 
-def prepare(folder: Path, trials: Sequence[Trial]) -> Sweep:
+def prepare(folder: Path, trials: Sequence[Trial], command: str = "") -> Sweep:
     """Load every data set, once each, and check every trial against it.
 
     Raises ConfigError before anything is created, for what `trials.prepared.prepare` refuses, for trials that are the
@@ -75,7 +79,7 @@ def prepare(folder: Path, trials: Sequence[Trial]) -> Sweep:
             raise ConfigError(str(error), trial.number) from None
     # Last: what no device can mend is told first.
     _check_devices(trials)
-    return Sweep(SweepFolder(folder), trials, ready)
+    return Sweep(SweepFolder(folder), trials, ready, command)
 
 
 def _check_together(trials: Sequence[Trial]) -> None:
@@ -87,7 +91,7 @@ def _check_together(trials: Sequence[Trial]) -> None:
     for trial in trials:
         other = seen.setdefault(trial.digest, trial)
         if other is not trial:
-            same = " ".join(f"{key}={value}" for key, value in trial.overrides.items())
+            same = written(trial.overrides)
             raise ConfigError(f"{same}: trials {other.number} and {trial.number} are the same; give each value once")
 
 

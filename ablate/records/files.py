@@ -1,6 +1,7 @@
-"""Files that are replaced whole, and files that may be missing, empty or cut off."""
+"""Files: replaced whole, read although they may be missing, empty or cut off, and named as seen from here."""
 
 import os
+from collections.abc import Set
 from pathlib import Path
 from typing import Any
 
@@ -28,31 +29,31 @@ def read_file(path: Path) -> bytes | None:
         return None
 
 
-def read_json(path: Path) -> dict[str, Any] | None:
-    """The object in a JSON file; None where there is no file. Raises ConfigError where it holds anything else."""
+def read_json(path: Path, needed: Set[str]) -> dict[str, Any] | None:
+    """The object in a JSON file; None where there is no file. Raises ConfigError where it is none, or lacks a key."""
     data = read_file(path)
     if data is None:
         return None
     try:
-        found = orjson.loads(data)
+        return _with(needed, orjson.loads(data), path)
     except orjson.JSONDecodeError:
         raise broken(path) from None
-    if not isinstance(found, dict):
-        raise broken(path)
-    return found
 
 
-def read_yaml(path: Path) -> dict[str, Any]:
-    """The mapping in a YAML file; empty where there is no file or nothing in it. Raises ConfigError where it holds
-    anything else."""
-    data = read_file(path)
+def read_yaml(path: Path, needed: Set[str]) -> dict[str, Any]:
+    """The mapping in a YAML file; empty where there is no file, or nothing in it. Raises ConfigError where it is none,
+    or lacks a key."""
     try:
-        found = yaml.load(data or b"", Loader=_Loader)
+        found = yaml.load(read_file(path) or b"", Loader=_Loader)
     except yaml.YAMLError:
         raise broken(path) from None
-    if not isinstance(found, dict | None):
+    return {} if found is None else _with(needed, found, path)
+
+
+def _with(needed: Set[str], found: Any, path: Path) -> dict[str, Any]:
+    if not isinstance(found, dict) or not found.keys() >= needed:
         raise broken(path)
-    return found or {}
+    return found
 
 
 def broken(path: Path) -> ConfigError:

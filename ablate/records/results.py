@@ -67,7 +67,7 @@ def load(*sweeps: str | Path, curves: bool = False) -> "pd.DataFrame":
 def _load_one(sweep: SweepFolder, curves: bool) -> "pd.DataFrame":
     import pandas as pd
 
-    sweep.check_is_one()
+    sweep.check_begun()
     try:
         table = pd.read_csv(sweep.results)
     except pd.errors.EmptyDataError:
@@ -85,10 +85,12 @@ def _curves(sweep: SweepFolder, table: "pd.DataFrame") -> "pd.DataFrame":
         *[column for column in table if column not in ("sweep", *_HEAD, *_TAIL)],
         "seed",
     ]
-    parts = [pd.DataFrame(columns=[*keys, "step", "epoch", "metric", "value"])]
+    parts = []
     for row in table.to_dict("records"):
         lines = sweep.trial(row["trial"]).read_metrics()
-        wide = pd.DataFrame(lines, columns=None if lines else ["step", "epoch"])
+        if not lines:
+            continue
+        wide = pd.DataFrame(lines)
         long = wide.melt(["step", "epoch"], var_name="metric", value_name="value")
         # A wide table has a gap for every metric that a line does not have, and one for every null it has.
         present = [name in line for name in wide.columns[2:] for line in lines]
@@ -96,4 +98,5 @@ def _curves(sweep: SweepFolder, table: "pd.DataFrame") -> "pd.DataFrame":
         for place, key in enumerate(keys):
             long.insert(place, key, row[key])
         parts.append(long)
-    return pd.concat(parts, ignore_index=True)
+    nothing = pd.DataFrame(columns=[*keys, "step", "epoch", "metric", "value"])
+    return pd.concat(parts, ignore_index=True) if parts else nothing

@@ -67,8 +67,8 @@ class SweepFolder:
         rows = ((folder, folder.read_result()) for folder in self.trials())
         return [EndedTrial(row, folder, planned.get(row["trial"])) for folder, row in rows if row is not None]
 
-    def check_is_one(self) -> None:
-        """Raises ConfigError where this is not the folder of a sweep that was begun."""
+    def check_begun(self) -> None:
+        """Raises ConfigError where this is not the folder of a sweep of which at least one chunk has ended."""
         if not self.results.is_file():
             raise ConfigError(
                 f"{self.path}: no {self.results.name} there; expected the folder of a sweep, such as runs/<sweep>"
@@ -76,7 +76,7 @@ class SweepFolder:
 
     def read_description(self) -> Mapping[str, Any]:
         """How the sweep was started, with what, and of which trials it consists; empty where it is not known."""
-        return read_yaml(self._description)
+        return read_yaml(self._description, {"command", "trials"})
 
     def write_description(self, described: Mapping[str, Any]) -> None:
         replace_file(self._description, OmegaConf.to_yaml(OmegaConf.create(dict(described))))

@@ -22,6 +22,8 @@ Record = dict[str, Any]
 _CONFIG, _OVERRIDES = ".hydra/config.yaml", ".hydra/overrides.yaml"
 _RESULT, _CHECK, _METRICS, _DELIVERY = "result.json", "check.json", "metrics.jsonl", "mlflow.json"
 _INITIAL, _FINAL, _PREDICTIONS = "init.npz", "final.npz", "predictions.npz"
+# What readers rely on of a configuration, whichever version of ablate wrote it; the last of them stands near its end.
+_SECTIONS = {"loss", "model", "data", "init", "lr", "epochs", "dtype"}
 
 
 class Row(TypedDict):
@@ -66,8 +68,8 @@ class TrialFolder:
         return int(self.path.name) if self.path.name.isdigit() else -1
 
     @property
-    def is_one(self) -> bool:
-        """Whether this is a trial's folder at all."""
+    def is_begun(self) -> bool:
+        """Whether this is the folder of a trial, written at its sweep's start."""
         return (self.path / _CONFIG).is_file()
 
     def create(self, trial: Trial) -> None:
@@ -79,14 +81,11 @@ class TrialFolder:
 
     def read_config(self) -> dict[str, Any]:
         """The trial's resolved configuration, by sections."""
-        return read_yaml(self.path / _CONFIG)
+        return read_yaml(self.path / _CONFIG, _SECTIONS)
 
     def read_result(self) -> Row | None:
         """The trial's row, once it has ended."""
-        row = read_json(self.path / _RESULT)
-        if row is not None and not row.keys() >= Row.__required_keys__:
-            raise broken(self.path / _RESULT)
-        return cast("Row | None", row)
+        return cast("Row | None", read_json(self.path / _RESULT, Row.__required_keys__))
 
     def write_result(self, row: Row) -> None:
         """Last of all: who finds it may rely on every other file of the trial."""
@@ -94,7 +93,7 @@ class TrialFolder:
 
     def read_check(self) -> Check | None:
         """What was found before the trial's training; None where nothing was looked for."""
-        values = read_json(self.path / _CHECK)
+        values = read_json(self.path / _CHECK, {"tensors"})
         if values is None:
             return None
         try:
@@ -111,7 +110,8 @@ class TrialFolder:
 
     def read_delivery(self) -> Delivery:
         """How far the trial is delivered to MLflow; nothing is sent where nothing is known."""
-        return cast(Delivery, read_json(self.path / _DELIVERY) or {"run_id": None, "sent": False})
+        found = read_json(self.path / _DELIVERY, Delivery.__required_keys__)
+        return cast("Delivery", found or {"run_id": None, "sent": False})
 
     def write_delivery(self, run_id: str, sent: bool) -> None:
         replace_file(self.path / _DELIVERY, json.dumps({"run_id": run_id, "sent": sent}))

@@ -121,7 +121,7 @@ _NO_FACTOR = (*NOT_THE_EXPERIMENT, "experiment", "check")
 
 
 def _trials(sweep: SweepFolder) -> list[Replicate]:
-    sweep.check_is_one()
+    sweep.check_begun()
     found = [Replicate(trial.row, trial.folder) for trial in sweep.ended()]
     if not found:
         raise ConfigError(f"{sweep.path}: no trial has ended there")
