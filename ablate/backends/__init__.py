@@ -1,4 +1,4 @@
-"""Who computes: lanes in, numbers out. `get` gives a backend by its name, `register` adds one."""
+"""What computes the trials. `get` returns a backend by its name, `register` adds one."""
 
 from ablate.backends.backend import Backend
 from ablate.backends.cuda import CudaBackend
@@ -11,17 +11,17 @@ BACKENDS: Registry[Backend] = Registry("backend")
 
 
 def register(backend: Backend) -> Backend:
-    """Make a backend known by its name, so that `backend=NAME` chooses it."""
+    """Add a backend under its name, so that `backend=NAME` chooses it."""
     return BACKENDS.add(backend.name, backend)
 
 
 def get(name: str) -> Backend:
-    """A backend by its name. Raises ConfigError, which lists the names, where there is none."""
+    """A backend by its name. Raises ConfigError, which lists the names, if there is none of that name."""
     return BACKENDS.get(name)
 
 
 def names() -> list[str]:
-    """The names of the backends, in the order in which they were made known."""
+    """The names of the backends, in the order in which they were registered."""
     return BACKENDS.names()
 
 

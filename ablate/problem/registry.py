@@ -1,4 +1,4 @@
-"""Where the choices of one kind are declared, and found again by name."""
+"""Registries: things of one kind are declared in one, and found in it by name."""
 
 import inspect
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,13 +16,13 @@ class Choice(Section):
 
     @classmethod
     def field_names(cls) -> Iterator[str]:
-        """The names of its keys: its own first, then those that all options of the group have."""
+        """The names of its keys: its own first, then those that all options of the group share."""
         seen = dict.fromkeys(key for kind in cls.__mro__ for key in inspect.get_annotations(kind))
         return (key for key in seen if key in cls.model_fields)
 
     @classmethod
     def defaults(cls) -> dict[str, Any]:
-        """The option as the configuration holds it where nothing else is said."""
+        """The option with its default values, as the configuration holds it."""
         return {key: cls.model_fields[key].get_default(call_default_factory=True) for key in cls.field_names()}
 
 
@@ -44,7 +44,7 @@ class Registry(Generic[T]):
         _REGISTRIES[kind] = self
 
     def add(self, name: str, thing: T) -> T:
-        """Declare a thing. Raises ValueError where the name is taken by another."""
+        """Declare a thing. Raises ValueError if another has the same name."""
         if self._known.get(name, thing) is not thing:
             raise ValueError(f"{self.kind}={name}: declared twice")
         self._known[name] = thing
@@ -70,7 +70,7 @@ class Registry(Generic[T]):
         return iter(self._known.values())
 
     def get(self, name: str) -> T:
-        """Raises ConfigError, which lists the names, where there is no such thing."""
+        """Raises ConfigError, which lists the names, if there is no such thing."""
         if name not in self._known:
             raise ConfigError(f"{self.kind}={name}: no such choice; choose one of {', '.join(sorted(self._known))}")
         return self._known[name]
@@ -80,13 +80,13 @@ class Group(Registry[type[C]]):
     """The options of a configuration group, each a class."""
 
     def declare(self, choice: type[C]) -> type[C]:
-        """Class decorator: make an option known by the default of its field `name`."""
+        """Class decorator: register an option under the default of its field `name`."""
         return self.add(str(choice.model_fields["name"].default), choice)
 
     def read(self, values: Mapping[str, Any]) -> C:
         """The option that a resolved configuration describes.
 
-        Raises ConfigError where its name is none of the group's, pydantic's ValidationError where a value is wrong.
+        Raises ConfigError if the group has no option of that name, pydantic's ValidationError if a value is wrong.
         """
         return self.get(str(values.get("name"))).model_validate(values)
 
