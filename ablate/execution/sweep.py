@@ -5,6 +5,7 @@ import getpass
 import logging
 import multiprocessing.resource_tracker
 import platform
+import shlex
 import signal
 import sys
 import tempfile
@@ -203,7 +204,7 @@ def _describe(sweep: Sweep) -> None:
             listed[trial.number] = entry
         trials = [listed[number] for number in sorted(listed)]
         described = {
-            "command": " ".join(["ablate", *sys.argv[1:]]),
+            "command": shlex.join(["ablate", *sys.argv[1:]]),
             "versions": {"python": platform.python_version(), **{name: _version(name) for name in packages}},
             "git_commit": tracking.git_commit(),
             "factors": sweep.factors or results.varying(trials),
