@@ -1,5 +1,6 @@
 """The way from Hydra to a sweep: one trial of a run, all trials of a multirun at once, one of a foreign launcher."""
 
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -155,7 +156,7 @@ def _job_return(folder: Path, composed: DictConfig) -> JobReturn:
 def run(folder: Path, trials: Sequence[Trial]) -> int:
     """Check the trials and train them, or print the plan only; returns the exit code."""
     console = terminal()
-    prepared = prepare(folder, trials, " ".join(["ablate", *sys.argv[1:]]))
+    prepared = prepare(folder, trials, shlex.join(["ablate", *sys.argv[1:]]))
     if trials[0].settings.dry_run:
         tables.print_plan(console, trials)
         return sweep.FINISHED
