@@ -24,7 +24,7 @@ from ablate.trials.trial import Trial
 def compose(*overrides: str, config_dir: str | Path | None = None) -> list[Trial]:
     """The trials that these overrides mean on the command line: a key with several values is swept over.
 
-    `config_dir` is a folder of one's own models and presets, as `--config-dir`. Raises ConfigError, one line, where an
+    `config_dir` is a folder with your own models and presets, like `--config-dir`. Raises ConfigError, one line, if an
     override or a value is wrong.
     """
     try:
@@ -37,7 +37,7 @@ def compose(*overrides: str, config_dir: str | Path | None = None) -> list[Trial
 
 def _compose(words: Sequence[str], folder: str | None) -> list[Trial]:
     loader = _loader(folder)
-    # What presets say of the sweep itself is in the whole configuration only, which takes time to compose.
+    # What a preset says about the sweep itself is in the whole configuration only, which takes time to compose.
     is_plain = not any(word.lstrip("+~").startswith(("experiment", "hydra", "cells")) for word in words)
     composer = _plain(folder) if is_plain else Composer(loader, _master(loader, words))
     parser = OverridesParser.create(config_loader=loader)
@@ -67,5 +67,5 @@ def _master(loader: ConfigLoader, words: Sequence[str]) -> DictConfig:
 
 @cache
 def _plain(folder: str | None) -> Composer:
-    """The composer of overrides that say nothing of the sweep; it remembers what it has composed."""
+    """The composer for overrides that do not concern the sweep itself; it caches what it has composed."""
     return Composer(_loader(folder), _master(_loader(folder), []))
