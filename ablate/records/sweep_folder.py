@@ -41,7 +41,7 @@ class SweepFolder:
         return self.path / "ablate.log"
 
     def lock(self) -> FileLock:
-        """The lock to hold while writing a file of the sweep from its trials: several processes may share the folder."""
+        """The lock to hold while writing a file of the sweep from its trials: processes may share the folder."""
         return FileLock(self.path / ".results.lock")
 
     def create(self, trials: Iterable[Trial]) -> None:
