@@ -27,7 +27,7 @@ Declared = tuple[tuple[str, tuple[str, ...]], ...]
 def compose(*overrides: str, config_dir: str | Path | None = None) -> list[Trial]:
     """The trials that these overrides mean on the command line: a key with several values is swept over.
 
-    `config_dir` is a folder of one's own models and presets, as `--config-dir`. Raises ConfigError, one line, where an
+    `config_dir` is a folder with your own models and presets, like `--config-dir`. Raises ConfigError, one line, if an
     override or a value is wrong.
     """
     try:

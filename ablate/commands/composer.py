@@ -1,4 +1,4 @@
-"""The configurations of a sweep's jobs: Hydra composes the first of a kind, those like it are copies."""
+"""The configurations of a sweep's jobs: Hydra composes the first of a kind, and similar ones are copies."""
 
 import pickle
 from collections.abc import Sequence
@@ -11,8 +11,10 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 
 class Composer:
-    """Composes jobs as Hydra's `load_sweep_config` does, but a job that differs from an earlier one in plain values
-    only is a copy of that with its own values: 4 ms instead of 57, which counts in a sweep of many trials."""
+    """Composes jobs as Hydra's `load_sweep_config` does, but faster.
+
+    A job that differs from an earlier one in plain values only is a copy with its own values: 4 ms instead of 57.
+    """
 
     def __init__(self, loader: ConfigLoader, master: DictConfig) -> None:
         self.loader, self.master = loader, master
@@ -66,7 +68,7 @@ def _has(composed: DictConfig, key: str) -> bool:
 
 
 def _is_plain(override: Override, others: Sequence[Override]) -> bool:
-    """Whether an override gives one value to one key that no other has to do with."""
+    """Whether an override gives one value to one key that no other override touches."""
     key, value = override.key_or_group, override.value()
     is_change = override.type == OverrideType.CHANGE and override.package is None and not key.startswith("hydra")
     is_one = value is None or isinstance(value, int | float | str)

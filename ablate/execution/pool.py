@@ -23,7 +23,7 @@ log = logging.getLogger("ablate")
 
 
 def train(sweep: Sweep) -> Iterator[None]:
-    """Train every chunk of the plan, in processes where there are several; one item as each ends."""
+    """Train every chunk of the plan, in several processes if there are several; yields as each chunk ends."""
     work = plan(sweep)
     left = {chunk.trials[0].number: chunk.trials for chunk in work}
     try:
@@ -38,7 +38,7 @@ def train(sweep: Sweep) -> Iterator[None]:
                     del left[first]
                     yield
     except TerminatedWorkerError:
-        # One process died and took the others' work with it: the rest each in turn, so that only the guilty fail.
+        # One process died and took the others' work with it: train the rest one by one, so that only the culprit fails.
         log.warning("a worker process died; its trials and those not finished start again, one process at a time")
         for trials in left.values():
             yield from _alone(sweep, trials)
@@ -54,8 +54,8 @@ def _spread(sweep: Sweep, work: Sequence[tuple[Sequence[Trial], Rendezvous]], wo
         )
         for chunk, rendezvous in work
     )
-    # The workers must not hear Ctrl-C, which a terminal sends to all: this process ends them in order. They
-    # start with the first task and inherit the blocked signal. The trackers' start would unblock it again.
+    # The workers must not receive Ctrl-C, which a terminal sends to all: this process ends them in an orderly way. They
+    # start with the first task and inherit the blocked signal. Starting the trackers would unblock it again.
     for tracker in (multiprocessing.resource_tracker, loky_tracker) if workers > 1 else ():
         tracker.ensure_running()
     with interrupts.blocked(signal.SIGINT):

@@ -70,12 +70,12 @@ class CudaBackend(Backend):
         return 1 if device == GPU else None
 
     def stays_in_process(self) -> bool:
-        # A sanitiser ends the process in which it finds something, and joblib waits for that process for ever.
+        # A sanitizer ends the process in which it finds something, and joblib would wait for that process for ever.
         return is_sanitized()
 
     def turn(self, device: str) -> contextlib.AbstractContextManager[object]:
-        # One process at a time has the GPU: each takes as much of its memory as there is, and blocks that wait for each
-        # other must all be resident.
+        # One process at a time uses the GPU: each takes as much memory as there is, and blocks that wait for each other
+        # must all be resident.
         if device != GPU:
             return contextlib.nullcontext()
         from filelock import FileLock
@@ -85,9 +85,9 @@ class CudaBackend(Backend):
 
 @functools.cache
 def open_device(name: str) -> Device:
-    """`gpu` or `emulated`, the same one all through this process.
+    """The device `gpu` or `emulated`, one of each per process.
 
-    Raises DeviceError, one line, where it cannot be had: it says what is missing.
+    Raises DeviceError, one line that says what is missing, if it is not available.
     """
     with _told():
         if name == EMULATED:
@@ -100,7 +100,7 @@ def open_device(name: str) -> Device:
 
 
 def check(name: str) -> None:
-    """Raise DeviceError where a device cannot be had; other processes may use it afterwards."""
+    """Raise DeviceError if a device is not available; other processes may use it afterwards."""
     if name == EMULATED:
         open_device(name)
         return

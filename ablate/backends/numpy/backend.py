@@ -11,7 +11,7 @@ from ablate.problem.models import Architecture
 
 
 class NumpyBackend(Backend):
-    """`backend=numpy`: the reference that other backends are held against."""
+    """`backend=numpy`: the reference with which other backends are compared."""
 
     name: ClassVar[str] = "numpy"
     is_reference: ClassVar[bool] = True
