@@ -1,7 +1,9 @@
 """Writes docs/bugs.md and docs/bugs.png, the zoo of known mistakes, from a sweep of `experiment=bugs`.
 
 python -m ablate experiment=bugs
-python -m docs.bugs runs/<sweep>
+python -m docs.studies.bugs runs/<sweep>
+
+The text is in `templates/bugs.md.j2`.
 """
 
 import argparse
@@ -18,49 +20,16 @@ from ablate.commands import explain
 from ablate.config.settings import shown
 from ablate.diagnosis.advice import Known
 from ablate.diagnosis.checks import Check
-from ablate.problem.mistakes import MISTAKES
+from ablate.problem.mistakes import MISTAKES, Mistake
 from ablate.records.sweep_folder import SweepFolder
-from ablate.report import markdown
-from benchmarks import named
+from benchmarks.templates import render
+from docs.studies import named
 
-HERE = Path(__file__).resolve().parent
+PAGES = Path(__file__).resolve().parents[1]
+TEMPLATE = Path(__file__).resolve().parent / "templates" / "bugs.md.j2"
 COLUMNS = 4
 HEAD = ["mistake", "guess", "gradient error", "descent cosine", "verdict", "test accuracy"]
 PRESET = "bugs"
-
-# mistake: (what was written, the fix); those injected by `bug=` have theirs in ablate/problem/mistakes.py.
-_OWN_KEYS = {
-    "update_sign_plus": ("the update adds the gradient: `w += lr * g`", "subtract it: `update_sign=minus`"),
-    "residual_y-p": (
-        "the output error is written `y - p`, the negative of the gradient, and the update subtracts it",
-        "write `p - y`, or keep `y - p` and add it: `residual=p-y` or `update_sign=plus`",
-    ),
-    "logits_relu": (
-        "the logits pass through a ReLU before the softmax, forward and backward",
-        "leave the logits as they are: `model.logits=linear`; a class whose logit is below 0 gets no gradient",
-    ),
-    "logits_straight_through": (
-        "the logits pass through a ReLU, and the backward pass does not know of it",
-        "leave the logits as they are: `model.logits=linear`; here it does little harm",
-    ),
-}
-
-# What a person sees in the picture.
-CURVES = {
-    "update_sign_plus": "It climbs from the first step until it is no number any more.",
-    "residual_y-p": "The same climb: one wrong sign is like the other.",
-    "diagonal_jacobian": "It ends within the first steps, no finite number any more.",
-    "missing_activation_derivative": "It falls and lags behind, with some seeds far. It looks healthy.",
-    "missing_divisor": "It falls and lags behind. The hidden layer's steps are ten times as long as the rate says.",
-    "sum_for_mean": "It jumps into the thousands at once, then lies flat at ln 10 = 2.3, the loss of a guess.",
-    "bias_gradient": "It cannot be told from the right one. Only the check sees this mistake.",
-    "stale_gradients": "After the first jump, which the right one has too, it stays at the loss of a guess.",
-    "unshifted_softmax": "There is none: the very first loss is no number.",
-    "double_softmax": "It lies flat from the start, at the loss of a guess.",
-    "swapped_labels": "It falls as it should. Only the test accuracy tells: it is nearly 0, far below a guess.",
-    "logits_relu": "It falls much more slowly, and stays far above the right one.",
-    "logits_straight_through": "It cannot be told from the right one.",
-}
 
 
 @dataclass(frozen=True)
@@ -87,6 +56,21 @@ class Found:
         mine = sorted(float(trial.row["test_accuracy"] or 0) for trial in self.trials)
         return f"{mine[0]:.1%} to {mine[-1]:.1%}"
 
+    @property
+    def bug(self) -> Mistake | None:
+        """The mistake as ablate has it; None for one that is made by other keys."""
+        return MISTAKES.get(self.name) if self.name in MISTAKES.names() else None
+
+    @property
+    def keys(self) -> str:
+        """What the command line says to make it."""
+        return f"bug={self.name}" if self.bug else _keys(self.trials[0].config)
+
+    @property
+    def why(self) -> str:
+        """The first seed's reason for its verdict, without what the check adds to it."""
+        return str(self.trials[0].row["why"]).partition("; the check before training found")[0]
+
 
 def read(sweep: Path) -> list[Found]:
     """The sweep's trials, by mistake in the order of the preset; the lowest seed of each first."""
@@ -104,33 +88,7 @@ def _name(trial: Known) -> str:
 
 def page(found: Sequence[Found]) -> str:
     """The whole page."""
-    right, wrong = found[0], found[1:]
-    lines = [
-        "# The zoo of known mistakes",
-        "",
-        "Every mistake here has been made in earnest by somebody. Each was made on purpose, alone, in the same small",
-        f"network, and trained with {len(right.trials)} seeds: 64 raw pixels, 30 ReLU units on net / 10, weights in",
-        f"[0, 1), softmax with cross-entropy, batches of 32, a rate of 0.1, {right.trials[0].config['epochs']} epochs",
-        f"of the built-in digits. Without a mistake that network reaches {right.accuracies} on the test set.",
-        "To make the page again:",
-        "",
-        "```sh",
-        "python -m ablate experiment=bugs",
-        "python -m docs.bugs runs/<sweep>",
-        "```",
-        "",
-        "`guess` is what the [checks before training](checks.md) say of it, from numbers alone.",
-        "",
-        markdown.table(HEAD, [_row(one) for one in found]),
-        "",
-        "Loss step by step, on a logarithmic scale: in red with the mistake, one line a seed, in grey without.",
-        "A cross marks where the loss was no finite number any more.",
-        "",
-        "![Thirteen small plots of the training loss, one for each mistake](bugs.png)",
-    ]
-    for one in wrong:
-        lines += ["", *_section(one)]
-    return "\n".join(lines) + "\n"
+    return render(TEMPLATE, right=found[0], wrong=found[1:], head=HEAD, rows=[_row(one) for one in found])
 
 
 def _row(one: Found) -> list[str]:
@@ -144,52 +102,10 @@ def _figure(value: float | None, spec: str) -> str:
     return "–" if value is None else format(value, spec)
 
 
-def _section(one: Found) -> list[str]:
-    first = one.trials[0]
-    if one.name in MISTAKES.names():
-        bug = MISTAKES.get(one.name)
-        written, fix, keys = bug.mistake, bug.fix, f"bug={one.name}"
-    else:
-        (written, fix), keys = _OWN_KEYS[one.name], _keys(first.config)
-    return [
-        f"## {one.name}",
-        "",
-        f"**Written:** {written}. (`{keys}`)",
-        "",
-        f"**The checks say:** {_said(one.check)}",
-        "",
-        f"**The curve:** {CURVES[one.name]}",
-        "",
-        f"**The verdict:** {one.verdicts}; with seed {first.row['seed']}: *{_why(first)}*.",
-        "",
-        f"**The fix:** {fix}.",
-    ]
-
-
 def _keys(config: Mapping[str, Any]) -> str:
     plain = {"update_sign": "minus", "residual": "p-y"}
     changed = [f"{key}={config[key]}" for key, usual in plain.items() if config[key] != usual]
     return " ".join(changed) or f"model.logits={config['model']['logits']}"
-
-
-def _said(check: Check) -> str:
-    if check.left_out:
-        return f"left out: {check.left_out}."
-    figures = f"gradient error {check.gradient_error:.1e}, descent cosine {check.descent_cosine:.2f}"
-    if check.guess is None:
-        return (
-            f"nothing ({figures}): the gradient is the derivative of this loss, only it is not the loss that was meant."
-        )
-    worst = check.worst
-    assert worst is not None
-    place = f"{worst.tensor}[{', '.join(str(index) for index in worst.index)}]"
-    beside = f"; worst entry {place}: analytic {worst.analytic:.4g}, numeric {worst.numeric:.4g}"
-    return f"**{check.guess}** ({figures}{beside if (check.gradient_error or 0) > 1e-4 else ''})."
-
-
-def _why(trial: Known) -> str:
-    """The verdict's reason without what the check adds to it."""
-    return str(trial.row["why"]).partition("; the check before training found")[0]
 
 
 def sheet(found: Sequence[Found]) -> bytes:
@@ -236,15 +152,19 @@ def _curve(trial: Known, width: int = 8) -> tuple[list[int], list[float]]:
 
 
 def main() -> None:
-    """Write the page and its picture beside this file."""
-    parser = argparse.ArgumentParser(prog="python -m docs.bugs", description=__doc__)
+    """Write the page and its picture into a folder, `docs/` unless another is named."""
+    parser = argparse.ArgumentParser(
+        prog="python -m docs.studies.bugs", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("sweep", type=Path, help="the folder of a finished sweep of experiment=bugs")
-    sweep: Path = parser.parse_args().sweep
+    parser.add_argument("--into", type=Path, default=PAGES, help="the folder of the page and its picture, docs/")
+    given = parser.parse_args()
+    sweep: Path = given.sweep
     found = read(sweep)
     if not found or found[0].name != "right":
         parser.error(f"{sweep}: not the folder of a sweep of experiment=bugs")
-    (HERE / "bugs.md").write_text(page(found), encoding="utf-8")
-    (HERE / "bugs.png").write_bytes(sheet(found))
+    (given.into / "bugs.md").write_text(page(found), encoding="utf-8")
+    (given.into / "bugs.png").write_bytes(sheet(found))
 
 
 if __name__ == "__main__":
