@@ -1,10 +1,11 @@
 """What watching during training costs: the same training with and without it, alternating, in one process.
 
-    python -m benchmarks.watching                        # prints the ratios
-    python -m benchmarks.watching --into docs/checks.md  # and puts them into that page
+    python -m docs.studies.watching                        # prints the ratios
+    python -m docs.studies.watching --into docs/checks.md  # and puts them into that page
 
-Without watching, the step's loss and the gradient's norm are still logged; what is left out are the norms by layer, the
-counts of updates out of range, the hidden units and the share of the largest class.
+With it is training as it is by default, about 500 logged steps a trial; without it no step is logged after the first
+(`log_every` is larger than their number), and so nothing is watched but the share of the largest class. The time is the
+processor's, so that other programs count as little as can be.
 """
 
 import argparse
@@ -12,96 +13,74 @@ import datetime
 import os
 import statistics
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
-from unittest import mock
 
-import numpy as np
-from tests.in_process import load, settings
 from threadpoolctl import threadpool_limits
 
-from ablate.backends.engine import Epoch
-from ablate.backends.numpy import NumpyEngine
-from ablate.backends.numpy.group import Group
-from ablate.report import markdown
-from ablate.training import loop as train
+import ablate
+from ablate.training.loop import Silent, train
+from ablate.trials.prepared import engine
 from benchmarks import marks
+from benchmarks.templates import render
 
+TEMPLATE = Path(__file__).resolve().parent / "templates" / "watching.md.j2"
 ROUNDS = 15
+NEVER = "log_every=1000000000"
 CASES = {
     "LeNet-5, digits, 1 lane": (["epochs=6"], 1),
     "XOR, 64 lanes": (["data=xor", "model=mlp", "model.hidden=[10]", "epochs=3000"], 64),
 }
 
 
-def _log(group: Group, epoch: Epoch, column: int, loss: Any) -> None:
-    """What a step's record needs, and no more."""
-    lanes = np.array(group.active)
-    squares = np.square(group.gradient, dtype=np.float64)
-    epoch.step_loss[lanes, column] = loss
-    epoch.gradient_norm[lanes, column] = np.sqrt(squares.sum(axis=1))
-    epoch.output_gradient_norm[lanes, column] = np.sqrt(squares[:, group.output].sum(axis=1))
-
-
-@contextmanager
-def unwatched() -> Iterator[None]:
-    """The engine without what watching adds."""
-
-    def watched(loop: train._Loop, epoch: Epoch) -> dict[str, Any]:
-        return {}
-
-    with mock.patch.object(Group, "_log", _log), mock.patch.object(train._Loop, "_watched", watched):
-        yield
-
-
 def training(overrides: Sequence[str], lanes: int) -> Callable[[], float]:
     """A function that trains afresh and returns the seconds of processor time it took, whoever else is at work."""
-    trials = [settings(*overrides, f"seed={seed}") for seed in range(lanes)]
-    dataset = load(trials[0])
-    network = train.architecture(trials[0], dataset)
+    trials = ablate.compose(*overrides, f"seed=range(0,{lanes})")
+    first = ablate.prepare(trials[0].settings)
+    cohort = [first, *(ablate.prepare(trial.settings, first.dataset) for trial in trials[1:])]
 
     def run() -> float:
-        each = [train.lane(trial, network) for trial in trials]
-        engine = NumpyEngine(network, dataset, each, train.batch_size(trials[0], dataset))
+        made = engine(cohort)
         start = time.thread_time()
-        train.train(trials, dataset, engine, train.Silent())
+        train(cohort, made, Silent())
         return time.thread_time() - start
 
     return run
 
 
-def measure(run: Callable[[], float], rounds: int) -> tuple[float, float, float]:
-    """Medians without and with watching, and the median of the rounds' ratios, each pair in turn first."""
+def measure(overrides: Sequence[str], lanes: int, rounds: int) -> tuple[float, float, float]:
+    """Medians without and with watching, and the median of the rounds' ratios, each of the two first in turn."""
+    without, with_it = training([*overrides, NEVER], lanes), training(overrides, lanes)
+    with_it()
     pairs = []
     for number in range(rounds):
-        with_it = run() if number % 2 else 0.0
-        with unwatched():
-            without = run()
-        pairs.append((without, with_it or run()))
-    without, with_it = (statistics.median(side) for side in zip(*pairs, strict=True))
-    return without, with_it, statistics.median(b / a for a, b in pairs)
+        if number % 2:
+            later = with_it()
+            pairs.append((without(), later))
+        else:
+            pairs.append((without(), with_it()))
+    middle, middle_with = (statistics.median(side) for side in zip(*pairs, strict=True))
+    return middle, middle_with, statistics.median(b / a for a, b in pairs)
 
 
 def main() -> None:
     """Measure the cases, print a table, and put it into a page where one is named."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.watching", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m docs.studies.watching",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument(
         "--into", type=Path, help="a page with the lines <!-- watching --> and <!-- end of watching -->"
     )
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     given = parser.parse_args()
-    rows = []
     with threadpool_limits(1, user_api="blas"):
-        for name, (overrides, lanes) in CASES.items():
-            run = training(overrides, lanes)
-            run()
-            without, with_it, ratio = measure(run, given.rounds)
-            rows.append([name, *(f"{figure:.3f}" for figure in (without, with_it, ratio))])
-    today = f"{datetime.date.today():%Y-%m-%d}, {os.cpu_count()} cores, one thread"
-    text = f"Its cost ({today}, medians of {given.rounds} alternating rounds, `python -m benchmarks.watching`):\n\n"
-    text += markdown.table(["training", "seconds without watching", "with", "ratio"], rows)
+        rows = [
+            [name, *(f"{figure:.3f}" for figure in measure(overrides, lanes, given.rounds))]
+            for name, (overrides, lanes) in CASES.items()
+        ]
+    text = render(TEMPLATE, date=datetime.date.today(), cores=os.cpu_count(), rounds=given.rounds, rows=rows)
     print(text)
     if given.into:
         marks.put(given.into, "watching", text)
