@@ -29,20 +29,23 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from rich.console import Console
+from threadpoolctl import threadpool_limits
 
+import ablate
 from ablate.backends.cuda.backend import open_device
 from ablate.backends.cuda.compile import nvcc_path
 from ablate.backends.cuda.device import Device, DeviceError
 from ablate.backends.cuda.engine import CudaEngine
 from ablate.backends.cuda.epochs import Persistent, Schedule, Stepwise
+from ablate.backends.engine import Engine
 from ablate.errors import ConfigError
-from ablate.training.loop import Orders
+from ablate.training.loop import Orders, Silent, Summary, train
+from ablate.trials.prepared import PreparedTrial, engine
 from benchmarks import machine, marks
 from benchmarks.agreement import DisagreementError, difference
 from benchmarks.page import Rows, duration, percent
 from benchmarks.roofline import gflop
 from benchmarks.rounds import Samples, alternate
-from tests.helpers import settings, train_together
 
 if TYPE_CHECKING:
     from benchmarks.work import Work
@@ -95,10 +98,10 @@ class Ours:
     """Our engine with one of its schedules."""
 
     def __init__(self, work: "Work", device: Device, schedule: Schedule, lanes: int) -> None:
-        members = [trial.lane() for trial in work.prepared.of(work.trials[:lanes])]
+        first, members = work.prepared[0], [trial.lane() for trial in work.prepared[:lanes]]
         self.engine = CudaEngine(work.architecture, work.dataset, members, work.batch, device, schedule)
-        self.steps = work.first.steps_per_epoch
-        self.logged = range(0, self.steps, work.first.log_every)
+        self.steps = first.steps_per_epoch
+        self.logged = range(0, self.steps, first.log_every)
 
     def epoch(self, orders: Sequence[Array]) -> None:
         ended = self.engine.train_epoch(orders, self.logged).ended
@@ -192,8 +195,10 @@ def accuracies(epochs: int, device: str, rows: int, batch: int) -> Rows:
     words = ["model=lenet5", "data=mnist", *limits, f"batch_size={batch}", f"epochs={epochs}", f"device={device}"]
     lines, reached = [], []
     for backend in ("numpy", "cuda"):
-        trained = train_together([settings(*words, f"backend={backend}", f"seed={seed}") for seed in SEEDS])
-        figures = [each.summary.test_accuracy for each in trained if each.summary]
+        first, *others = ablate.compose(*words, f"backend={backend}", f"seed={','.join(map(str, SEEDS))}")
+        one = ablate.prepare(first.settings)
+        cohort = [one, *(ablate.prepare(trial.settings, one.dataset) for trial in others)]
+        figures = [summary.test_accuracy for summary in trained(cohort)]
         reached.append(figures)
         lines.append([backend, *(f"{figure:.2%}" for figure in figures), f"{statistics.mean(figures):.2%}"])
     apart = abs(statistics.mean(reached[0]) - statistics.mean(reached[1]))
@@ -202,6 +207,24 @@ def accuracies(epochs: int, device: str, rows: int, batch: int) -> Rows:
     within = f"{_yes(apart <= noise)}: {apart:.2%} apart, noise {noise:.2%}"
     lines.append(["within noise", *[""] * len(SEEDS), within])
     return Rows([f"test accuracy, {epochs} epochs", *(f"seed {seed}" for seed in SEEDS), "mean"], lines)
+
+
+def trained(trials: Sequence[PreparedTrial]) -> list[Summary]:
+    """How each trial of a cohort ends."""
+    summaries = Summaries()
+    with threadpool_limits(1, user_api="blas"):
+        train(trials, engine(trials), summaries)
+    return [summaries.by_lane[lane] for lane in range(len(trials))]
+
+
+class Summaries(Silent):
+    """Keeps how each lane of a training ends."""
+
+    def __init__(self) -> None:
+        self.by_lane: dict[int, Summary] = {}
+
+    def finished(self, lane: int, summary: Summary, engine: Engine) -> None:
+        self.by_lane[lane] = summary
 
 
 def _difference(ours: Array, theirs: Array, update: int) -> float:
