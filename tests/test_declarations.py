@@ -514,3 +514,13 @@ def test_a_pool_is_moved_before_what_never_falls_only(toys: None) -> None:
         trial = prepared("model.fit=null", layers, dataset=noise((1, 5, 5), 3))
         place = [stage.layer for stage in pools_first(trial.architecture.stages)].index(Pool(2))
         assert place == (1 if known(name).is_monotone else 2), name
+
+
+def test_a_folder_of_ones_own_is_read_at_every_call(tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    for units in (5, 7):
+        (tmp_path / "model" / "mine.yaml").write_text(f"layers: [{{dense: {units}}}, {{dense: classes}}]\n")
+        [trial] = ablate.compose("model=mine", config_dir=tmp_path)
+        assert trial.settings.model.layers[0] == {"dense": units}
+    with pytest.raises(ConfigError, match=r"^config_dir=.*nowhere: no such folder$"):
+        ablate.compose(config_dir=tmp_path / "nowhere")
