@@ -16,9 +16,12 @@ from ablate.commands.composer import Composer
 from ablate.commands.grid import grid
 from ablate.commands.job import compose_job
 from ablate.commands.refusals import is_mistake, said
-from ablate.config.groups import conf_dir
+from ablate.config.groups import DECLARED, conf_dir
 from ablate.errors import ConfigError
 from ablate.trials.trial import Trial
+
+# The groups whose options are declared, each with their names.
+Declared = tuple[tuple[str, tuple[str, ...]], ...]
 
 
 def compose(*overrides: str, config_dir: str | Path | None = None) -> list[Trial]:
@@ -36,10 +39,10 @@ def compose(*overrides: str, config_dir: str | Path | None = None) -> list[Trial
 
 
 def _compose(words: Sequence[str], folder: str | None) -> list[Trial]:
-    loader = _loader(folder)
-    # What a preset says about the sweep itself is in the whole configuration only, which takes time to compose.
+    loader = _loader(folder, _declared())
+    # What presets say of the sweep itself is in the whole configuration only, which takes time to compose.
     is_plain = not any(word.lstrip("+~").startswith(("experiment", "hydra", "cells")) for word in words)
-    composer = _plain(folder) if is_plain else Composer(loader, _master(loader, words))
+    composer = _plain(folder, _declared()) if is_plain else Composer(loader, _master(loader, words))
     parser = OverridesParser.create(config_loader=loader)
     params = [f"{key}={value}" for key, value in (composer.master.hydra.sweeper.params or {}).items()]
     planned = grid(composer.master, parser.parse_overrides(params), parser.parse_overrides(list(words)))
@@ -52,8 +55,13 @@ def _compose(words: Sequence[str], folder: str | None) -> list[Trial]:
         raise
 
 
+def _declared() -> Declared:
+    return tuple((group, tuple(options.names())) for group, options in DECLARED.items())
+
+
 @cache
-def _loader(folder: str | None) -> ConfigLoader:
+def _loader(folder: str | None, declared: Declared) -> ConfigLoader:
+    """Hydra's loader, which knows the options that are declared now: more may be, at any time."""
     launcher.declare()
     path = create_config_search_path(str(conf_dir()))
     if folder is not None:
@@ -66,6 +74,6 @@ def _master(loader: ConfigLoader, words: Sequence[str]) -> DictConfig:
 
 
 @cache
-def _plain(folder: str | None) -> Composer:
-    """The composer for overrides that do not concern the sweep itself; it caches what it has composed."""
-    return Composer(_loader(folder), _master(_loader(folder), []))
+def _plain(folder: str | None, declared: Declared) -> Composer:
+    """The composer of overrides that say nothing of the sweep; it remembers what it has composed."""
+    return Composer(_loader(folder, declared), _master(_loader(folder, declared), []))

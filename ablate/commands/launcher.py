@@ -1,5 +1,6 @@
 """From Hydra to a sweep: one trial of a run, all trials of a multirun at once, or one for another launcher."""
 
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -155,7 +156,7 @@ def _job_return(folder: Path, composed: DictConfig) -> JobReturn:
 def run(folder: Path, trials: Sequence[Trial]) -> int:
     """Check the trials and train them, or with `dry_run` print the plan; returns the exit code."""
     console = terminal()
-    prepared = prepare(folder, trials)
+    prepared = prepare(folder, trials, shlex.join(["ablate", *sys.argv[1:]]))
     if trials[0].settings.dry_run:
         tables.print_plan(console, trials)
         return sweep.FINISHED

@@ -1,7 +1,6 @@
 """The description of a sweep: its command, the versions, its trials."""
 
 import platform
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -30,7 +29,7 @@ def describe(sweep: Sweep) -> None:
         given = [_Listed(entry["overrides"], sweep.folder.trial(entry["trial"])) for entry in trials]
         sweep.folder.write_description(
             {
-                "command": " ".join(["ablate", *sys.argv[1:]]),
+                "command": sweep.command,
                 "versions": {"python": platform.python_version(), **{name: _version(name) for name in _PACKAGES}},
                 "git_commit": git_commit(),
                 "factors": sweep.factors or factors(given),

@@ -3,7 +3,8 @@
 import logging
 import multiprocessing.resource_tracker
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 from joblib import Parallel, delayed
 from joblib.externals.loky.backend import resource_tracker as loky_tracker
@@ -14,6 +15,7 @@ from ablate.backends.process_group import ALONE, Rendezvous, rendezvous_folders
 from ablate.execution.plan import numbers_exchanged, plan
 from ablate.execution.prepare import Sweep
 from ablate.execution.worker import help_to_train, train_chunk
+from ablate.problem.registry import Declarations, declare_again, declared_outside
 from ablate.records.recorder import close
 from ablate.trials.trial import Trial
 
@@ -43,9 +45,12 @@ def train(sweep: Sweep) -> Iterator[None]:
 
 
 def _spread(sweep: Sweep, work: Sequence[tuple[Sequence[Trial], Rendezvous]], workers: int) -> Iterator[int | None]:
+    outside = declared_outside()
     tasks = (
-        delayed(train_chunk if rendezvous.rank == 0 else help_to_train)(
-            sweep.folder, chunk, sweep.of(chunk), rendezvous
+        delayed(_knowing)(
+            outside,
+            train_chunk if rendezvous.rank == 0 else help_to_train,
+            (sweep.folder, chunk, sweep.of(chunk), rendezvous),
         )
         for chunk, rendezvous in work
     )
@@ -57,6 +62,12 @@ def _spread(sweep: Sweep, work: Sequence[tuple[Sequence[Trial], Rendezvous]], wo
         ended = Parallel(n_jobs=workers, batch_size=1, return_as="generator_unordered")(tasks)
     interrupts.heed()
     yield from ended
+
+
+def _knowing(outside: Declarations, train: Callable[..., int | None], given: Sequence[Any]) -> int | None:
+    """Train in a process that may not have run what declared this loss, that activation, or the backend."""
+    declare_again(outside)
+    return train(*given)
 
 
 def _alone(sweep: Sweep, chunk: Sequence[Trial]) -> Iterator[None]:

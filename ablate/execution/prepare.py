@@ -24,11 +24,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Sweep:
-    """Checked trials, ready to train: their folder and, by trial number, the prepared trials."""
+    """Checked trials, ready to train: their folder and, by trial number, what is prepared of them.
+
+    `command` is what repeats the sweep, empty where no command line does.
+    """
 
     folder: SweepFolder
     trials: Sequence[Trial]
     prepared: Mapping[int, PreparedTrial]
+    command: str = ""
 
     @property
     def factors(self) -> list[str]:
@@ -55,7 +59,7 @@ class Sweep:
         return [self.prepared[trial.number] for trial in trials]
 
 
-def prepare(folder: Path, trials: Sequence[Trial]) -> Sweep:
+def prepare(folder: Path, trials: Sequence[Trial], command: str = "") -> Sweep:
     """Load every data set, once each, and check every trial against it.
 
     Raises ConfigError, before anything is created, for what `trials.prepared.prepare` refuses, for duplicate trials,
@@ -75,7 +79,7 @@ def prepare(folder: Path, trials: Sequence[Trial]) -> Sweep:
             raise ConfigError(str(error), trial.number) from None
     # Last: errors that do not depend on the device are reported first.
     _check_devices(trials)
-    return Sweep(SweepFolder(folder), trials, ready)
+    return Sweep(SweepFolder(folder), trials, ready, command)
 
 
 def _check_together(trials: Sequence[Trial]) -> None:

@@ -127,7 +127,7 @@ class BuiltinLoss(Loss):
         )
 
     def own_constants(self) -> tuple[float, ...]:
-        """Its own keys as numbers, in the order of its fields, without those that every loss has; for the kernels."""
+        """Its own keys as numbers, in the order of its fields, but for those of every loss; for the kernels."""
         own = (key for key in self.field_names() if key not in BuiltinLoss.model_fields)
         return tuple(float(getattr(self, key)) for key in own)
 

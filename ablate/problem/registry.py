@@ -1,7 +1,8 @@
 """Registries: things of one kind are declared in one, and found in it by name."""
 
 import inspect
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, Generic, TypeVar
 
 from ablate.errors import ConfigError
@@ -28,6 +29,8 @@ class Choice(Section):
 C = TypeVar("C", bound=Choice)
 T = TypeVar("T")
 
+_REGISTRIES: dict[str, "Registry[Any]"] = {}
+
 
 class Registry(Generic[T]):
     """Things of one kind by name, in the order of their declaration.
@@ -38,6 +41,7 @@ class Registry(Generic[T]):
     def __init__(self, kind: str) -> None:
         self.kind = kind
         self._known: dict[str, T] = {}
+        _REGISTRIES[kind] = self
 
     def add(self, name: str, thing: T) -> T:
         """Declare a thing. Raises ValueError if another has the same name."""
@@ -45,6 +49,19 @@ class Registry(Generic[T]):
             raise ValueError(f"{self.kind}={name}: declared twice")
         self._known[name] = thing
         return thing
+
+    def replace(self, name: str, thing: T) -> None:
+        """Declare a thing, in the place of another of that name if there is one."""
+        self._known[name] = thing
+
+    @contextmanager
+    def temporarily(self) -> Iterator[None]:
+        """What is declared meanwhile is forgotten afterwards."""
+        before = dict(self._known)
+        try:
+            yield
+        finally:
+            self._known = before
 
     def names(self) -> list[str]:
         return list(self._known)
@@ -72,3 +89,23 @@ class Group(Registry[type[C]]):
         Raises ConfigError if the group has no option of that name, pydantic's ValidationError if a value is wrong.
         """
         return self.get(str(values.get("name"))).model_validate(values)
+
+
+# By kind and name.
+Declarations = Sequence[tuple[str, str, Any]]
+
+
+def declared_outside() -> Declarations:
+    """What other packages than this have declared, so that another process can be told."""
+    every = ((kind, name, registry.get(name)) for kind, registry in _REGISTRIES.items() for name in registry.names())
+    return [each for each in every if not _module(each[2]).startswith(f"{__package__.partition('.')[0]}.")]
+
+
+def declare_again(declared: Declarations) -> None:
+    """Make known in this process what `declared_outside` told in another."""
+    for kind, name, thing in declared:
+        _REGISTRIES[kind].replace(name, thing)
+
+
+def _module(thing: Any) -> str:
+    return str((thing if isinstance(thing, type) else type(thing)).__module__)

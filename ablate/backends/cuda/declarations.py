@@ -40,8 +40,8 @@ def _rules() -> list[str]:
 
 def most_loss_constants() -> int:
     """The largest number of own constants of any loss; at least 1, since C++ has no empty arrays."""
-    own = [loss.model_validate(loss.defaults()).own_constants() for loss in LOSSES if issubclass(loss, BuiltinLoss)]
-    return max(1, *map(len, own))
+    kinds = [loss for loss in LOSSES if loss.kernel and issubclass(loss, BuiltinLoss)]
+    return max(1, *(len(kind.model_validate(kind.defaults()).own_constants()) for kind in kinds))
 
 
 def loss_number(loss: Loss) -> int:
