@@ -20,7 +20,7 @@ from ablate.config.groups import DECLARED, conf_dir
 from ablate.errors import ConfigError
 from ablate.trials.trial import Trial
 
-# The groups whose options are declared, each with their names.
+# The groups whose options are declared, each with the names of its options.
 Declared = tuple[tuple[str, tuple[str, ...]], ...]
 
 
@@ -61,7 +61,7 @@ def _declared() -> Declared:
 
 @cache
 def _loader(folder: str | None, declared: Declared) -> ConfigLoader:
-    """Hydra's loader, which knows the options that are declared now: more may be, at any time."""
+    """Hydra's configuration loader with the options declared so far; more may be declared later."""
     launcher.declare()
     path = create_config_search_path(str(conf_dir()))
     if folder is not None:
