@@ -20,7 +20,7 @@ from ablate.config.groups import DECLARED, conf_dir
 from ablate.errors import ConfigError
 from ablate.trials.trial import Trial
 
-# The groups whose options are declared, each with their names.
+# The groups whose options are declared, each with the names of its options.
 Declared = tuple[tuple[str, tuple[str, ...]], ...]
 
 

@@ -6,7 +6,7 @@ so the checks choose weights where nothing is saturated, dead or overflowing. Th
 once, for numbers that are not finite. `python -m ablate.check key=value ...` prints the checks.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
@@ -150,10 +150,6 @@ def _awake(architecture: Architecture, few: Dataset, own: Lane, seed: int) -> La
     return lane
 
 
-def _ones(weights: Mapping[str, Array]) -> dict[str, Array]:
-    return {name: np.ones(tensor.shape) for name, tensor in weights.items()}
-
-
 def _examine(trial: PreparedTrial, few: Dataset) -> Check:
     settings, architecture, backend, sign = trial.settings, trial.architecture, trial.backend, trial.sign
     own = trial.lane()
@@ -175,7 +171,8 @@ def _examine(trial: PreparedTrial, few: Dataset) -> Check:
         return Check(
             guess="not repeatable", advice="the same samples give another loss the second time: it keeps a state"
         )
-    if not any(tensor.any() for tensor in coded.values()) and probe.loss_along(_ones(coded), CHANGE) == start:
+    ones = {name: np.ones(tensor.shape) for name, tensor in coded.items()}
+    if not any(tensor.any() for tensor in coded.values()) and probe.loss_along(ones, CHANGE) == start:
         return Check(left_out="neither loss nor gradient moves with the weights: nothing can be said")
     alone = LossAlone.at_made_up_logits(lane.loss, lane.objective, architecture.units, settings.seed)
     tensors = [tensor_check(probe, name, sign, coded[name], start, settings.seed) for name in coded]

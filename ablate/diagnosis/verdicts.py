@@ -32,9 +32,10 @@ def verdict(summary: Summary, check: Check | None = None) -> Verdict:
 
     Anything else that the check before training found is added to the reason.
     """
-    found = _failed(summary) or _ascending(check)
-    if found:
-        return found
+    if summary.error is not None:
+        return Verdict("failed", summary.error)
+    if ascending := _ascending(check):
+        return ascending
     rules = (_diverged, _collapsed, _stuck, _slow, _trained, _plateau)
     found = next(found for rule in rules if (found := rule(summary)))
     if check is None or check.is_right:
@@ -54,10 +55,6 @@ def _advice(check: Check) -> str:
     if check.gradient_error is None or check.gradient_error <= TOLERANCE or check.descent_cosine is None:
         return advice
     return f"{advice} (gradient error {check.gradient_error:.2g}, descent cosine {check.descent_cosine:.2f})"
-
-
-def _failed(summary: Summary) -> Verdict | None:
-    return Verdict("failed", summary.error) if summary.error is not None else None
 
 
 def _diverged(summary: Summary) -> Verdict | None:

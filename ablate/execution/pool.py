@@ -65,7 +65,7 @@ def _spread(sweep: Sweep, work: Sequence[tuple[Sequence[Trial], Rendezvous]], wo
 
 
 def _knowing(outside: Declarations, train: Callable[..., int | None], given: Sequence[Any]) -> int | None:
-    """Train in a process that may not have run what declared this loss, that activation, or the backend."""
+    """Train in a process that may not have imported the modules that declared a loss, an activation or the backend."""
     declare_again(outside)
     return train(*given)
 

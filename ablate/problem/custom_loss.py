@@ -148,10 +148,5 @@ def _instantiate(target: str, args: Mapping[str, Any]) -> Any:
     try:
         return cls(**args)
     except (Exception, SystemExit) as error:
-        raise ConfigError(
-            f"loss.target={target}: {name}({_shown(args)}) raised {type(error).__name__}: {error}"
-        ) from None
-
-
-def _shown(args: Mapping[str, Any]) -> str:
-    return ", ".join(f"{key}={value!r}" for key, value in args.items())
+        given = ", ".join(f"{key}={value!r}" for key, value in args.items())
+        raise ConfigError(f"loss.target={target}: {name}({given}) raised {type(error).__name__}: {error}") from None

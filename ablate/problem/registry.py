@@ -51,12 +51,12 @@ class Registry(Generic[T]):
         return thing
 
     def replace(self, name: str, thing: T) -> None:
-        """Declare a thing, in the place of another of that name if there is one."""
+        """Declare a thing, replacing any other of that name."""
         self._known[name] = thing
 
     @contextmanager
     def temporarily(self) -> Iterator[None]:
-        """What is declared meanwhile is forgotten afterwards."""
+        """A context in which declarations are temporary: they are removed at its end."""
         before = dict(self._known)
         try:
             yield
@@ -96,13 +96,13 @@ Declarations = Sequence[tuple[str, str, Any]]
 
 
 def declared_outside() -> Declarations:
-    """What other packages than this have declared, so that another process can be told."""
+    """What modules outside of ablate have declared, to be declared again in another process."""
     every = ((kind, name, registry.get(name)) for kind, registry in _REGISTRIES.items() for name in registry.names())
     return [each for each in every if not _module(each[2]).startswith(f"{__package__.partition('.')[0]}.")]
 
 
 def declare_again(declared: Declarations) -> None:
-    """Make known in this process what `declared_outside` told in another."""
+    """Declare in this process what `declared_outside` returned in another."""
     for kind, name, thing in declared:
         _REGISTRIES[kind].replace(name, thing)
 

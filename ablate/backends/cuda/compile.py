@@ -34,19 +34,19 @@ def kernel_names(file: str) -> list[str]:
     return re.findall(r"^KERNEL (\w+)", (sources() / file).read_text(encoding="utf-8"), re.MULTILINE)
 
 
-def cubin(file: str, constants: Mapping[str, str], architecture: str) -> Path:
-    """A file of `cuda/` as device code for an architecture, `sm_90` say.
+def cubin(file: str, constants: Mapping[str, str], target: str) -> Path:
+    """A file of `cuda/` as device code for a GPU, `target` (`sm_90` for an H100).
 
     Raises DeviceError if there is no nvcc, or with the first line of nvcc's complaint.
     """
-    return _kept(cubin_command(file, constants, architecture), ".cubin")
+    return _kept(cubin_command(file, constants, target), ".cubin")
 
 
-def cubin_command(file: str, constants: Mapping[str, str], architecture: str) -> list[str]:
+def cubin_command(file: str, constants: Mapping[str, str], target: str) -> list[str]:
     """The nvcc command of `cubin`, without its output file. Raises DeviceError if there is no nvcc."""
     # nvcc takes a bare comma for the end of a definition.
     defines = [f"-D{name}={value}".replace(",", "\\,") for name, value in constants.items()]
-    options = ["-std=c++17", f"-arch={architecture}", "-cubin", "-Werror", "all-warnings", "-include", str(declared())]
+    options = ["-std=c++17", f"-arch={target}", "-cubin", "-Werror", "all-warnings", "-include", str(declared())]
     return [nvcc_path(), *options, *defines, str(sources() / file)]
 
 

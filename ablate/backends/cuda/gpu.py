@@ -204,7 +204,7 @@ class Gpu(Device):
         self.card = _card()
         compile.nvcc_path()
         self.driver = self.card.driver
-        self.architecture = "sm_{}{}".format(*self.card.device.compute_capability())
+        self.target = "sm_{}{}".format(*self.card.device.compute_capability())
         self.loaded: dict[tuple[object, ...], tuple[Any, Mapping[str, GpuKernel]]] = {}
 
     def free_memory(self) -> int:
@@ -227,7 +227,7 @@ class Gpu(Device):
         return values
 
     def compile(self, file: str, constants: Mapping[str, str]) -> Path:
-        return compile.cubin(file, constants, self.architecture)
+        return compile.cubin(file, constants, self.target)
 
     def kernels(self, file: str, constants: Mapping[str, str]) -> Mapping[str, GpuKernel]:
         key = (file, *sorted(constants.items()))

@@ -67,7 +67,8 @@ def load(dir: str | None) -> Raw:
 
 def _from_folder(folder: Path, key: str) -> dict[str, _File]:
     files = {name: _read(folder, name, key) for name in SHA256}
-    others = [file.path.name for name, file in files.items() if _sha256(file.content) != SHA256[name]]
+    digests = {name: hashlib.sha256(file.content).hexdigest() for name, file in files.items()}
+    others = [file.path.name for name, file in files.items() if digests[name] != SHA256[name]]
     if others:
         _log.warning("%s: not the well-known MNIST, but used as it is: %s", folder, ", ".join(others))
     return files
@@ -86,10 +87,6 @@ def _read(folder: Path, name: str, key: str) -> _File:
         f"{key}: no {name} or {name}.gz in the folder {folder}; "
         "put the four MNIST files there, or use data=digits, which needs none"
     )
-
-
-def _sha256(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()
 
 
 def _cache() -> Path:
