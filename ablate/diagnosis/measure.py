@@ -16,7 +16,7 @@ from ablate.backends.numpy.probe import NumpyProbe
 Array = np.ndarray[Any, np.dtype[Any]]
 
 # Enough to see every kind of mistake on every model, and few enough for a tenth of a second on LeNet-5
-# (`python -m benchmarks.checks`).
+# (`python -m docs.studies.checks`).
 COORDINATES = 16
 DIRECTIONS = 3
 # The first step is the most precise; a smaller one misses kinks that it hits.
