@@ -1,14 +1,17 @@
-"""What Ctrl-C and SIGTERM may do, and when."""
+"""How and when Ctrl-C, SIGTERM and a closed pipe take effect."""
 
+import io
 import signal
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import Any
 
 
 @contextmanager
 def blocked(number: signal.Signals) -> Iterator[None]:
-    """Hold a signal back in this thread; processes started meanwhile never hear it."""
+    """Block a signal in this thread; processes started meanwhile inherit the mask and never receive it."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {number})
     try:
         yield
@@ -18,7 +21,7 @@ def blocked(number: signal.Signals) -> Iterator[None]:
 
 @contextmanager
 def ignored() -> Iterator[None]:
-    """A second Ctrl-C, or one while the last results are delivered, must not leave them half written."""
+    """Ignore Ctrl-C and SIGTERM, so that a second Ctrl-C does not leave the last results half written."""
     numbers = (signal.SIGINT, signal.SIGTERM)
     before = {number: signal.signal(number, signal.SIG_IGN) for number in numbers}
     try:
@@ -39,7 +42,7 @@ def terminable() -> Iterator[None]:
 
 
 def listen() -> None:
-    """From here on Ctrl-C and SIGTERM raise KeyboardInterrupt, and are remembered."""
+    """From here on, make Ctrl-C and SIGTERM raise KeyboardInterrupt, and remember that they were received."""
     global _is_asked
     _is_asked = False
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -47,7 +50,7 @@ def listen() -> None:
 
 
 def heed() -> None:
-    """Raise KeyboardInterrupt again if it was asked for: a library may have swallowed it while it started up."""
+    """Raise KeyboardInterrupt again if it was received: a library may have swallowed it while starting up."""
     if _is_asked:
         raise KeyboardInterrupt
 
@@ -59,3 +62,31 @@ def _ask(number: int, frame: FrameType | None) -> None:
     global _is_asked
     _is_asked = True
     raise KeyboardInterrupt
+
+
+class _Pipe(io.FileIO):
+    """A stream of this process; once its reader is gone, what is written is discarded."""
+
+    def write(self, data: Any) -> int:
+        try:
+            return super().write(data)
+        except BrokenPipeError:
+            return memoryview(data).nbytes
+
+
+def outlive_readers() -> None:
+    """From here on, do not fail when a reader such as `head` closes the pipe."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        # Not a replacement that a test has installed.
+        if isinstance(stream, io.TextIOWrapper) and stream is getattr(sys, f"__{name}__"):
+            stream.flush()
+            raw = _Pipe(stream.fileno(), "w", closefd=False)
+            patient = io.TextIOWrapper(
+                raw if stream.write_through else io.BufferedWriter(raw),
+                encoding=stream.encoding,
+                errors=stream.errors,
+                line_buffering=stream.line_buffering,
+                write_through=stream.write_through,
+            )
+            setattr(sys, name, patient)

@@ -7,13 +7,12 @@ values in a pool, or one near 0, that rounding orders differently here and there
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ablate.records.trial_folder import TrialFolder
 from benchmarks import work
 from benchmarks.work import Work
 
@@ -66,11 +65,10 @@ def ours(small: Work) -> tuple[Array, list[dict[str, Array]]]:
     """Our losses before every update, by update and lane, and our last weights by lane."""
     with small.fresh() as made:
         work.chunk(made)
-        folders = [made.folder / str(trial.number) for trial in made.trials]
-        weights = [dict(np.load(folder / "final.npz")) for folder in folders]
+        folders = [made.folder.trial(trial.number) for trial in made.trials]
+        weights = [folder.read_final_weights() for folder in folders]
         return np.array([_losses(folder) for folder in folders]).T, weights
 
 
-def _losses(folder: Path) -> list[float]:
-    lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-    return [line["step/loss"] for line in map(json.loads, lines) if "step/loss" in line]
+def _losses(folder: TrialFolder) -> list[float]:
+    return [record["step/loss"] for record in folder.read_metrics() if "step/loss" in record]

@@ -10,15 +10,14 @@ import time
 from typing import Any
 from unittest import mock
 
-from ablate.execution import sweep
-from ablate.records import folder as records
+from ablate.execution import pool, sweep, worker
 from ablate.records import results
 from benchmarks.rounds import Figures, Samples, repeated
 from benchmarks.work import Work, check_ended, spread, wake_processes
 
 WORDS = ("model=lenet5", "data=mnist", "epochs=5")
 
-_train_chunk = sweep.train_chunk
+_train_chunk = worker.train_chunk
 
 
 class Silent:
@@ -32,7 +31,7 @@ class Silent:
 
 def chunk_without_records(*given: Any, **named: Any) -> int:
     """`train_chunk`, in whichever process, with nobody to write."""
-    with mock.patch.object(records, "Recorder", Silent):
+    with mock.patch.object(worker, "Recorder", Silent):
         return _train_chunk(*given, **named)
 
 
@@ -54,14 +53,14 @@ def recorded(tracked: Work) -> float:
     wake_processes()
     with tracked.fresh() as made:
         start = time.perf_counter()
-        tracker = sweep._tracker(made)
+        tracker = sweep.tracker_of(made)
         tracker.start()
-        for _ in sweep._train(made):
-            results.write(made.folder, made.factors)
+        for _ in pool.train(made):
+            results.write(made.folder, made.trials)
         tracker.finish()
         seconds = time.perf_counter() - start
         check_ended(made)
-        if not all(records.read_delivery(made.folder / str(trial.number))["sent"] for trial in made.trials):
+        if not all(made.folder.trial(trial.number).read_delivery()["sent"] for trial in made.trials):
             raise RuntimeError("MLflow did not get all of the sweep")
         return seconds
 
@@ -69,7 +68,7 @@ def recorded(tracked: Work) -> float:
 def unrecorded(untracked: Work) -> float:
     """Seconds of the same sweep where nothing is written."""
     wake_processes()
-    with untracked.fresh() as made, mock.patch.object(sweep, "train_chunk", chunk_without_records):
+    with untracked.fresh() as made, mock.patch.object(pool, "train_chunk", chunk_without_records):
         start = time.perf_counter()
         spread(made)
         return time.perf_counter() - start

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
+
 ROOT = Path(__file__).resolve().parent.parent
 SAMPLE_SECONDS = 0.05
 
@@ -28,8 +30,9 @@ def memory(*words: str) -> float:
     """
     most = 0
     with _started(words) as command:
+        first = psutil.Process(command.pid)
         while command.poll() is None:
-            most = max(most, sum(map(_resident, _family(command.pid))))
+            most = max(most, sum(map(_resident, [first, *first.children(recursive=True)])))
             time.sleep(SAMPLE_SECONDS)
     return most / 1e9
 
@@ -55,29 +58,9 @@ def _started(words: tuple[str, ...]) -> Iterator[subprocess.Popen[bytes]]:
             raise RuntimeError(f"python -m ablate {' '.join(words)} ended with {command.returncode}")
 
 
-def _family(process: int) -> set[int]:
-    """A process and all that descend from it."""
-    parents = dict(filter(None, map(_parent, Path("/proc").glob("[0-9]*"))))
-    family, grown = {process}, True
-    while grown:
-        children = {child for child, parent in parents.items() if parent in family} - family
-        grown = bool(children)
-        family |= children
-    return family
-
-
-def _parent(process: Path) -> tuple[int, int] | None:
-    """A process and its parent; None where it has ended meanwhile."""
-    try:
-        return int(process.name), int((process / "stat").read_text().rpartition(")")[2].split()[1])
-    except OSError:
-        return None
-
-
-def _resident(process: int) -> int:
+def _resident(process: psutil.Process) -> int:
     """Bytes; 0 for a process that has ended meanwhile."""
     try:
-        lines = Path(f"/proc/{process}/smaps_rollup").read_text().splitlines()
-    except OSError:
+        return int(process.memory_full_info().pss)
+    except psutil.NoSuchProcess:
         return 0
-    return next((1024 * int(line.split()[1]) for line in lines if line.startswith("Pss:")), 0)

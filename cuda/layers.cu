@@ -1,6 +1,6 @@
-// The clear kernels of a network's layers, a launch an operation: forward, the gradient of the input, that of the parameters.
+// The reference kernels of a network's layers, one launch per operation: forward, gradient of the input, gradient of the parameters.
 //
-// `layer` is the layer's number from the input on. theta and gradient are (K, SIZE), partial (L, partials); the other shapes, and
+// `layer` counts the layers from the input on. theta and gradient are (K, SIZE), partial (L, partials); the other shapes, and
 // what is given by -D, are those of `network.cuh`. Grid: (any number, L), blocks of THREADS. Bounds: n times a sample's numbers below 2^31.
 #include "network.cuh"
 
@@ -16,6 +16,6 @@ KERNEL parameter_gradient(int layer, const real* x, const real* dy, real* partia
     Network::parameter_gradient(layer, x, dy, partial + (size_t)slot() * partials, n);
 }
 
-KERNEL add_partial(const int* lanes, const real* partial, int partials, int divides_biases, int keeps_gradient, real* gradient, int n) {
-    Network::add(partial + (size_t)slot() * partials, {divides_biases, keeps_gradient}, gradient + (size_t)lanes[slot()] * Network::SIZE, n);
+KERNEL add_partial(const int* lanes, const real* partial, int partials, real* gradient, int n) {
+    Network::add(partial + (size_t)slot() * partials, gradient + (size_t)lanes[slot()] * Network::SIZE, n);
 }

@@ -7,12 +7,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import in_process
+import helpers
 import numpy as np
 import pytest
 from conftest import Done, run_in_process
 
-from ablate.backends import cuda
+from ablate.backends.cuda.backend import open_device
 from ablate.errors import ConfigError
 
 SMALL = ["model=softmax_regression", "epochs=1", "data.train_limit=64", "workers=1"]
@@ -103,7 +103,7 @@ CHECKED = {
 @pytest.mark.parametrize(("written", "allowed"), CHECKED.items(), ids=CHECKED)
 def test_check_of_a_value(written: str, allowed: str) -> None:
     with pytest.raises(ConfigError) as refused:
-        in_process.settings(*written.split())
+        helpers.settings(*written.split())
     said = str(refused.value)
     assert said.startswith(f"{written.split()[-1]}: ")
     assert allowed in said
@@ -174,9 +174,9 @@ def test_a_gpu_that_cannot_be_had(ablate_process: Callable[..., Done], tmp_path:
 @pytest.fixture
 def afresh() -> Iterator[None]:
     """A process that has not asked for a device yet."""
-    cuda.device.cache_clear()
+    open_device.cache_clear()
     yield
-    cuda.device.cache_clear()
+    open_device.cache_clear()
 
 
 EMULATED = [*SMALL, "backend=cuda", "device=emulated"]
@@ -458,7 +458,17 @@ def test_failed_download(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     assert_refused(told, tmp_path, "data=mnist", "download failed", "data.dir", "ABLATE_DATA/mnist", "data=digits")
 
 
-def test_cache_that_cannot_be_written_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("ABLATE_DATA", raising=False)
+def test_a_shelf_of_data_that_is_not_there_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ABLATE_DATA", str(tmp_path / "nowhere"))
     assert_refused(run_in_process(tmp_path, *MNIST), tmp_path, "ABLATE_DATA", "nowhere", "data=digits")
+
+
+def test_cache_that_cannot_be_written_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is downloaded: it would be asked for again at every start."""
+    cache = tmp_path / "cache"
+    cache.write_text("a file where the folder should be")
+    monkeypatch.delenv("ABLATE_DATA", raising=False)
+    monkeypatch.setenv("ABLATE_CACHE", str(cache))
+    done = run_in_process(tmp_path, *MNIST)
+    assert_refused(done, tmp_path, f"the cache {cache / 'mnist'} cannot be used", "another folder by ABLATE_CACHE")
+    assert cache.is_file()

@@ -4,18 +4,17 @@ from typing import Any
 
 import numpy as np
 import pytest
-from in_process import Trained, load, noise, settings, train_alone, train_together
+from helpers import Trained, noise, prepared, settings, train_alone, train_together
 
+import ablate
 from ablate.errors import ConfigError
-from ablate.problem import losses
-from ablate.problem import mistakes as bugs
-from ablate.training import loop as train
+from ablate.problem.mistakes import MISTAKES
 
 Array = np.ndarray[Any, np.dtype[Any]]
 DIVISOR = 4.0
 PLAIN = ["model=mlp", "model.hidden=6", f"model.preactivation_divisor={DIVISOR}", "dtype=float64", "shuffle=false"]
 STEP = [*PLAIN, "init.bias=same", "lr=0.5", "epochs=1"]
-BUGS = list(bugs.CATALOGUE)
+BUGS = [name for name in MISTAKES.names() if name != "none"]
 
 
 def softmax(z: Array) -> Array:
@@ -56,7 +55,7 @@ def textbook(weights: dict[str, Array], x: Array, labels: Array, classes: int, b
 @pytest.mark.parametrize("bug", ["none", *BUGS])
 def test_one_step_is_the_textbooks_with_this_mistake(bug: str) -> None:
     dataset = noise((5,), 4, rows=9)
-    trained = train_alone(settings(*STEP, f"bug={bug}"), bugs.labels(bug, dataset))
+    trained = train_alone(settings(*STEP, f"bug={bug}"), dataset)
     wanted = textbook(dict(trained.initial), dataset.x_train, dataset.y_train, 4, bug)
     right = textbook(dict(trained.initial), dataset.x_train, dataset.y_train, 4, "none")
     for name, gradient in wanted.items():
@@ -102,17 +101,18 @@ def test_diagonal_jacobian_of_other_losses(loss: str, by_p: Any) -> None:
     rng = np.random.default_rng(0)
     z, y = rng.normal(size=(1, 4, 7)), np.eye(4)[:, rng.integers(0, 4, 7)][None]
     trial = settings("model=mlp", f"loss={loss}", "bug=diagonal_jacobian")
-    made = bugs.loss(trial.bug, trial.loss, losses.build(trial.loss, "softmax"))
+    right = trial.loss.objective("softmax")
+    made = MISTAKES.get(trial.bug).objective(trial.loss, right)
     p = made.outputs(z)
     np.testing.assert_allclose(made.gradient(z, p, y), by_p(p, y) * p * (1 - p), rtol=1e-12)
-    np.testing.assert_array_equal(made.value(z, p, y), losses.build(trial.loss, "softmax").value(z, p, y))
+    np.testing.assert_array_equal(made.value(z, p, y), right.value(z, p, y))
 
 
 @pytest.mark.parametrize(("dtype", "edge"), [("float32", 88.8), ("float64", 709.8)])
 def test_the_unshifted_softmax_is_right_until_exp_overflows(dtype: str, edge: float) -> None:
     trial = settings("model=mlp", "bug=unshifted_softmax")
-    right = losses.build(trial.loss, "softmax")
-    made = bugs.loss(trial.bug, trial.loss, right)
+    right = trial.loss.objective("softmax")
+    made = MISTAKES.get(trial.bug).objective(trial.loss, right)
     below, above = (np.array([[[at], [0.0]]], dtype) for at in (edge - 1, edge + 1))
     np.testing.assert_allclose(made.outputs(below), right.outputs(below), rtol=1e-6)
     with np.errstate(all="ignore"):
@@ -121,19 +121,17 @@ def test_the_unshifted_softmax_is_right_until_exp_overflows(dtype: str, edge: fl
 
 
 def test_the_test_sets_labels_are_not_swapped() -> None:
-    trial = settings("bug=swapped_labels")
-    dataset = load(trial)
-    swapped = bugs.labels(trial.bug, dataset)
+    trial = prepared("bug=swapped_labels")
+    dataset, swapped = trial.dataset, trial.seen_dataset
     np.testing.assert_array_equal(swapped.y_train, (dataset.y_train + 1) % 10)
     assert swapped.y_test is dataset.y_test
     assert swapped.x_train is dataset.x_train
 
 
 def test_no_bug_changes_nothing() -> None:
-    trial = settings("bug=none")
-    dataset, correct = load(trial), losses.build(trial.loss, trial.output)
-    assert bugs.labels("none", dataset) is dataset
-    assert bugs.loss("none", trial.loss, correct) is correct
+    trial = prepared("bug=none")
+    assert trial.seen_dataset is trial.dataset
+    assert trial.mistake.objective(trial.settings.loss, trial.objective) is trial.objective
 
 
 def test_a_bug_leaves_trials_without_it_as_they_were() -> None:
@@ -148,7 +146,7 @@ def test_a_bug_leaves_trials_without_it_as_they_were() -> None:
     before = final()
     different = 0
     for bug in BUGS:
-        [wrong] = train_together([settings(*STEP, f"bug={bug}")], bugs.labels(bug, dataset))
+        [wrong] = train_together([settings(*STEP, f"bug={bug}")], dataset)
         different += any(wrong.final[name].tobytes() != before[name] for name in before)
     assert different >= len(BUGS) - 2  # of one step, stale gradients are right, and the unshifted softmax nearly
     assert final() == before
@@ -171,11 +169,12 @@ def test_a_bug_leaves_trials_without_it_as_they_were() -> None:
 def test_refused_where_it_has_nothing_to_be_wrong_in(overrides: str, said: str) -> None:
     trial = settings(*overrides.split())
     with pytest.raises(ConfigError, match=f"bug={trial.bug}: .*{said}"):
-        train.architecture(trial, load(trial))
+        ablate.prepare(trial)
 
 
 def test_every_bug_of_the_catalogue_is_a_choice_and_has_words() -> None:
-    for name, bug in bugs.CATALOGUE.items():
+    for name in BUGS:
+        bug = MISTAKES.get(name)
         assert settings(f"bug={name}").bug == name == bug.name
         assert bug.mistake
         assert bug.fix

@@ -12,15 +12,17 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import Done, environment, run_in_process
-from in_process import load, settings, train_alone
+from helpers import prepared, settings, train_alone
 from threadpoolctl import threadpool_limits
 
+import ablate as ablate_package
 from ablate import __main__
 from ablate import check as check_command
 from ablate.diagnosis import checks as check
+from ablate.diagnosis import hypotheses, measure
 from ablate.diagnosis import verdicts as diagnose
 from ablate.errors import ConfigError
-from ablate.problem import losses
+from ablate.problem.custom_loss import try_out
 from ablate.problem.data.dataset import Dataset
 
 MODELS = {
@@ -31,13 +33,12 @@ MODELS = {
 BUGS = ["diagonal_jacobian", "sum_for_mean", "bias_gradient", "stale_gradients"]
 HIDDEN = [("lenet5", "missing_activation_derivative"), ("mlp", "missing_activation_derivative")]
 NAMED = [*((model, bug) for model in MODELS for bug in BUGS), *HIDDEN, ("mlp", "missing_divisor")]
-OWN = ["loss=custom", "loss.target=custom_losses.Mistaken"]
+OWN = ["loss=custom", "loss.target=docs.studies.mistaken.Mistaken"]
 
 
 def examine(*overrides: str, dataset: Dataset | None = None) -> check.Check:
-    trial = settings(*overrides)
     with threadpool_limits(1, user_api="blas"):
-        return check.check(trial, dataset or load(trial))
+        return check.check(prepared(*overrides, dataset=dataset))
 
 
 @pytest.mark.parametrize(("model", "bug"), NAMED)
@@ -91,7 +92,7 @@ CORRECT = [
     "data=xor model=mlp model.units=1 loss=mse model.output=sigmoid bug=none",
     "data=xor model=mlp loss=hinge",
     "data=xor model=softmax_regression loss=mae loss.from_logits=false",
-    "model=mlp loss=custom loss.target=custom_losses.CrossEntropy loss.args.scale=1e9",
+    "model=mlp loss=custom loss.target=custom_losses.CrossEntropy +loss.args.scale=1e9",
     "model=mlp loss=custom loss.target=custom_losses.Squared",
 ]
 
@@ -101,7 +102,7 @@ def test_nothing_is_found_where_nothing_is_wrong(overrides: str) -> None:
     found = examine(*overrides.split())
     assert (found.guess, found.advice, found.left_out) == (None, None, None)
     assert found.gradient_error is not None
-    assert found.gradient_error <= check.TOLERANCE
+    assert found.gradient_error <= measure.TOLERANCE
     assert found.descent_cosine == pytest.approx(1, abs=1e-6)
 
 
@@ -121,11 +122,12 @@ def test_a_kink_beside_a_coordinate_is_passed_over() -> None:
         return lambda step: abs(step - kink)
 
     for kink, slope in ((3e-8, -1.0), (-5e-7, 1.0)):
-        assert check._measured(loss(kink), abs(kink), slope, 1.0, check.STEPS) == pytest.approx((slope, 0), abs=1e-5)
-        wrong = check._measured(loss(kink), abs(kink), -slope, 1.0, check.STEPS)
+        found = measure.nearest_slope(loss(kink), abs(kink), slope, 1.0, measure.STEPS)
+        assert found == pytest.approx((slope, 0), abs=1e-5)
+        wrong = measure.nearest_slope(loss(kink), abs(kink), -slope, 1.0, measure.STEPS)
         assert wrong is not None
         assert wrong[1] == pytest.approx(2, rel=1e-4)
-    assert check._measured(loss(0.0), 0.0, 0.3, 1.0, check.STEPS) is None
+    assert measure.nearest_slope(loss(0.0), 0.0, 0.3, 1.0, measure.STEPS) is None
 
 
 # A loss of one's own
@@ -147,10 +149,10 @@ def test_a_kink_beside_a_coordinate_is_passed_over() -> None:
 @pytest.mark.parametrize("loss", ["ce", "mse"])
 @pytest.mark.parametrize("model", ["mlp", "softmax_regression"])
 def test_a_wrong_gradient_of_ones_own_is_named(model: str, loss: str, mistake: str, guess: str, said: str) -> None:
-    found = examine(f"model={model}", *OWN, f"loss.args.loss={loss}", f"loss.args.mistake={mistake}")
+    found = examine(f"model={model}", *OWN, f"+loss.args.loss={loss}", f"+loss.args.mistake={mistake}")
     assert found.guess == guess
     assert said in str(found.advice)
-    by_itself = next(tensor for tensor in found.tensors if tensor.name == check.LOGITS)
+    by_itself = next(tensor for tensor in found.tensors if tensor.name == hypotheses.LOGITS)
     worst = max(by_itself.entries, key=lambda entry: abs(entry.analytic - entry.numeric))
     sample, index = worst.index
     beside = f"gradient(z, y)[{sample}, {index}] is {worst.analytic:.6g}, the slope of value(z, y)"
@@ -160,13 +162,13 @@ def test_a_wrong_gradient_of_ones_own_is_named(model: str, loss: str, mistake: s
 
 @pytest.mark.parametrize("mistake", ["no Jacobian", "Jacobian twice", "factor 2"])
 def test_a_wrong_gradient_over_a_sigmoid_is_named(mistake: str) -> None:
-    found = examine("model=mlp", *OWN, "loss.args.loss=sigmoid_mse", f"loss.args.mistake={mistake}")
+    found = examine("model=mlp", *OWN, "+loss.args.loss=sigmoid_mse", f"+loss.args.mistake={mistake}")
     named = {"no Jacobian": "missing_jacobian", "Jacobian twice": "jacobian_twice", "factor 2": "scale factor"}
     assert found.guess == named[mistake]
 
 
 def test_two_wrong_signs_descend_and_are_told() -> None:
-    found = examine("model=mlp", "update_sign=plus", *OWN, "loss.args.mistake=sign")
+    found = examine("model=mlp", "update_sign=plus", *OWN, "+loss.args.mistake=sign")
     assert (found.guess, found.descent_cosine) == ("wrong sign", pytest.approx(1, abs=1e-6))
     assert "cancel" in str(found.advice)
 
@@ -191,8 +193,8 @@ def test_a_gradient_that_is_another_each_time() -> None:
 
 
 def test_a_wrong_gradient_trains_and_its_why_has_cosine_and_error() -> None:
-    trial = settings("model=mlp", "epochs=4", *OWN, "loss.args.loss=mse", "loss.args.mistake=no Jacobian")
-    found, trained = check.check(trial, load(trial)), train_alone(trial)
+    trial = settings("model=mlp", "epochs=4", *OWN, "+loss.args.loss=mse", "+loss.args.mistake=no Jacobian")
+    found, trained = check.check(ablate_package.prepare(trial)), train_alone(trial)
     assert trained.summary
     assert trained.summary.train_accuracy > 0.5
     verdict = diagnose.verdict(trained.summary, found)
@@ -202,7 +204,7 @@ def test_a_wrong_gradient_trains_and_its_why_has_cosine_and_error() -> None:
 
 
 def test_a_loss_that_cannot_be_computed_is_what_was_found() -> None:
-    found = examine("model=mlp", "loss=custom", "loss.target=custom_losses.Failing", "loss.args.after=0")
+    found = examine("model=mlp", "loss=custom", "loss.target=custom_losses.Failing", "+loss.args.after=0")
     assert found.guess == "loss fails"
     assert "no more of this" in str(found.advice)
 
@@ -210,7 +212,7 @@ def test_a_loss_that_cannot_be_computed_is_what_was_found() -> None:
 @pytest.mark.parametrize("wrong", range(10))
 def test_a_mistake_in_one_class_is_seen_whichever_it_is(wrong: int) -> None:
     found = examine(
-        "model=mlp", "loss=custom", "loss.target=custom_losses.OneClassTooSteep", f"loss.args.wrong={wrong}"
+        "model=mlp", "loss=custom", "loss.target=custom_losses.OneClassTooSteep", f"+loss.args.wrong={wrong}"
     )
     assert not found.is_right
 
@@ -243,8 +245,9 @@ def test_a_loss_that_never_moves_tells_nothing() -> None:
 @pytest.mark.parametrize(("target", "said"), [("FourValues", "was expected"), ("Ragged", "ragged list")])
 def test_shapes_that_depend_on_the_batch_are_refused(target: str, said: str) -> None:
     trial = settings("loss=custom", f"loss.target=custom_losses.{target}")
+    objective = trial.loss.objective(trial.output)
     with pytest.raises(ConfigError, match=said):
-        losses.try_out(losses.build(trial.loss, trial.output), 10)
+        try_out(objective, 10)
 
 
 # What is not finite, what is left out, and how much is made
@@ -262,7 +265,7 @@ def test_a_start_that_is_not_finite(overrides: str, guess: str, said: str) -> No
     found = examine("model=softmax_regression", *overrides.split())
     assert found.guess == guess
     assert said in str(found.advice)
-    assert (found.gradient_error or math.inf) <= check.TOLERANCE
+    assert (found.gradient_error or math.inf) <= measure.TOLERANCE
 
 
 def test_straight_through_has_no_gradient_to_check() -> None:
@@ -273,10 +276,10 @@ def test_straight_through_has_no_gradient_to_check() -> None:
 
 def test_each_distinct_check_is_made_once(monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[Any] = []
-    monkeypatch.setattr(check, "check", lambda trial, dataset: made.append(trial) or check.Check())
-    alike = [settings("model=mlp", f"lr={lr}", f"seed={seed}") for lr in (0.1, 0.5) for seed in range(3)]
-    others = [settings("model=mlp", "check=false"), settings("model=mlp", "loss=mse"), settings("model=mlp", "lr=1")]
-    found = check.check_all([*alike, *others], load(alike[0]))
+    monkeypatch.setattr(check, "check", lambda trial: made.append(trial) or check.Check())
+    alike = [prepared("model=mlp", f"lr={lr}", f"seed={seed}") for lr in (0.1, 0.5) for seed in range(3)]
+    others = [prepared("model=mlp", "check=false"), prepared("model=mlp", "loss=mse"), prepared("model=mlp", "lr=1")]
+    found = check.check_all([*alike, *others])
     assert len(made) == 2
     assert [each is None for each in found] == [False] * 6 + [True, False, False]
 
@@ -334,6 +337,15 @@ def test_the_command_ends_with_2_where_it_is_wrong(
     assert said in done.err
     assert len(done.err.splitlines()) == 1
     assert_nothing_created(tmp_path)
+
+
+def test_its_help_is_that_of_the_checks(command: Callable[..., Done]) -> None:
+    done = command("--help")
+    assert done.code == 0
+    first, _, *examples = done.out.splitlines()
+    assert first.startswith("ablate.check checks gradient and sign")
+    assert examples[0].startswith("  python -m ablate.check ")
+    assert "\n  update_sign " in done.out
 
 
 @pytest.mark.parametrize("target", ["ScalarValue", "TurnedGradient"])

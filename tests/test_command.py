@@ -10,10 +10,12 @@ import sys
 import time
 import tomllib
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 import yaml
 from conftest import ROOT, Done, environment, run_as_process, run_in_process
@@ -460,13 +462,10 @@ def wait_for(found: Callable[[], bool], process: subprocess.Popen[str], seconds:
 
 def living(group: int) -> Iterator[str]:
     """The commands of the processes of a group that are not zombies."""
-    for path in Path("/proc").glob("[0-9]*"):
-        try:
-            fields = (path / "stat").read_text().rpartition(")")[2].split()
-            if fields[0] != "Z" and int(fields[2]) == group:
-                yield (path / "cmdline").read_text().replace("\0", " ")
-        except OSError:
-            continue
+    for process in psutil.process_iter(["status", "cmdline"]):
+        with suppress(ProcessLookupError):  # it has ended meanwhile
+            if process.info["status"] != psutil.STATUS_ZOMBIE and os.getpgid(process.pid) == group:
+                yield " ".join(process.info["cmdline"] or [])
 
 
 def assert_all_end(group: int, seconds: float = 5) -> None:

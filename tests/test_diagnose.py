@@ -5,7 +5,7 @@ import re
 from typing import Any
 
 import pytest
-from in_process import settings, train_alone
+from helpers import settings, train_alone
 
 from ablate.diagnosis.verdicts import verdict
 from ablate.training.loop import Summary

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 from conftest import ROOT, Done, cell_of, cells_of, run_in_process
 
-from ablate.config import schema as config
-from ablate.records import results
+from ablate.config import groups as config
+from ablate.records.sweep_folder import SweepFolder
+from ablate.trials.factors import factors, level
 
 PRESETS = sorted(path.stem for path in (ROOT / "conf" / "experiment").glob("*.yaml"))
 POSTS = ["lenet5_mnist", "lenet5_logits", "xor_softmax", "softmax_mnist", "digit_mlp"]
@@ -49,15 +50,15 @@ def cells(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Cells]:
             assert ended.code == 0, ended.err
             [sweep] = (folder / "runs").iterdir()
             assert (sweep / "report.md").read_text(encoding="utf-8").startswith(f"# {config.presets()[name]}\n")
-            found = results.rows(sweep)
+            found = SweepFolder(sweep).ended()
             inside = {key for values in cells_of(name).values() for key in values}
-            keys = [key for key in results.varying(found) if key not in inside]
+            keys = [key for key in factors(found) if key not in inside]
             done[name, *arguments] = {
-                (*([cell_of(name, row)] if inside else []), *(str(row["overrides"][key]) for key in keys)): {
-                    **row,
-                    "folder": sweep / str(row["trial"]),
+                (*([cell_of(name, trial.row)] if inside else []), *(str(level(trial, key)) for key in keys)): {
+                    **trial.row,
+                    "folder": trial.folder.path,
                 }
-                for row in found
+                for trial in found
             }
         return done[name, *arguments]
 

@@ -9,20 +9,20 @@ from typing import Any
 
 import pytest
 from conftest import Done
-from in_process import resolved
+from helpers import trial
 from rich.console import Console
 
 from ablate.commands import explain
 from ablate.diagnosis.advice import Known, advice
 from ablate.diagnosis.checks import Check
-from ablate.terminal import output as terminal
+from ablate.terminal.tables import COLOURS
 
 TINY = ["model=softmax_regression", "data.train_limit=64", "epochs=2", "tracking=none", "workers=1"]
 
 
 def known(verdict: str, *overrides: str, check: Check | None = None, **last: float) -> Known:
     row = {"trial": 0, "verdict": verdict, "why": "so", "test_accuracy": last.get("test/accuracy", 0.5)}
-    return Known(resolved(*overrides), row, check, [{"step": 1, "epoch": 1, **last}])
+    return Known(trial(*overrides).config, row, check, [{"step": 1, "epoch": 1, **last}])
 
 
 ADVICE = {
@@ -44,7 +44,7 @@ def test_every_verdict_has_advice_that_fits(verdict: str) -> None:
 
 
 def test_every_verdict_is_one_of_those() -> None:
-    assert set(ADVICE) == set(terminal.COLOURS)
+    assert set(ADVICE) == set(COLOURS)
 
 
 def test_what_the_check_found_comes_first() -> None:
@@ -131,7 +131,7 @@ def test_a_sweep_explained(
 
 def test_a_trial_without_checks_or_metrics_is_explained_too() -> None:
     console = Console(record=True, width=100, file=io.StringIO())
-    explain.explain(console, Known(resolved(), {"trial": 3, "verdict": "failed", "why": "it broke"}, None, []))
+    explain.explain(console, Known(trial().config, {"trial": 3, "verdict": "failed", "why": "it broke"}, None, []))
     text = console.export_text()
     assert "verdict  failed: it broke" in text
     assert "before training" not in text

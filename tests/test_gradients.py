@@ -6,15 +6,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-from in_process import noise, settings
+from helpers import noise, settings
 from threadpoolctl import threadpool_limits
 
+import ablate
 from ablate.backends.engine import Lane
-from ablate.backends.numpy import NumpyEngine
-from ablate.config.schema import Settings
+from ablate.backends.numpy.engine import NumpyEngine
+from ablate.config.settings import Settings
 from ablate.problem.data.dataset import Dataset
 from ablate.problem.models import Architecture
-from ablate.training import loop as train
 
 Weights = dict[str, np.ndarray[Any, np.dtype[Any]]]
 
@@ -76,8 +76,8 @@ def _trial(name: str, *overrides: str) -> tuple[Settings, Dataset]:
 
 
 def _network(trial: Settings, dataset: Dataset) -> tuple[Architecture, Lane]:
-    network = train.architecture(trial, dataset)
-    return network, train.lane(trial, network)
+    prepared = ablate.prepare(trial, dataset)
+    return prepared.architecture, prepared.lane()
 
 
 def _losses(network: Architecture, lane: Lane, weights: list[Weights], dataset: Dataset) -> Any:

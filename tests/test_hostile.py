@@ -1,6 +1,9 @@
 """What an unlucky or hostile user does: losses that exit, values full of brackets, stores that never answer."""
 
+import json
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -8,7 +11,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from conftest import Done
+from conftest import Done, environment
 from test_diagnose import _summary as summary
 
 from ablate.diagnosis import verdicts as diagnose
@@ -67,7 +70,7 @@ class LongComplaint(CrossEntropy):
 def losses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "hostile.py").write_text(LOSSES)
     # In this process an earlier test may have imported another folder's module of that name.
-    monkeypatch.delitem(__import__("sys").modules, "hostile", raising=False)
+    monkeypatch.delitem(sys.modules, "hostile", raising=False)
 
 
 def results(folder: Path) -> pd.DataFrame:
@@ -122,12 +125,7 @@ def test_a_long_complaint_is_cut_in_the_table(ablate: Callable[..., Done], losse
     assert 100 < len(results(tmp_path).why[0]) < 700
 
 
-def test_a_reader_that_has_seen_enough_is_no_failure(ablate_process: Callable[..., Done], tmp_path: Path) -> None:
-    import subprocess
-    import sys
-
-    from conftest import environment
-
+def test_a_reader_that_has_seen_enough_is_no_failure(tmp_path: Path) -> None:
     words = " ".join([sys.executable, "-m", "ablate", *QUIET, "lr=0.1,0.2", "-m"])
     pipe = subprocess.run(
         ["bash", "-c", f"{words} | head -1 >/dev/null; echo ${{PIPESTATUS[0]}}"],
@@ -137,7 +135,51 @@ def test_a_reader_that_has_seen_enough_is_no_failure(ablate_process: Callable[..
         text=True,
         timeout=60,
     )
-    assert pipe.stdout.strip() == "0", pipe.stderr
+    assert (pipe.stdout.strip(), pipe.stderr) == ("0", "")
+    assert len(results(tmp_path)) == 2
+
+
+# Each command in a copy of one process, with a pipe for its output whose reader has gone: code and complaints.
+UNREAD = """
+import gc, json, os, runpy, sys, tempfile
+import ablate.commands.explain, ablate.commands.launcher, ablate.report.plots
+
+gc.freeze()
+ended = []
+for module, *arguments in json.loads(sys.argv[1]):
+    read, write = os.pipe()
+    os.close(read)
+    with tempfile.TemporaryFile("w+") as said:
+        if not (child := os.fork()):
+            os.dup2(write, 1)
+            os.dup2(said.fileno(), 2)
+            sys.argv = [module, *arguments]
+            runpy.run_module(module, run_name="__main__")
+            sys.exit(0)
+        os.close(write)
+        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        said.seek(0)
+        ended.append([code, said.read()])
+print(json.dumps(ended))
+"""
+
+
+def test_no_command_complains_that_nobody_reads(ablate: Callable[..., Done], tmp_path: Path) -> None:
+    """What is printed at once and what is printed at the end, where the output is buffered and where it is not."""
+    assert ablate(*QUIET, "workers=1").code == 0
+    [trial] = tmp_path.glob("runs/*/0")
+    words = {
+        "": ["ablate --help", "ablate -m dry_run=true lr=0.1,0.2", "ablate.explain --help"],
+        "1": ["ablate --cfg job", "ablate.report --help", f"ablate.report {trial.parent}", f"ablate.explain {trial}"],
+    }
+    words[""] += words["1"]
+    for unbuffered, lines in words.items():
+        program = [sys.executable, "-c", UNREAD, json.dumps([line.split() for line in lines])]
+        changed = environment(PYTHONUNBUFFERED=unbuffered)
+        done = subprocess.run(program, cwd=tmp_path, env=changed, capture_output=True, text=True, timeout=60)
+        assert done.returncode == 0, done.stderr
+        for line, ended in zip(lines, json.loads(done.stdout), strict=True):
+            assert ended == [0, ""], line
 
 
 def test_a_store_that_is_a_folder_is_given_up_at_once(ablate: Callable[..., Done], tmp_path: Path) -> None:

@@ -4,20 +4,23 @@ import io
 import json
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from in_process import Trained, assert_same, load, resolved, settings, train_alone, train_together
-from omegaconf import OmegaConf
+from helpers import Trained, assert_same, load, settings, train_alone, train_together
+from helpers import trial as composed
 from rich.console import Console
 
-from ablate.backends.numpy import team
-from ablate.config import schema as config
-from ablate.config.schema import Settings
-from ablate.execution import sweep
-from ablate.problem.data.dataset import Dataset
+from ablate.backends import process_group
+from ablate.backends.process_group import Rendezvous
+from ablate.config.settings import Settings
+from ablate.execution import plan, pool, sweep
+from ablate.execution.prepare import prepare
+from ablate.records.sweep_folder import SweepFolder
+from ablate.trials.prepared import PreparedTrial
 from ablate.trials.trial import Trial
 
 LOSSES = [
@@ -35,8 +38,8 @@ LOSSES = [
     ["loss=label_smoothing"],
     ["loss=custom", "loss.target=custom_losses.CrossEntropy"],
     ["loss=custom", "loss.target=custom_losses.Squared"],
-    ["loss=custom", "loss.target=custom_losses.Failing", "loss.args.after=2"],
-    ["loss=custom", "loss.target=custom_losses.Failing", "loss.args.after=5"],
+    ["loss=custom", "loss.target=custom_losses.Failing", "+loss.args.after=2"],
+    ["loss=custom", "loss.target=custom_losses.Failing", "+loss.args.after=5"],
 ]
 OPTIMIZERS = [
     ["optimizer=sgd"],
@@ -121,8 +124,8 @@ def _assert_varied(trained: Sequence[Trained]) -> None:
 NEIGHBOURS = {
     "not finite": ["lr=3e38", "seed=1"],
     "stops": ["stop=target", "stop.accuracy=0.01", "seed=2"],
-    "fails": ["loss=custom", "loss.target=custom_losses.Failing", "loss.args.after=1"],
-    "fails at once": ["loss=custom", "loss.target=custom_losses.Failing", "loss.args.after=0", "seed=1"],
+    "fails": ["loss=custom", "loss.target=custom_losses.Failing", "+loss.args.after=1"],
+    "fails at once": ["loss=custom", "loss.target=custom_losses.Failing", "+loss.args.after=0", "seed=1"],
 }
 
 
@@ -195,14 +198,9 @@ LIMITED = ["tracking=none", "epochs=2", "data.train_limit=80", "data.test_limit=
 
 
 def _run(folder: Path, trials: Sequence[Sequence[str]], workers: int) -> None:
-    made = []
-    for number, overrides in enumerate(trials):
-        given = [*LIMITED, *overrides, f"workers={workers}"]
-        whole = resolved(*given)
-        choices = {group: whole[group].get("name", "") for group in config.GROUPS}
-        pairs = dict(override.split("=", 1) for override in given)
-        made.append(Trial(number, config.parse(OmegaConf.create(whole)), pairs, choices, whole))
-    code = sweep.run(sweep.prepare(folder, made), Console(file=io.StringIO()))
+    written = [[*LIMITED, *overrides, f"workers={workers}"] for overrides in trials]
+    made = [replace(composed(*given), number=number) for number, given in enumerate(written)]
+    code = sweep.run(prepare(folder, made), Console(file=io.StringIO()))
     assert code == (sweep.SOME_FAILED if any("Failing" in word for words in trials for word in words) else 0)
 
 
@@ -247,8 +245,8 @@ def test_processes_that_share_a_trial_change_nothing(
 ) -> None:
     helped = []
     monkeypatch.setattr(sweep, "WORTH_A_PROCESS", 0)
-    size = sweep._team_size
-    monkeypatch.setattr(sweep, "_team_size", lambda *given: helped.append(size(*given)) or helped[-1])
+    size = plan._group_size
+    monkeypatch.setattr(plan, "_group_size", lambda *given: helped.append(size(*given)) or helped[-1])
     _run(tmp_path / "shared", [LONE[name]], workers)
     _run(tmp_path / "alone", [LONE[name]], 1)
     assert helped == [min(workers, 2), 1]
@@ -258,7 +256,7 @@ def test_processes_that_share_a_trial_change_nothing(
 def test_a_batch_of_many_parts_is_shared_by_as_many_as_there_are(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sweep, "WORTH_A_PROCESS", 0)
+    monkeypatch.setattr(plan, "WORTH_A_PROCESS", 0)
     large = ["batch_size=400", "data.train_limit=900", "data.test_limit=200", "epochs=1"]
     for workers in (1, 3, 4):
         _run(tmp_path / str(workers), [large], workers)
@@ -266,34 +264,34 @@ def test_a_batch_of_many_parts_is_shared_by_as_many_as_there_are(
         _assert_same_folders(tmp_path / "1" / "0", tmp_path / str(workers) / "0")
 
 
-def test_a_team_meets_elsewhere_where_memory_is_short(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_processes_meet_elsewhere_where_memory_is_short(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     usage = shutil.disk_usage("/")._replace(free=1000)
     monkeypatch.setattr(shutil, "disk_usage", lambda place: usage)
-    monkeypatch.setattr(sweep, "WORTH_A_PROCESS", 0)
+    monkeypatch.setattr(plan, "WORTH_A_PROCESS", 0)
     for workers in (1, 2):
         _run(tmp_path / str(workers), [LONE["plain"]], workers)
-    assert team._memory(2000) is None
+    assert process_group._memory(2000) is None
     _assert_same_folders(tmp_path / "1" / "0", tmp_path / "2" / "0")
 
 
 def test_a_trial_whose_other_process_fails_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sweep, "WORTH_A_PROCESS", 0)
-    monkeypatch.setattr(sweep, "help_to_train", _leaves)
-    whole = resolved(*LIMITED, "workers=2")
-    pairs = dict(override.split("=", 1) for override in LIMITED)
-    trial = Trial(0, config.parse(OmegaConf.create(whole)), pairs, {}, whole)
-    assert sweep.run(sweep.prepare(tmp_path, [trial]), Console(file=io.StringIO())) == sweep.SOME_FAILED
+    monkeypatch.setattr(plan, "WORTH_A_PROCESS", 0)
+    monkeypatch.setattr(pool, "help_to_train", _leaves)
+    trial = composed(*LIMITED, "workers=2")
+    assert sweep.run(prepare(tmp_path, [trial]), Console(file=io.StringIO())) == sweep.SOME_FAILED
     row = json.loads((tmp_path / "0" / "result.json").read_text())
     assert row["verdict"] == "failed"
     assert "a process that trained the same trial ended too early" in row["why"]
 
 
-def _leaves(folder: Path, trials: Sequence[Trial], dataset: Dataset, seat: sweep.Seat) -> None:
-    seat.team().close()
+def _leaves(
+    folder: SweepFolder, trials: Sequence[Trial], prepared: Sequence[PreparedTrial], rendezvous: Rendezvous
+) -> None:
+    rendezvous.join().close()
 
 
 def test_a_users_loss_is_called_in_one_process_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sweep, "WORTH_A_PROCESS", 0)
+    monkeypatch.setattr(plan, "WORTH_A_PROCESS", 0)
     annealed = ["loss=custom", "loss.target=custom_losses.Annealed"]
     for workers in (1, 2):
         _run(tmp_path / str(workers), [annealed], workers)

@@ -5,10 +5,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from in_process import noise, settings, train_together
+from helpers import noise, settings, train_together
 
 from ablate.errors import ConfigError
-from ablate.problem import losses
+from ablate.problem.custom_loss import try_out
+from ablate.problem.losses import Objective
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -26,12 +27,12 @@ SETTINGS = [
 STABLE = pytest.mark.parametrize("overrides", SETTINGS, ids=" ".join)
 
 
-def _loss(*overrides: str) -> losses.Loss:
+def _loss(*overrides: str) -> Objective:
     trial = settings(*overrides)
-    return losses.build(trial.loss, trial.output)
+    return trial.loss.objective(trial.output)
 
 
-def _both(loss: losses.Loss, z: Any, y: Any, dtype: str = "float64") -> tuple[Array, Array, Array]:
+def _both(loss: Objective, z: Any, y: Any, dtype: str = "float64") -> tuple[Array, Array, Array]:
     """Value, gradient and outputs for logits and targets `(N, C)`, as the engine asks for them."""
     logits, targets = (np.array(a, dtype).T[None].copy() for a in (z, y))
     with np.errstate(all="ignore"):
@@ -40,7 +41,7 @@ def _both(loss: losses.Loss, z: Any, y: Any, dtype: str = "float64") -> tuple[Ar
 
 
 def _by_hand(overrides: tuple[str, ...], z: list[float], t: int) -> float:
-    """DESIGN's table for one sample, term by term."""
+    """The formulas of docs/models.md for one sample, term by term."""
     name, others = overrides[0].removeprefix("loss="), range(len(z))
     total = sum(math.exp(v) for v in z)
     p = [math.exp(v) / total for v in z]
@@ -178,7 +179,7 @@ def test_label_smoothing_without_smoothing_is_cross_entropy() -> None:
     ("custom", "builtin"),
     [
         (["loss.target=custom_losses.CrossEntropy", "lr=0.1"], ["loss=ce", "lr=0.1"]),
-        (["loss.target=custom_losses.CrossEntropy", "loss.args.scale=2", "lr=0.1"], ["loss=ce", "lr=0.2"]),
+        (["loss.target=custom_losses.CrossEntropy", "+loss.args.scale=2", "lr=0.1"], ["loss=ce", "lr=0.2"]),
         (["loss.target=custom_losses.Squared", "lr=0.5"], ["loss=mse", "model.output=sigmoid", "lr=0.5"]),
     ],
     ids=["ce", "argument", "sigmoid"],
@@ -189,7 +190,7 @@ def test_custom_loss_trains_as_the_builtin_of_the_same_formula(custom: list[str]
     mine, theirs = train_together([settings("loss=custom", *common, *custom), settings(*common, *builtin)], dataset)
     for name in theirs.final:
         np.testing.assert_allclose(mine.final[name], theirs.final[name], rtol=1e-9, atol=1e-12)
-    if "loss.args.scale=2" not in custom:
+    if "+loss.args.scale=2" not in custom:
         np.testing.assert_allclose(mine.summary.test_losses, theirs.summary.test_losses, rtol=1e-9)
 
 
@@ -219,8 +220,9 @@ def test_custom_loss_that_cannot_be_had(target: str, message: str) -> None:
     ],
 )
 def test_custom_loss_with_wrong_results(target: str, message: str) -> None:
+    loss = _loss("loss=custom", f"loss.target=custom_losses.{target}")
     with pytest.raises(ConfigError, match=message):
-        losses.try_out(_loss("loss=custom", f"loss.target=custom_losses.{target}"), 3)
+        try_out(loss, 3)
 
 
 def test_custom_loss_names_its_own_output() -> None:

@@ -7,14 +7,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from in_process import load, noise, settings, train_alone
+from helpers import load, noise, settings, train_alone
 
-from ablate.backends.numpy import NumpyEngine
+import ablate
+from ablate.backends.numpy.engine import NumpyEngine
 from ablate.diagnosis.verdicts import verdict
 from ablate.errors import ConfigError
 from ablate.problem.data import loading as data
 from ablate.problem.data.dataset import Dataset
-from ablate.training import loop as train
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -27,10 +27,11 @@ def _shapes(*overrides: str, shape: tuple[int, ...], classes: int = 10) -> dict[
 
 def _engine(trial: Any, dataset: Dataset, **weights: Any) -> NumpyEngine:
     """An engine of one lane whose tensors are those given, by names with `_` for the point."""
-    network = train.architecture(trial, dataset)
-    lane = train.lane(trial, network)
+    prepared = ablate.prepare(trial, dataset)
+    lane = prepared.lane()
     given = {name.replace("_", "."): np.asarray(tensor, float) for name, tensor in weights.items()}
-    return NumpyEngine(network, dataset, [replace(lane, weights={**lane.weights, **given})], len(dataset.y_train))
+    lane = replace(lane, weights={**lane.weights, **given})
+    return NumpyEngine(prepared.architecture, dataset, [lane], len(dataset.y_train))
 
 
 @pytest.mark.parametrize("shape", [(1, 8, 8), (1, 28, 28), (1, 32, 32)])
@@ -104,9 +105,9 @@ BAD_LAYERS = [
 
 @pytest.mark.parametrize(("layers", "message"), BAD_LAYERS)
 def test_bad_layers_are_named(layers: str, message: str) -> None:
-    trial = settings(f"model.layers=[{layers}]", "model.fit=null")
+    trial, dataset = settings(f"model.layers=[{layers}]", "model.fit=null"), noise((1, 8, 8), 10)
     with pytest.raises(ConfigError, match=message):
-        train.architecture(trial, noise((1, 8, 8), 10))
+        ablate.prepare(trial, dataset)
 
 
 @pytest.mark.parametrize(
@@ -133,8 +134,9 @@ def test_bad_layers_are_named(layers: str, message: str) -> None:
     ],
 )
 def test_what_does_not_fit_the_data(overrides: list[str], shape: Any, classes: int, message: str) -> None:
+    trial, dataset = settings(*overrides), noise(shape, classes)
     with pytest.raises(ConfigError, match=message):
-        train.architecture(settings(*overrides), noise(shape, classes))
+        ablate.prepare(trial, dataset)
 
 
 # What the first layer sees: a dense layer that copies its input is asked for its logits.

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from in_process import Trained, settings, train_alone
+from helpers import Trained, settings, train_alone
 from sklearn.datasets import load_digits
 
 Array = np.ndarray[Any, np.dtype[Any]]

@@ -13,11 +13,11 @@ import yaml
 from conftest import run_in_process
 from PIL import Image
 
-from ablate import report
+from ablate.commands.report import main
 from ablate.errors import ConfigError
-from ablate.records import results
-from ablate.report import cells, plots
-from ablate.report.__main__ import main
+from ablate.records.sweep_folder import SweepFolder
+from ablate.records.trial_folder import TrialFolder
+from ablate.report import cells, markdown, page, plots
 from ablate.report.cells import Curve
 
 SWEEP = ["-m", "model=softmax_regression", "lr=0.1,3e38", "loss=mse,ce", "seed=0,1", "epochs=3", "data.train_limit=200"]
@@ -50,9 +50,22 @@ def table(text: str) -> list[dict[str, str]]:
 
 def by_cell(sweep: Path) -> Mapping[tuple[str, str], list[dict[str, Any]]]:
     found: dict[tuple[str, str], list[dict[str, Any]]] = {}
-    for row in results.rows(sweep):
+    for row in (trial.row for trial in SweepFolder(sweep).ended()):
         found.setdefault((str(row["overrides"]["lr"]), row["overrides"]["loss"]), []).append(row)
     return found
+
+
+def test_a_table_in_markdown() -> None:
+    """Cells stand as they are, unpadded, and none of them can end its row."""
+    rows = [["1e-3", "a | b"], [" 007", ""], ["two\nlines", "True"]]
+    assert markdown.table(["lr", "x|y"], rows).splitlines() == [
+        "| lr | x\\|y |",
+        "| --- | --- |",
+        "| 1e-3 | a \\| b |",
+        "|  007 |  |",
+        "| two<br>lines | True |",
+    ]
+    assert markdown.table(["lr", "loss"], []) == "| lr | loss |\n| --- | --- |"
 
 
 def test_table_agrees_with_the_results(finished: Path) -> None:
@@ -85,7 +98,7 @@ def test_page_says_what_was_run(finished: Path) -> None:
 def test_a_description_is_the_title(sweep: Path) -> None:
     path = sweep / "0" / ".hydra" / "config.yaml"
     path.write_text(yaml.safe_dump(yaml.safe_load(path.read_text()) | {"description": "Does it learn?"}))
-    assert report.write([sweep], sweep).read_text(encoding="utf-8").startswith("# Does it learn?\n")
+    assert page.write([sweep], sweep).read_text(encoding="utf-8").startswith("# Does it learn?\n")
 
 
 def test_picture_is_an_image_with_something_on_it(finished: Path) -> None:
@@ -130,7 +143,7 @@ def test_a_line_that_ends_not_finite_has_a_mark(finished: Path) -> None:
 def test_long_curves_are_thinned_out_with_their_ends(tmp_path: Path) -> None:
     lines = [{"step": i, "epoch": i, "test/loss": 1.0, "test/accuracy": i / 5000} for i in range(5001)]
     (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    curve = cells.Replicate({"overrides": {}}, tmp_path).epochs("test/accuracy")
+    curve = cells.Replicate({"overrides": {}}, TrialFolder(tmp_path)).epochs("test/accuracy")
     assert len(curve.x) <= cells.CURVE_POINTS + 1
     assert (curve.x[0], curve.x[-1]) == (0, 5000)
     assert curve.y[-1] == 1.0
@@ -215,6 +228,18 @@ def test_several_sweeps_make_one_report(sweep: Path, tmp_path: Path) -> None:
     assert (into / "curves.png").is_file()
 
 
+def test_what_is_given_twice_counts_once(sweep: Path, tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(sweep)
+    into = tmp_path / "into"
+    assert main([str(sweep), f"{sweep}/", str(tmp_path / "link"), "--into", str(into)]) == 0
+    assert (into / "report.md").read_text(encoding="utf-8") == (sweep / "report.md").read_text(encoding="utf-8")
+    # Another sweep's folder in which one trial is this one's.
+    other = shutil.copytree(sweep, tmp_path / "other")
+    shutil.rmtree(other / "0")
+    (other / "0").symlink_to(sweep / "0")
+    assert len(cells.read([sweep, other]).trials) == 15
+
+
 @pytest.mark.parametrize("make", [lambda path: None, lambda path: path.mkdir()], ids=["missing", "empty"])
 def test_a_wrong_folder_is_refused_in_one_line(make: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = tmp_path / "nothing"
@@ -229,7 +254,7 @@ def test_a_sweep_without_any_result_is_refused(sweep: Path) -> None:
     for path in sweep.glob("*/result.json"):
         path.unlink()
     with pytest.raises(ConfigError, match="no trial has ended there"):
-        report.write([sweep], sweep)
+        page.write([sweep], sweep)
 
 
 def test_a_report_that_fails_costs_the_sweep_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

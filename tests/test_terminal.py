@@ -2,26 +2,24 @@
 
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import in_process
+import helpers
 import pytest
 from rich.console import Console
 
-from ablate.terminal import output as terminal
+from ablate.records.sweep_folder import SweepFolder
+from ablate.records.trial_folder import EndedTrial, TrialFolder
+from ablate.terminal import progress as live
+from ablate.terminal import tables
 from ablate.trials.trial import Trial
 
 
 def trials(*overrides: str) -> list[Trial]:
     """One trial for each list of overrides."""
-    found = []
-    for number, written in enumerate(overrides):
-        pairs = [word.split("=", 1) for word in written.split()]
-        choices = {key: value for key, value in pairs if key == "loss"} or {"loss": "ce"}
-        config = in_process.resolved(*written.split())
-        found.append(Trial(number, in_process.settings(*written.split()), dict(pairs), choices, config))
-    return found
+    return [replace(helpers.trial(*written.split()), number=number) for number, written in enumerate(overrides)]
 
 
 def record(folder: Path, number: int, losses: list[float | None]) -> None:
@@ -52,6 +50,10 @@ def row(number: int, accuracy: float | None, verdict: str = "trained", **more: A
     } | more
 
 
+def ended(rows: list[Any]) -> list[EndedTrial]:
+    return [EndedTrial(row, TrialFolder(Path(str(row["trial"])))) for row in rows]
+
+
 def on_terminal(height: int = 40) -> Console:
     return Console(file=io.StringIO(), force_terminal=True, width=140, height=height, color_system="truecolor")
 
@@ -76,18 +78,18 @@ def text(console: Console) -> str:
     ],
 )
 def test_sparkline(values: list[float], bars: str) -> None:
-    assert terminal.sparkline(values) == bars
+    assert live.sparkline(values) == bars
 
 
 def test_a_long_sparkline_keeps_its_width_and_its_shape() -> None:
-    bars = terminal.sparkline([float(value) for value in range(1000, 0, -1)], width=16)
+    bars = live.sparkline([float(value) for value in range(1000, 0, -1)], width=16)
     assert (len(bars), bars[0], bars[-1]) == (16, "█", "▁")
     assert list(bars) == sorted(bars, reverse=True)
 
 
 def test_a_pipe_gets_a_line_as_each_trial_ends(tmp_path: Path) -> None:
     console, both = in_pipe(), trials("lr=0.1", "lr=0.5")
-    with terminal.progress(console, tmp_path, both):
+    with live.progress(console, SweepFolder(tmp_path), both):
         for number, accuracy in ((1, 0.25), (0, 0.975)):
             (tmp_path / str(number)).mkdir()
             done = row(number, accuracy, "plateau" if number else "trained")
@@ -101,8 +103,8 @@ def test_a_pipe_gets_a_line_as_each_trial_ends(tmp_path: Path) -> None:
 
 def test_the_live_table_has_a_row_a_trial(tmp_path: Path) -> None:
     console, three = on_terminal(), trials("lr=0.1", "lr=0.5", "lr=0.9")
-    progress = terminal.progress(console, tmp_path, three)
-    assert isinstance(progress, terminal.LiveTable)
+    progress = live.progress(console, SweepFolder(tmp_path), three)
+    assert isinstance(progress, live.LiveTable)
     for losses in ([2.0], [2.0, 1.0], [2.0, 1.0, 0.5]):
         record(tmp_path, 0, list(losses))
         progress.table()
@@ -127,7 +129,7 @@ def test_the_live_table_has_a_row_a_trial(tmp_path: Path) -> None:
 def test_a_terminal_is_drawn_on_while_it_trains(tmp_path: Path) -> None:
     console, one = on_terminal(), trials("lr=0.1")
     record(tmp_path, 0, [1.0])
-    with terminal.progress(console, tmp_path, one):
+    with live.progress(console, SweepFolder(tmp_path), one):
         pass
     assert "training" in text(console)
     assert "\x1b[" in text(console)
@@ -137,7 +139,7 @@ def test_a_large_sweep_shows_what_fits(tmp_path: Path) -> None:
     console, many = on_terminal(height=16), trials(*(f"lr={number + 1}" for number in range(30)))
     (tmp_path / "0").mkdir()
     (tmp_path / "0" / "result.json").write_text(json.dumps(row(0, 0.9)))
-    console.print(terminal.LiveTable(console, tmp_path, many).table())
+    console.print(live.LiveTable(console, SweepFolder(tmp_path), many).table())
     assert len(text(console).splitlines()) <= 16
     assert "1 of 30 trials have ended" in text(console)
 
@@ -147,14 +149,14 @@ def test_a_half_written_line_is_left_for_later(tmp_path: Path) -> None:
     record(tmp_path, 0, [1.0, 0.5])
     path = tmp_path / "0" / "metrics.jsonl"
     path.write_text(path.read_text() + '{"step": 3, "epoch": 3, "test/loss": 0.')
-    console.print(terminal.LiveTable(console, tmp_path, one).table())
+    console.print(live.LiveTable(console, SweepFolder(tmp_path), one).table())
     assert "2/10" in text(console)
 
 
 def test_results_are_best_first_with_reasons_below() -> None:
     console = in_pipe()
     found = [row(0, 0.5, "plateau"), row(1, None, "failed", seconds=None), row(2, 0.975), row(3, 0.975, test_loss=0.1)]
-    terminal.print_results(console, found, ["lr"])
+    tables.print_results(console, ended(found), ["lr"])
     lines = [line.split() for line in text(console).splitlines() if line.strip()]
     order = [words[0] for words in lines if words[0].isdigit()]
     assert order == ["3", "2", "0", "1"]
@@ -164,7 +166,7 @@ def test_results_are_best_first_with_reasons_below() -> None:
 
 def test_verdicts_are_coloured_on_a_terminal() -> None:
     console = on_terminal()
-    terminal.print_results(console, [row(0, 0.975), row(1, 0.1, "diverged")], ["lr"])
+    tables.print_results(console, ended([row(0, 0.975), row(1, 0.1, "diverged")]), ["lr"])
     green, red = "\x1b[32m", "\x1b[31m"
     assert f"{green}trained" in text(console)
     assert f"{red}diverged" in text(console)
@@ -172,4 +174,4 @@ def test_verdicts_are_coloured_on_a_terminal() -> None:
 
 def test_every_verdict_has_a_colour() -> None:
     verdicts = {"failed", "ascending", "diverged", "collapsed", "stuck", "slow", "trained", "plateau"}
-    assert terminal.COLOURS.keys() >= verdicts
+    assert tables.COLOURS.keys() >= verdicts

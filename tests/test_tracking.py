@@ -69,6 +69,7 @@ def runs(folder: Path, sweep: Path) -> list[Any]:
     store = client(folder)
     experiment = store.get_experiment_by_name("ablate")
     found = store.search_runs([experiment.experiment_id], f"tags.sweep = '{sweep.name}'")
+    assert found
     return sorted(found, key=lambda run: run.info.run_name.rpartition("#")[2])
 
 

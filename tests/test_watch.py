@@ -5,13 +5,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from in_process import Trained, assert_same, load, noise, settings, train_alone, train_together
+from helpers import Trained, assert_same, load, noise, settings, train_alone, train_together
 
+import ablate
 from ablate.backends.engine import Units
-from ablate.backends.numpy import NumpyEngine
-from ablate.config.schema import Settings
+from ablate.backends.numpy.engine import NumpyEngine
+from ablate.config.settings import Settings
 from ablate.problem.data.dataset import Dataset
-from ablate.training import loop as train
 
 Array = np.ndarray[Any, np.dtype[Any]]
 PLAIN = ["dtype=float64", "shuffle=false", "log_every=1"]
@@ -109,11 +109,11 @@ def test_norms_are_means_over_an_epochs_logged_steps() -> None:
 
 def units(trial: Settings, dataset: Dataset, **weights: Array) -> Units:
     """The hidden units of an untrained network, some of its weights given."""
-    network = train.architecture(trial, dataset)
-    lane = train.lane(trial, network)
+    prepared = ablate.prepare(trial, dataset)
+    lane = prepared.lane()
     given = {name.replace("_", "."): np.asarray(tensor, float) for name, tensor in weights.items()}
     lane = replace(lane, weights={**lane.weights, **given})
-    engine = NumpyEngine(network, dataset, [lane], len(dataset.y_train))
+    engine = NumpyEngine(prepared.architecture, dataset, [lane], len(dataset.y_train))
     engine.evaluate()
     return engine.units()
 
@@ -131,15 +131,13 @@ def test_dead_maps_of_a_convolution() -> None:
     trial = settings(*PLAIN, "model=lenet5")
     biases = {f"conv{i}_bias": np.ones(n) for i, n in ((1, 6), (2, 16), (3, 120))}
     biases["conv1_bias"][:2] = biases["conv3_bias"][:30] = -1e6
-    small = {name: 0 * train.lane(trial, _lenet(trial)).weights[name.replace("_", ".")] for name in _WEIGHTS}
-    assert units(trial, noise((1, 8, 8), 4), **biases, **small).dead == pytest.approx([32 / 142])
+    dataset = noise((1, 8, 8), 4)
+    weights = ablate.prepare(trial, dataset).initial_weights()
+    small = {name: 0 * weights[name.replace("_", ".")] for name in _WEIGHTS}
+    assert units(trial, dataset, **biases, **small).dead == pytest.approx([32 / 142])
 
 
 _WEIGHTS = ("conv1_weight", "conv2_weight", "conv3_weight")
-
-
-def _lenet(trial: Settings) -> Any:
-    return train.architecture(trial, noise((1, 8, 8), 4))
 
 
 @pytest.mark.parametrize(("activation", "edge"), [("sigmoid", np.log(99)), ("tanh", np.arctanh(0.98))])

@@ -1,4 +1,4 @@
-"""How a command of Hydra's starts: signals, notices, the entry, and mistakes told in one line."""
+"""How a Hydra command starts: signals, log messages, the entry point, and errors in one line."""
 
 import atexit
 import gc
@@ -10,9 +10,10 @@ from ablate import interrupts
 
 
 def command(action: str) -> None:
-    """Do with the trials of the command line what a function of `ablate.launcher` does: `run` or `examine`."""
+    """Call a function of `ablate.commands.launcher`, `run` or `examine`, with the trials of the command line."""
     interrupts.listen()
-    # At its end Python goes through all objects for garbage: with MLflow loaded they are 400,000, and it takes 0.6 s.
+    interrupts.outlive_readers()
+    # At exit Python collects garbage over all objects: with MLflow loaded there are 400,000, which takes 0.6 s.
     atexit.register(gc.freeze)
     try:
         _command(action)
@@ -22,14 +23,14 @@ def command(action: str) -> None:
 
 
 def _command(action: str) -> None:
-    # Hydra's parser takes overrides in one piece only: -m may stand anywhere between them.
+    # Hydra's parser needs all overrides together: allow -m anywhere between them.
     sys.argv[1:] = sorted(sys.argv[1:], key=lambda word: word not in ("-m", "--multirun"))
     wants_traceback = "HYDRA_FULL_ERROR" in os.environ
     os.environ["HYDRA_FULL_ERROR"] = "1"
     import hydra
 
-    from ablate.commands import launcher
-    from ablate.config.schema import conf_dir
+    from ablate.commands import launcher, refusals
+    from ablate.config.groups import conf_dir
 
     notices = logging.StreamHandler()
     notices.setFormatter(logging.Formatter("ablate: %(message)s"))
@@ -41,9 +42,9 @@ def _command(action: str) -> None:
     try:
         entry()
     except launcher.TrialFailedError as error:
-        launcher.refuse(error, code=1)
+        refusals.refuse(error, code=1)
     except Exception as error:
-        if wants_traceback or not launcher.is_mistake(error):
+        if wants_traceback or not refusals.is_mistake(error):
             raise
-        launcher.refuse(error)
+        refusals.refuse(error)
     sys.exit(launcher.CohortLauncher.exit_code)

@@ -1,50 +1,50 @@
-"""What is known of a trial, and what to try next: `python -m ablate.explain runs/<sweep>/<trial>`."""
+"""What is known about a trial, and what to try next: `python -m ablate.explain runs/<sweep>/<trial>`."""
 
 import argparse
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from omegaconf import OmegaConf
 from rich.console import Console
 
-from ablate.config.schema import shown
+from ablate import interrupts
+from ablate.config.settings import shown
 from ablate.diagnosis.advice import Known, advice
 from ablate.errors import ConfigError
-from ablate.records import folder as records
-from ablate.terminal import output as terminal
+from ablate.records.sweep_folder import SweepFolder
+from ablate.records.trial_folder import TrialFolder
+from ablate.terminal.console import terminal
+from ablate.terminal.progress import sparkline
+from ablate.terminal.tables import print_check
 
 
-def read(folder: Path) -> Known:
-    """Read a trial's folder. Raises ConfigError where it is none, or the trial has not ended."""
-    config = folder / ".hydra" / "config.yaml"
-    if not config.is_file():
-        trials = [path.parents[1].name for path in folder.glob("*/.hydra/config.yaml")]
-        trials.sort(key=lambda name: (len(name), name))
+def read(path: Path) -> Known:
+    """Read a trial's folder. Raises ConfigError if it is not one, or if the trial has not ended."""
+    folder = TrialFolder(path)
+    config = folder.read_config()
+    if not config:
+        trials = [trial.path.name for trial in SweepFolder(path).trials() if trial.is_begun]
         there = f", here one of {', '.join(trials)}" if trials else ""
-        raise ConfigError(f"{folder}: not the folder of a trial; expected runs/<sweep>/<number>{there}")
-    row = records.read_result(folder)
+        raise ConfigError(f"{path}: not the folder of a trial; expected runs/<sweep>/<number>{there}")
+    row = folder.read_result()
     if row is None:
-        raise ConfigError(f"{folder}: the trial has not ended yet; try again when the sweep has")
-    resolved = OmegaConf.to_container(OmegaConf.load(config))
-    assert isinstance(resolved, dict)
-    values = {str(key): value for key, value in resolved.items()}
-    return Known(values, row, records.read_check(folder), records.read_metrics(folder))
+        raise ConfigError(f"{path}: the trial has not ended yet; try again when the sweep has")
+    return Known(config, row, folder.read_check(), folder.read_metrics())
 
 
 def explain(console: Console, known: Known) -> None:
-    """Print what happened, what the checks and the watching saw, and what to try."""
+    """Print what happened, what the checks and the watching found, and what to try."""
     row = known.row
     console.print(f"trial {row['trial']}: {_described(known)}", markup=False, highlight=False, soft_wrap=True)
     console.print(f"\nverdict  {row['verdict']}: {row['why']}", markup=False, highlight=False, soft_wrap=True)
     for name in ("train/loss", "test/loss", "test/accuracy"):
         curve = [record[name] for record in known.metrics if record.get(name) is not None]
         if curve:
-            line = f"  {name:<14} {terminal.sparkline(curve, 32)}  {curve[0]:.4g} to {curve[-1]:.4g}"
+            line = f"  {name:<14} {sparkline(curve, 32)}  {curve[0]:.4g} to {curve[-1]:.4g}"
             console.print(line, markup=False, highlight=False)
     if known.check is not None:
         console.print("\nbefore training")
-        terminal.print_check(console, known.check)
+        print_check(console, known.check)
     seen = list(_seen(known))
     if seen:
         console.print("\nduring training")
@@ -68,7 +68,7 @@ def _described(known: Known) -> str:
 
 
 def _seen(known: Known) -> Iterator[str]:
-    """What the watching during training noticed, where it is worth a line."""
+    """Lines on what the watching during training noticed."""
     large, small = known.total("watch/too_large"), known.total("watch/too_small")
     if large:
         yield f"{large:.0f} times a number of the output layer moved by more than 1 in one step: a large step"
@@ -88,11 +88,12 @@ def _seen(known: Known) -> Iterator[str]:
 
 
 def main() -> None:
-    """Explain the trial that the command line names; code 2 and one line where it names none."""
+    """Explain the trial named on the command line; exit code 2 and one line if there is no such trial."""
+    interrupts.outlive_readers()
     parser = argparse.ArgumentParser(prog="python -m ablate.explain", description=__doc__)
     parser.add_argument("trial", type=Path, help="the folder of a trial, runs/<sweep>/<number>")
     try:
-        explain(terminal.console(), read(parser.parse_args().trial))
-    except ConfigError as error:
+        explain(terminal(), read(parser.parse_args().trial))
+    except (ConfigError, OSError) as error:
         print(f"ablate: {error}", file=sys.stderr)
         raise SystemExit(2) from None

@@ -1,49 +1,59 @@
-"""The way from Hydra to a sweep: one trial of a run, all trials of a multirun at once, one of a foreign launcher."""
+"""From Hydra to a sweep: one trial of a run, all trials of a multirun at once, or one for another launcher."""
 
-import math
-import re
+import shlex
 import sys
-import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import ChoiceSweep, Override, RangeSweep
 from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn, JobStatus, setup_globals
-from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, RunMode, TaskFunction
-from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError, safe_load
+from omegaconf import DictConfig
 
-from ablate.commands import cells
 from ablate.commands.cells import Cell
 from ablate.commands.composer import Composer
-from ablate.config import schema as config
+from ablate.commands.grid import BasicSweeper, grid
+from ablate.commands.job import compose_job, trial, written_overrides
+from ablate.commands.refusals import refuse
+from ablate.config import groups
+from ablate.config.help import help_text
 from ablate.diagnosis import checks as check
 from ablate.errors import ConfigError
 from ablate.execution import sweep
-from ablate.records import results
-from ablate.terminal import output as terminal
+from ablate.execution.prepare import prepare
+from ablate.records.sweep_folder import SweepFolder
+from ablate.terminal import tables
+from ablate.terminal.console import terminal
+from ablate.trials.factors import cell, written
 from ablate.trials.trial import Trial
-
-# Hydra's first scan for plugins executes their modules again: a class imported before would not be theirs.
-Plugins.instance()
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper  # noqa: E402
 
 # Hydra accepts plugins of this package only; the classes are registered under it and live here.
 _NAMESPACE = "hydra_plugins.ablate"
-MAX_TRIALS = 10_000
+_ABOUT_CHECK = """\
+ablate.check checks gradient and sign by numbers, as every trial is before it trains, and trains nothing.
+
+  python -m ablate.check loss=mse lr=0.1            one trial; code 1 where something is found
+  python -m ablate.check -m loss=mse,ce             each of a sweep that differs
+
+Presets and keys are those of the command that trains:
+"""
 
 
 def register(action: Callable[[Path, Sequence[Trial]], int]) -> None:
-    """Say what is done with a command's trials, and make Hydra know the launcher, the sweeper and the help text."""
+    """Set what is done with a command's trials, and register our plugins and options with Hydra."""
     CohortLauncher.action = staticmethod(action)
+    # Hydra asks for the help text at every start; composing it would take a third of the start time.
+    text = help_text() if any(word.startswith(("-h", "--h")) for word in sys.argv[1:]) else ""
+    declare(f"{_ABOUT_CHECK}\n{text}" if action is examine else text)
+
+
+def declare(text: str = "") -> None:
+    """Register with Hydra the launcher, the sweeper, the help text, and the options that are declared as classes."""
     plugins, store = Plugins.instance(), ConfigStore.instance()
     for kind, cls in (("launcher", CohortLauncher), ("sweeper", GridSweeper)):
         plugins.register(cls)
@@ -52,16 +62,18 @@ def register(action: Callable[[Path, Sequence[Trial]], int]) -> None:
         if cls is GridSweeper:
             node["params"] = None
         store.store(group=f"hydra/{kind}", name="ablate", node=node, provider="ablate")
-    # Hydra asks for it at every start; to write it takes a third of the start's own time.
-    text = config.help_text() if any(word.startswith(("-h", "--h")) for word in sys.argv[1:]) else ""
     node = {"app_name": "ablate", "header": "", "footer": "", "template": text}
     store.store(group="hydra/help", name="ablate", node=node, provider="ablate")
+    for group, options in groups.DECLARED.items():
+        for option in options:
+            name = str(option.defaults()["name"])
+            store.store(group=group, name=name, node=option.defaults(), provider="ablate")
 
 
 class GridSweeper(BasicSweeper):
     """Hydra's own grid, crossed with the preset's cells, which vary slowest.
 
-    It is handed over as it is: all jobs at once, none composed, and no folder made for them yet.
+    All jobs are handed to the launcher at once, uncomposed and without folders.
     """
 
     def __init__(self, params: dict[str, str] | None) -> None:
@@ -73,74 +85,46 @@ class GridSweeper(BasicSweeper):
         assert self.launcher is not None
         parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
         params, given = parser.parse_overrides(self._parse_config()), parser.parse_overrides(arguments)
-        found = cells.crossed(self.config, params, given)
-        overrides = [override for override in (*params, *given) if not cells.is_about(override)]
-        _check_count(found, overrides)
-        [others] = self.split_arguments(overrides, None)
-        # A job of a sweep without cells may still have a preset with cells, if the user took them away.
-        noted = [cells.note(found)] if found or len(overrides) < len(params) + len(given) else []
-        crossing = found or [Cell((), {})]
+        planned = grid(self.config, params, given)
         try:
-            done = self.launcher.launch(
-                [[*cell.overrides, *noted, *other] for cell in crossing for other in others], initial_job_idx=0
-            )
+            done = self.launcher.launch(planned.jobs, initial_job_idx=0)
             for job in done:
-                _ = job.return_value  # raises where a job of a foreign launcher failed
+                _ = job.return_value  # raises if a job of another launcher failed
         except ConfigError as error:
             if error.trial is None:
                 raise
-            cell, other = divmod(error.trial, len(others))
-            raise ConfigError(self._advised(error, crossing[cell], [*noted, *others[other]])) from error
+            number = error.trial
+            advised = self._advised(str(error), planned.cell(number), planned.without_cell(number))
+            raise ConfigError(advised) from error
         return [done]
 
-    def _advised(self, error: ConfigError, cell: Cell, without: Sequence[str]) -> str:
-        """What is wrong with a job, and where its cell has a part in it, what to do about that.
+    def _advised(self, said: str, cell: Cell, without: Sequence[str]) -> str:
+        """What is wrong with a job and, if its cell contributes to it, what to do about that.
 
-        It has one where the message names its choice, or the job is not refused for the same without it.
+        The cell contributes if the message names one of its values, or if the job without it is not refused likewise.
         """
-        said = str(error)
         if cell.values and (cell.is_named_in(said) or self._refusal(without) != said):
             return f"{said}; {cell.advice}"
         return said
 
     def _refusal(self, job: Sequence[str]) -> str | None:
-        """What is wrong with a job, if anything is."""
+        """What is wrong with a job, if anything."""
         assert self.hydra_context is not None
         assert self.config is not None
         try:
-            _, one = composed(Composer(self.hydra_context.config_loader, self.config), job, 0)
-            sweep.prepare(Path(), [one])
+            _, one = compose_job(Composer(self.hydra_context.config_loader, self.config), job, 0)
+            prepare(Path(), [one])
         except ConfigError as error:
             return str(error)
         return None
 
 
-def _check_count(found: Sequence[Cell], overrides: Sequence[Override]) -> None:
-    # A key that the user gives takes the place of the preset's.
-    last = {override.get_key_element(): override for override in overrides}.values()
-    count = max(1, len(found)) * math.prod(_levels(override) for override in last)
-    if not 0 < count <= MAX_TRIALS:
-        swept = [str(override.input_line) for override in last if _levels(override) != 1]
-        swept += [f"{len(found)} cells"] if found else []
-        raise ConfigError(f"{' '.join(swept)}: {count} trials; a sweep has 1 to {MAX_TRIALS}")
-
-
-def _levels(override: Override) -> int:
-    """How many values an override sweeps over, without making them."""
-    value = override.value()
-    if isinstance(value, RangeSweep):
-        assert value.start is not None
-        assert value.stop is not None
-        return max(0, math.ceil((value.stop - value.start) / value.step))
-    return len(value.list) if isinstance(value, ChoiceSweep) else 1
-
-
 class TrialFailedError(RuntimeError):
-    """How a foreign launcher hears that its job failed, after the job's row is written."""
+    """Tells another launcher that its job failed, after the job's row is written."""
 
 
 class CohortLauncher(Launcher):
-    """Gets all jobs of a multirun at once, to do with their trials what the command is for (`action`)."""
+    """Gets all jobs of a multirun at once, and calls the command's `action` with their trials."""
 
     action: Callable[[Path, Sequence[Trial]], int]
     exit_code = sweep.FINISHED
@@ -152,110 +136,48 @@ class CohortLauncher(Launcher):
         setup_globals()
         folder = Path(str(self.config.hydra.sweep.dir)).absolute()
         composer = Composer(self.hydra_context.config_loader, self.config)
-        jobs = [composed(composer, job, initial_job_idx + index) for index, job in enumerate(job_overrides)]
+        jobs = [compose_job(composer, job, initial_job_idx + index) for index, job in enumerate(job_overrides)]
         code = type(self).action(folder, [one for _, one in jobs])
-        # Hydra raises at the first job that failed, and then leaves out its callbacks: so the code goes this way.
+        # Hydra raises at the first failed job and then skips its callbacks: so the exit code is kept here.
         type(self).exit_code = max(type(self).exit_code, code)
         return [_job_return(folder, whole) for whole, _ in jobs]
 
 
-def composed(composer: Composer, job: Sequence[str], number: int) -> tuple[DictConfig, Trial]:
-    """A job's whole configuration, and its trial. Raises ConfigError, the trial's number with it, where it is wrong."""
-    try:
-        whole = composer.compose(job, number)
-        return whole, trial(_without_hydra(whole), whole.hydra)
-    except Exception as error:
-        if isinstance(error, ConfigError) or not is_mistake(error):
-            raise
-        raise ConfigError(_line(error), number) from error
-
-
-def _without_hydra(composed: DictConfig) -> DictConfig:
-    return OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"])
-
-
 def _job_return(folder: Path, composed: DictConfig) -> JobReturn:
-    """What a sweeper hears of a job: its final test accuracy, to be made as large as can be."""
-    number = composed.hydra.job.num
-    row = next((row for row in results.rows(folder) if row["trial"] == number), None)
+    """What a sweeper is told about a job: its final test accuracy, to be maximised."""
+    row = SweepFolder(folder).trial(composed.hydra.job.num).read_result()
     done = JobReturn(
-        overrides=_written(composed.hydra), cfg=composed, working_dir=str(folder), status=JobStatus.COMPLETED
+        overrides=written_overrides(composed.hydra), cfg=composed, working_dir=str(folder), status=JobStatus.COMPLETED
     )
     done.return_value = row["test_accuracy"] if row else None
     return done
 
 
-def trial(plain: DictConfig, hydra: DictConfig) -> Trial:
-    """The trial of one composed job, its configuration and Hydra's. Raises ConfigError where a value is wrong."""
-    number = int(OmegaConf.select(hydra, "job.num", default=0) or 0)
-    try:
-        return _trial(number, plain, hydra)
-    except ConfigError as error:
-        raise ConfigError(str(error), number) from None
-
-
-def _trial(number: int, plain: DictConfig, hydra: DictConfig) -> Trial:
-    choices = {str(group): str(choice) for group, choice in hydra.runtime.choices.items() if group in config.GROUPS}
-    overrides = {**cells.reported(plain, hydra.mode, choices), **_split(_written(hydra))}
-    plain = cells.without(plain)
-    for key, value in overrides.items():
-        group, _, rest = key.partition(".")
-        if rest == "name" and group in config.GROUPS:
-            raise ConfigError(f"{key}={value}: an option is chosen by its group; write {group}={value}")
-    for group, choice in overrides.items():
-        if group in config.GROUPS and choice.startswith("["):
-            allowed = ", ".join(config.choices(group))
-            raise ConfigError(
-                f"{group}={choice}: choose one of {allowed}; a sweep is written -m {group}={choice[1:-1]}"
-            )
-    settings = config.parse(plain)
-    resolved = OmegaConf.to_container(plain, resolve=True)
-    assert isinstance(resolved, dict)
-    return Trial(
-        number=number,
-        settings=settings,
-        overrides=overrides,
-        choices=choices,
-        config={str(key): value for key, value in resolved.items()},
-    )
-
-
-def _written(hydra: DictConfig) -> list[str]:
-    """The overrides as the user wrote them, a `${...}` in them included, but for those about cells."""
-    written: Any = OmegaConf.to_container(hydra.overrides.task, resolve=False)
-    return [str(override) for override in written if not re.match(rf"[+~]*{cells.KEY}\b", str(override))]
-
-
-def _split(overrides: Sequence[str]) -> Mapping[str, str]:
-    pairs = (override.lstrip("+~").split("=", 1) for override in overrides)
-    return {pair[0]: pair[1] if len(pair) > 1 else "" for pair in pairs}
-
-
 def run(folder: Path, trials: Sequence[Trial]) -> int:
-    """Check the trials and train them, or print the plan only; returns the exit code."""
-    console = terminal.console()
-    prepared = sweep.prepare(folder, trials)
+    """Check the trials and train them, or with `dry_run` print the plan; returns the exit code."""
+    console = terminal()
+    prepared = prepare(folder, trials, shlex.join(["ablate", *sys.argv[1:]]))
     if trials[0].settings.dry_run:
-        terminal.print_plan(console, trials)
+        tables.print_plan(console, trials)
         return sweep.FINISHED
     return sweep.run(prepared, console)
 
 
 def examine(folder: Path, trials: Sequence[Trial]) -> int:
-    """Print the checks before training, each distinct one once; returns 1 where one found something."""
-    console = terminal.console()
-    prepared = sweep.prepare(folder, trials)
+    """Print the checks before training, each distinct one once; returns 1 if one found something."""
+    console = terminal()
+    prepared = prepare(folder, trials)
     distinct = {check.key(one.settings): one for one in trials}
-    found = [check.check(one.settings, prepared.datasets[one.number]) for one in distinct.values()]
+    found = [check.check(prepared.prepared[one.number]) for one in distinct.values()]
     for one, result in zip(distinct.values(), found, strict=True):
-        values = [f"{key}={config.shown(one.value(key))}" for key in one.overrides]
-        console.print(" ".join(values) or "the defaults", markup=False, highlight=False, soft_wrap=True, style="bold")
-        terminal.print_check(console, result)
+        given = written(cell(one, one.overrides)) or "the defaults"
+        console.print(given, markup=False, highlight=False, soft_wrap=True, style="bold")
+        tables.print_check(console, result)
     return sweep.FINISHED if all(result.is_right for result in found) else sweep.SOME_FAILED
 
 
 def task(cfg: DictConfig) -> float | None:
-    """What Hydra calls for a single run, and a foreign launcher for each of its jobs: a sweep of one.
+    """What Hydra calls for a single run, and another launcher for each of its jobs: a sweep of one trial.
 
     A single run ends the process with its exit code; a job returns its test accuracy.
     """
@@ -264,7 +186,7 @@ def task(cfg: DictConfig) -> float | None:
     try:
         one = trial(cfg, hydra)
         folder = Path(str(hydra.sweep.dir)).absolute()
-        # In a process that a foreign launcher started nothing is registered: there is only training to do.
+        # In a process that another launcher started no action is registered: train.
         code = getattr(CohortLauncher, "action", run)(folder, [one])
     except ConfigError as error:
         if hydra.mode == RunMode.RUN:
@@ -272,61 +194,9 @@ def task(cfg: DictConfig) -> float | None:
         raise
     if hydra.mode == RunMode.RUN:
         raise SystemExit(code)
-    row = next((row for row in results.rows(folder) if row["trial"] == one.number), None)
+    row = SweepFolder(folder).trial(one.number).read_result()
     if row is None:
         return None
     if code:
         raise TrialFailedError(f"trial {one.number} {row['verdict']}: {row['why']}")
     return row["test_accuracy"]
-
-
-def is_mistake(error: Exception) -> bool:
-    """Whether an error is the user's: a wrong value, or a command or YAML that Hydra cannot compose."""
-    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
-    by_hydra = isinstance(error, ValueError) and str(frame.f_globals["__name__"]).startswith("hydra.")
-    return by_hydra or isinstance(error, ConfigError | HydraException | OmegaConfBaseException | YAMLError)
-
-
-def refuse(error: Exception, code: int = 2) -> NoReturn:
-    """Tell a user's mistake in one line and end with code 2."""
-    print(f"ablate: {_line(error)}", file=sys.stderr)
-    raise SystemExit(code)
-
-
-def _line(error: Exception) -> str:
-    return " ".join(_said(error).split()) or f"{type(error).__name__} in the command or in a YAML of --config-dir"
-
-
-def _said(error: Exception) -> str:
-    """An error in our words: Hydra's leave out the key or the value, and tell of its insides."""
-    text = str(error)
-    if isinstance(error, OverrideParseException):
-        heard = [line for line in text.splitlines() if not line.startswith(("Error parsing", "See http"))]
-        return f"{error.override}: not understood ({' '.join(heard)}); write key=value"
-    if isinstance(error, MissingConfigException) and error.options:
-        group, _, name = str(error.missing_cfg_file).rpartition("/")
-        return f"{group}={name}: no such choice; choose one of {', '.join(error.options)}"
-    if found := re.match(r"Could not override '(cells\..+)'\.\s.* use \+(.*)", text, re.DOTALL):
-        return f"{found[2]}: no such cell or key of a cell; add it with a plus, '+{found[2]}'"
-    if found := re.match(r"Could not delete from config\. '(cells\b.*)' does not exist", text):
-        return f"~{found[1]}: no such cell; --help lists those of each preset"
-    if found := re.match(r"Could not override '(.+)'\.\s.* use \+(.*)", text, re.DOTALL):
-        return config.unknown_key(*found.groups())
-    if found := re.match(r"Ambiguous value for argument '(.+)'|Sweep parameters '(.+)' requires", text):
-        return f"{found[1] or found[2]}: several values are a sweep, which needs -m (one list is written [1,2])"
-    if found := re.match(r"Multiple values for (\S+)\. .*'override \1: (.*)'", text, re.DOTALL):
-        return f"+{found[1]}={found[2]}: there is one already; write {found[1]}={found[2]}"
-    if text.startswith("Config group override must be"):
-        pairs = [word.partition("=") for word in sys.argv[1:]]
-        wrong = [
-            group
-            for group, _, name in pairs
-            if group in (*config.GROUPS, "experiment") and not isinstance(safe_load(name), str)
-        ]
-        return "; ".join(f"{group}: choose one of {', '.join(config.choices(group))}" for group in wrong) or text
-    if "does not support sweep type" in text:
-        written = [word for word in sys.argv[1:] if "interval(" in word]
-        return (
-            f"{' '.join(written)}: a range without steps cannot be swept; list its values, or use range(from,to,step)"
-        )
-    return re.split(r"Config search path|See https", text)[0]

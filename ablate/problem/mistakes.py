@@ -1,143 +1,223 @@
-"""The zoo of known mistakes: each can be injected by `bug=`, to see what it looks like.
+"""The zoo of known mistakes: each can be made on purpose with `bug=`, to see what it looks like.
 
-Three kinds of place can be wrong: the loss (its output function or gradient), the labels, and the backward
-pass. The first two are changed here; a backend asks `Bug.name` for the third.
+A mistake overrides the hooks of `Mistake` in which it is wrong. An engine calls the hooks and knows no mistake by name.
+The kernels have counterparts of the hooks, in `cuda/objective.cuh` and `cuda/mistakes.cuh`: `objective_kernel` and
+`backward_kernel` name the structs that replace the healthy ones.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from typing import ClassVar, Literal
 
 import numpy as np
 
-from ablate.config import schema as config
-from ablate.errors import ConfigError
-from ablate.problem import losses, models
-from ablate.problem.data.dataset import Dataset
-from ablate.problem.losses import Array
+from ablate.problem.layers import Divide, Elementwise, Layer
+from ablate.problem.losses import BuiltinLoss, Formulas, Loss, Objective
+from ablate.problem.models import Architecture
+from ablate.problem.outputs import Array, softmax, softmax_jacobian
+from ablate.problem.registry import Registry
 
 
-@dataclass(frozen=True)
-class Bug:
-    """A mistake in words: what was written, and what to write instead."""
+class Mistake:
+    """No mistake: what a correct training step does, hook by hook.
 
-    name: str
-    mistake: str
-    fix: str
+    `mistake` says in words what is wrong in the code, and `fix` what to write instead.
+    """
 
+    name: ClassVar[str] = "none"
+    mistake: ClassVar[str] = ""
+    fix: ClassVar[str] = ""
+    objective_kernel: ClassVar[str] = "HealthyObjective"
+    backward_kernel: ClassVar[str] = "HealthyBackward"
+    # Whether the gradient of one batch reveals it: loss and data are the right ones, and no second batch is needed.
+    shows_in_gradient: ClassVar[bool] = False
+    # Whether `batch_gradient` needs the final gradient of the previous batch.
+    remembers_gradient: ClassVar[bool] = False
 
-CATALOGUE: Mapping[str, Bug] = {
-    bug.name: bug
-    for bug in (
-        Bug(
-            "diagonal_jacobian",
-            "the softmax is differentiated as if each output depended on its own logit only, p (1 - p)",
-            "use the whole Jacobian, p_i (1[i=j] - p_j); for cross-entropy it makes the error at the logits p - y",
-        ),
-        Bug(
-            "missing_activation_derivative",
-            "the backward pass leaves out the derivative of the hidden activations",
-            "multiply the error that comes back through an activation by that activation's derivative",
-        ),
-        Bug(
-            "missing_divisor",
-            "the forward pass divides the pre-activation by a constant, the backward pass does not",
-            "divide the error by the same constant on its way back",
-        ),
-        Bug(
-            "sum_for_mean",
-            "the gradient is summed over the batch where the mean is meant",
-            "divide the gradient by the batch's size, or the learning rate",
-        ),
-        Bug(
-            "bias_gradient",
-            "the gradient of the biases is divided by the batch's size once more than that of the weights",
-            "sum a bias's gradient over the batch exactly as a weight's",
-        ),
-        Bug(
-            "stale_gradients",
-            "the gradients are added to those of the batches before, because they are never reset",
-            "set the gradients to zero before each batch",
-        ),
-        Bug(
-            "unshifted_softmax",
-            "the softmax does not subtract the largest logit, so exp overflows",
-            "subtract the largest logit first; the result is the same and stays finite",
-        ),
-        Bug(
-            "double_softmax",
-            "the softmax is applied twice: once by the network, once more inside the loss",
-            "give the loss the logits, or take the logarithm of the probabilities you have",
-        ),
-        Bug(
-            "swapped_labels",
-            "the labels of the training set are one class off",
-            "look at a few training samples beside their labels",
-        ),
-    )
-}
+    def refusal(self, loss: Loss, output: str, architecture: Architecture) -> str | None:
+        """Why the mistake would change nothing here, so that the trial would be a correct one; else None."""
+        return None
 
-_SOFTMAX_ONLY = ("diagonal_jacobian", "unshifted_softmax", "double_softmax")
+    def labels(self, labels: Array, classes: int) -> Array:
+        """The training labels as the trial sees them."""
+        return labels
+
+    def objective(self, loss: Loss, objective: Objective) -> Objective:
+        """The loss over its output as the trial computes it."""
+        return objective
+
+    def has_derivative(self, layer: Layer) -> bool:
+        """Whether the backward pass applies a layer's own derivative."""
+        return True
+
+    def scale(self, reduction: Literal["mean", "sum"], n: int) -> float:
+        """The factor of a sample's gradient in a batch of n."""
+        return 1 / n if reduction == "mean" else 1.0
+
+    def batch_gradient(self, gradient: Array, before: Array, biases: Sequence[slice], n: int) -> None:
+        """Change a batch's gradient `(K, P)` in place; `before` is the last batch's, `biases` where biases lie in P."""
 
 
-def check(settings: config.Settings, network: models.Architecture, loss: losses.Loss) -> None:
-    """Raises ConfigError where a bug has nothing to be wrong in, so that the trial would be a correct one."""
-    name = settings.bug
-    if name in _SOFTMAX_ONLY and (loss.output != "softmax" or isinstance(loss, losses.Custom)):
-        raise ConfigError(
-            f"bug={name}: it is a mistake in a softmax of ablate's own; choose loss=ce or another softmax loss"
-        )
-    hidden = [stage.layer for stage in network.stages]
-    if name == "missing_divisor" and not any(isinstance(layer, models.Divide) for layer in hidden):
-        raise ConfigError(f"bug={name}: nothing is divided here; choose model=mlp model.preactivation_divisor=78.5")
-    if name == "missing_activation_derivative" and not any(isinstance(layer, models.Activation) for layer in hidden):
-        raise ConfigError(f"bug={name}: the model has no activation; choose model=mlp or model=lenet5")
-    if name in ("sum_for_mean", "bias_gradient") and settings.loss.reduction == "sum":
-        raise ConfigError(f"bug={name}: it is a mistake in a mean; choose loss.reduction=mean")
+MISTAKES: Registry[Mistake] = Registry("bug")
 
 
-def labels(bug: str, dataset: Dataset) -> Dataset:
-    """The data set as a trial with this bug sees it."""
-    if bug != "swapped_labels":
-        return dataset
-    return replace(dataset, y_train=(dataset.y_train + 1) % dataset.classes)
+def declare(mistake: type[Mistake]) -> type[Mistake]:
+    """Class decorator: register a mistake under its name."""
+    MISTAKES.add(mistake.name, mistake())
+    return mistake
 
 
-def loss(bug: str, settings: config.Loss, correct: losses.Loss) -> losses.Loss:
-    """The loss as a trial with this bug computes it."""
-    if not isinstance(settings, config.BuiltinLoss) or bug not in _SOFTMAX_ONLY:
-        return correct
-    return {"diagonal_jacobian": _diagonal, "unshifted_softmax": _unshifted, "double_softmax": _double}[bug](
-        settings, correct
-    )
+declare(Mistake)
 
 
-def _diagonal(settings: config.BuiltinLoss, correct: losses.Loss) -> losses.Loss:
-    by_p = losses.by_probability(settings)
+class SoftmaxMistake(Mistake):
+    """A mistake in the softmax of one of ablate's own losses."""
 
-    def gradient(z: Array, p: Array, y: Array) -> Array:
-        return by_p(z, p, y) * p * (1 - p)
+    def refusal(self, loss: Loss, output: str, architecture: Architecture) -> str | None:
+        if output == "softmax" and isinstance(loss, BuiltinLoss):
+            return None
+        return "it is a mistake in a softmax of ablate's own; choose loss=ce or another softmax loss"
 
-    return losses.Builtin(correct.output, correct.outputs, correct.value, gradient)
+    def objective(self, loss: Loss, objective: Objective) -> Objective:
+        assert isinstance(loss, BuiltinLoss), "refused before"
+        return self.mistaken(loss, objective)
+
+    def mistaken(self, loss: BuiltinLoss, objective: Objective) -> Formulas:
+        """The objective with the mistake in it."""
+        raise NotImplementedError
 
 
-def _unshifted(settings: config.BuiltinLoss, correct: losses.Loss) -> losses.Loss:
-    def outputs(z: Array) -> Array:
-        e = np.exp(z)
-        return e / e.sum(axis=-2, keepdims=True)
+@declare
+class DiagonalJacobian(SoftmaxMistake):
+    name = "diagonal_jacobian"
+    mistake = "the softmax is differentiated as if each output depended on its own logit only, p (1 - p)"
+    fix = "use the whole Jacobian, p_i (1[i=j] - p_j); for cross-entropy it makes the error at the logits p - y"
+    objective_kernel = "DiagonalJacobian"
 
-    naive = losses.naive(settings, correct.output)
-    return losses.Builtin(correct.output, outputs, naive.value, correct.gradient)
+    def mistaken(self, loss: BuiltinLoss, objective: Objective) -> Formulas:
+        def gradient(z: Array, p: Array, y: Array) -> Array:
+            return loss.naive_gradient(p, y) * p * (1 - p)
+
+        return Formulas(objective.output, objective.outputs, objective.value, gradient)
 
 
-def _double(settings: config.BuiltinLoss, correct: losses.Loss) -> losses.Loss:
-    def outputs(z: Array) -> Array:
-        return correct.outputs(losses.softmax(z))
+@declare
+class MissingActivationDerivative(Mistake):
+    name = "missing_activation_derivative"
+    mistake = "the backward pass leaves out the derivative of the hidden activations"
+    fix = "multiply the error that comes back through an activation by that activation's derivative"
+    backward_kernel = "MissingActivationDerivative"
+    shows_in_gradient = True
 
-    def value(z: Array, p: Array, y: Array) -> Array:
-        return correct.value(losses.softmax(z), p, y)
+    def refusal(self, loss: Loss, output: str, architecture: Architecture) -> str | None:
+        if any(isinstance(stage.layer, Elementwise) for stage in architecture.stages):
+            return None
+        return "the model has no activation; choose model=mlp or model=lenet5"
 
-    def gradient(z: Array, p: Array, y: Array) -> Array:
-        q = losses.softmax(z)
-        return losses.softmax_jacobian(q, correct.gradient(q, p, y))
+    def has_derivative(self, layer: Layer) -> bool:
+        return not isinstance(layer, Elementwise)
 
-    return losses.Builtin(correct.output, outputs, value, gradient)
+
+@declare
+class MissingDivisor(Mistake):
+    name = "missing_divisor"
+    mistake = "the forward pass divides the pre-activation by a constant, the backward pass does not"
+    fix = "divide the error by the same constant on its way back"
+    backward_kernel = "MissingDivisor"
+    shows_in_gradient = True
+
+    def refusal(self, loss: Loss, output: str, architecture: Architecture) -> str | None:
+        if any(isinstance(stage.layer, Divide) for stage in architecture.stages):
+            return None
+        return "nothing is divided here; choose model=mlp model.preactivation_divisor=78.5"
+
+    def has_derivative(self, layer: Layer) -> bool:
+        return not isinstance(layer, Divide)
+
+
+class MeanMistake(Mistake):
+    """A mistake in the mean over a batch."""
+
+    def refusal(self, loss: Loss, output: str, architecture: Architecture) -> str | None:
+        return "it is a mistake in a mean; choose loss.reduction=mean" if loss.reduction == "sum" else None
+
+
+@declare
+class SumForMean(MeanMistake):
+    name = "sum_for_mean"
+    mistake = "the gradient is summed over the batch where the mean is meant"
+    fix = "divide the gradient by the batch's size, or the learning rate"
+    shows_in_gradient = True
+
+    def scale(self, reduction: Literal["mean", "sum"], n: int) -> float:
+        return 1.0
+
+
+@declare
+class BiasGradient(MeanMistake):
+    name = "bias_gradient"
+    mistake = "the gradient of the biases is divided by the batch's size once more than that of the weights"
+    fix = "sum a bias's gradient over the batch exactly as a weight's"
+    backward_kernel = "BiasGradient"
+    shows_in_gradient = True
+
+    def batch_gradient(self, gradient: Array, before: Array, biases: Sequence[slice], n: int) -> None:
+        for span in biases:
+            gradient[:, span] /= n
+
+
+@declare
+class StaleGradients(Mistake):
+    name = "stale_gradients"
+    mistake = "the gradients are added to those of the batches before, because they are never reset"
+    fix = "set the gradients to zero before each batch"
+    backward_kernel = "StaleGradients"
+    remembers_gradient = True
+
+    def batch_gradient(self, gradient: Array, before: Array, biases: Sequence[slice], n: int) -> None:
+        gradient += before
+
+
+@declare
+class UnshiftedSoftmax(SoftmaxMistake):
+    name = "unshifted_softmax"
+    mistake = "the softmax does not subtract the largest logit, so exp overflows"
+    fix = "subtract the largest logit first; the result is the same and stays finite"
+    objective_kernel = "UnshiftedSoftmax"
+
+    def mistaken(self, loss: BuiltinLoss, objective: Objective) -> Formulas:
+        def outputs(z: Array) -> Array:
+            e = np.exp(z)
+            return e / e.sum(axis=-2, keepdims=True)
+
+        return Formulas(objective.output, outputs, loss.naive(objective.output).value, objective.gradient)
+
+
+@declare
+class DoubleSoftmax(SoftmaxMistake):
+    name = "double_softmax"
+    mistake = "the softmax is applied twice: once by the network, once more inside the loss"
+    fix = "give the loss the logits, or take the logarithm of the probabilities you have"
+    objective_kernel = "DoubleSoftmax"
+
+    def mistaken(self, loss: BuiltinLoss, objective: Objective) -> Formulas:
+        def outputs(z: Array) -> Array:
+            return objective.outputs(softmax(z))
+
+        def value(z: Array, p: Array, y: Array) -> Array:
+            return objective.value(softmax(z), p, y)
+
+        def gradient(z: Array, p: Array, y: Array) -> Array:
+            q = softmax(z)
+            return softmax_jacobian(q, objective.gradient(q, p, y))
+
+        return Formulas(objective.output, outputs, value, gradient)
+
+
+@declare
+class SwappedLabels(Mistake):
+    name = "swapped_labels"
+    mistake = "the labels of the training set are one class off"
+    fix = "look at a few training samples beside their labels"
+
+    def labels(self, labels: Array, classes: int) -> Array:
+        return (labels + 1) % classes

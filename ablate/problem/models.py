@@ -1,4 +1,4 @@
-"""Architectures as data: a list of layers, the shapes they lead to, and the parameters they own.
+"""Architectures as data: layers in their places, the shapes between them, and their parameters.
 
 Shapes here are of one sample: `(C, H, W)` for images, `(D,)` for vectors.
 """
@@ -7,53 +7,43 @@ import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
+from pydantic import Field
 
-from ablate.config import schema as config
 from ablate.errors import ConfigError
-
-Shape = tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class Conv:
-    """Valid convolution (cross-correlation) of stride 1: `(C, H, W) -> (channels, H-kernel+1, W-kernel+1)`."""
-
-    channels: int
-    kernel: int
+from ablate.problem.activations import hidden_names
+from ablate.problem.layers import Dense, Elementwise, Layer, Pool, Shape, read_layers
+from ablate.problem.outputs import OUTPUTS
+from ablate.problem.section import Count, OneOf, Positive, Section
 
 
-@dataclass(frozen=True)
-class Pool:
-    """Max-pooling over `size` x `size` windows side by side; the gradient goes to a window's first maximum."""
+class Model(Section):
+    """A list of layers, and what follows the last of them."""
 
-    size: int
-
-
-@dataclass(frozen=True)
-class Dense:
-    """Affine map of the flattened input: `(D,) -> (units,)`."""
-
-    units: int
-
-
-@dataclass(frozen=True)
-class Divide:
-    """Division of every value by a constant (post D's net/78.5)."""
-
-    divisor: float
-
-
-@dataclass(frozen=True)
-class Activation:
-    """An element-wise function: `relu`, `sigmoid`, `tanh`, or `straight_through_relu` (gradient of the identity)."""
-
-    function: str
-
-
-Layer = Conv | Pool | Dense | Divide | Activation
+    layers: list[Any] = Field(description="the layers from the input on; see docs/models.md")
+    output: Annotated[str, OneOf(lambda: ["auto", *OUTPUTS.names()])] = Field(
+        "auto",
+        description="what turns logits into outputs (auto: sigmoid for bce, identity for hinge, else softmax)",
+    )
+    logits: Literal["linear", "relu", "straight_through_relu"] = Field(
+        "linear", description="what the logits pass through before the output"
+    )
+    units: Count | None = Field(
+        None, description="output units (null: one a class; 1: a single sigmoid unit for two classes)"
+    )
+    fit: Count | None = Field(
+        None,
+        description="side to which images are brought by repeating pixels, then zero padding (null: as they are)",
+    )
+    hidden: list[Count] | Count | None = Field(None, description="mlp: units of the hidden layers, e.g. [64,32]")
+    activation: Annotated[str, OneOf(hidden_names)] = Field(
+        "sigmoid", description="mlp: what the hidden layers pass through"
+    )
+    preactivation_divisor: Positive = Field(
+        1.0, description="mlp: hidden pre-activations are divided by this before the activation"
+    )
 
 
 @dataclass(frozen=True)
@@ -76,7 +66,7 @@ class Parameter:
 
 @dataclass(frozen=True)
 class Stage:
-    """A layer in its place: the shape of one sample before and after, its name and parameters if it has any."""
+    """A layer in its place: the shape of one sample before and after it, and its name and parameters if it has any."""
 
     layer: Layer
     before: Shape
@@ -87,10 +77,10 @@ class Stage:
 
 @dataclass(frozen=True)
 class Architecture:
-    """A checked network: every stage from the fitted input to the logits.
+    """The checked layers of a network: every stage from the fitted input to the logits.
 
-    `sample` is the shape the data set gives, `fitted` the shape the first layer sees, `units` the number of
-    logits (the classes, or 1), `output_layer` the name of the last dense layer.
+    `sample` is the shape of a sample in the data set, `fitted` the shape that the first layer sees, `units` the number
+    of logits (the classes, or 1), `output_layer` the name of the last dense layer.
     """
 
     sample: Shape
@@ -105,12 +95,12 @@ class Architecture:
 
     @property
     def size(self) -> int:
-        """How many numbers the parameters are."""
+        """The number of parameters, all tensors together."""
         return sum(parameter.size for parameter in self.parameters)
 
     @property
     def multiplications(self) -> int:
-        """Products of weights and activations that one sample takes forward."""
+        """Multiplications of weights and activations in one sample's forward pass."""
         weights = ((stage, stage.parameters[0]) for stage in self.stages if stage.parameters)
         return sum(weight.size * math.prod(stage.after[1:]) for stage, weight in weights)
 
@@ -119,18 +109,17 @@ class Architecture:
         return next(stage.name for stage in reversed(self.stages) if stage.name)
 
 
-def build(model: config.Model, output: str, sample: Shape, classes: int) -> Architecture:
+def build(model: Model, output: str, sample: Shape, classes: int) -> Architecture:
     """Read the layers of `model` for samples of shape `sample`.
 
-    Raises ConfigError, naming the layer, where a layer is not understood or its shapes do not fit.
+    Raises ConfigError, which names the layer, if one is not understood or its shapes do not fit.
     """
     units = _output_units(model, output, classes)
-    layers = list(_read_layers(model.layers))
-    dense = [index for index, layer in enumerate(layers) if isinstance(layer, _AnyDense)]
-    if not layers or not dense or dense[-1] != len(layers) - 1:
+    layers = list(read_layers(model.layers))
+    if not layers or not isinstance(layers[-1], Dense):
         raise ConfigError("model.layers: the last layer must be {dense: classes}, which gives the logits")
     if model.logits != "linear":
-        layers.append(Activation(model.logits))
+        layers.append(Elementwise(model.logits))
     fitted = _fit_shape(sample, model.fit)
     stages = tuple(_stages(layers, fitted, units))
     last = next(stage for stage in reversed(stages) if stage.name)
@@ -141,14 +130,29 @@ def build(model: config.Model, output: str, sample: Shape, classes: int) -> Arch
     return Architecture(sample, fitted, stages, units, classes)
 
 
-@dataclass(frozen=True)
-class _AnyDense:
-    """A dense layer as written: a number of units, or `classes` (None) for as many as there are outputs."""
+def _stages(layers: Sequence[Layer], shape: Shape, units: int) -> Iterator[Stage]:
+    count: Counter[str] = Counter()
+    for written in layers:
+        layer = Dense(units) if written == Dense(None) else written
+        count[layer.key] += 1
+        stage = _stage(layer, shape, f"{layer.key}{count[layer.key]}")
+        yield stage
+        shape = stage.after
 
-    units: int | None
+
+def _stage(layer: Layer, before: Shape, name: str) -> Stage:
+    try:
+        after, weights = layer.after(before), layer.weights(before)
+    except ValueError as error:
+        raise ConfigError(f"model.layers: {name} {error}") from None
+    if weights is None:
+        return Stage(layer, before, after, None, ())
+    weight = Parameter(f"{name}.weight", weights.shape, weights.fan_in, weights.fan_out)
+    bias = replace(weight, name=f"{name}.bias", shape=(after[0],))
+    return Stage(layer, before, after, name, (weight, bias))
 
 
-def _output_units(model: config.Model, output: str, classes: int) -> int:
+def _output_units(model: Model, output: str, classes: int) -> int:
     units = classes if model.units is None else model.units
     if units == 1 and (output != "sigmoid" or classes != 2):
         raise ConfigError(
@@ -160,58 +164,6 @@ def _output_units(model: config.Model, output: str, classes: int) -> int:
             f"model.units={units}: the data has {classes} classes, so {classes} units (or null) are needed"
         )
     return units
-
-
-_FUNCTIONS = ("relu", "sigmoid", "tanh")
-_WRITTEN = (
-    "relu, sigmoid, tanh, {conv: 6, kernel: 5}, {pool: 2}, {dense: 84}, {divide: 2.0}, {hidden: [30], activation: tanh}"
-)
-
-
-def _read_layers(written: Sequence[Any]) -> Iterator[Layer | _AnyDense]:
-    for position, entry in enumerate(written):
-        try:
-            match entry:
-                case str() if entry in _FUNCTIONS:
-                    yield Activation(entry)
-                case {"conv": channels, "kernel": kernel, **rest} if not rest:
-                    yield Conv(_count(channels), _count(kernel))
-                case {"pool": size, **rest} if not rest:
-                    yield Pool(_count(size))
-                case {"dense": "classes", **rest} if not rest:
-                    yield _AnyDense(None)
-                case {"dense": units, **rest} if not rest:
-                    yield _AnyDense(_count(units))
-                case {"divide": divisor, **rest} if not rest:
-                    yield Divide(_positive(divisor))
-                case {"hidden": hidden, "activation": str(function), **rest} if not rest.keys() - {"divisor"}:
-                    yield from _hidden(hidden, function, _positive(rest.get("divisor", 1.0)))
-                case _:
-                    raise ValueError("not understood")
-        except ValueError as error:
-            raise ConfigError(f"model.layers[{position}]={entry}: {error}; a layer is one of {_WRITTEN}") from None
-
-
-def _count(value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ValueError(f"{value} is not a whole number above 0")
-    return value
-
-
-def _positive(value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
-        raise ValueError(f"{value} is not a number above 0")
-    return float(value)
-
-
-def _hidden(hidden: Any, function: str, divisor: float) -> Iterator[Layer | _AnyDense]:
-    if function not in _FUNCTIONS:
-        raise ValueError(f"{function} is not one of {', '.join(_FUNCTIONS)}")
-    for units in hidden if isinstance(hidden, list) else [hidden]:
-        yield _AnyDense(_count(units))
-        if divisor != 1.0:
-            yield Divide(divisor)
-        yield Activation(function)
 
 
 def _fit_shape(sample: Shape, side: int | None) -> Shape:
@@ -240,59 +192,10 @@ def fit_indices(sample: Shape, fitted: Shape) -> np.ndarray[Any, np.dtype[np.int
     return indices
 
 
-def _stages(layers: Sequence[Layer | _AnyDense], shape: Shape, units: int) -> Iterator[Stage]:
-    count: Counter[str] = Counter()
-    for written in layers:
-        layer = Dense(written.units or units) if isinstance(written, _AnyDense) else written
-        stage = _stage(layer, shape, count)
-        yield stage
-        shape = stage.after
-
-
-def _stage(layer: Layer, before: Shape, count: Counter[str]) -> Stage:
-    match layer:
-        case Conv(channels, kernel):
-            count["conv"] += 1
-            name = f"conv{count['conv']}"
-            if len(before) != 3:
-                raise ConfigError(f"model.layers: {name} needs an image, it is given a vector of {before[0]}")
-            maps, height, width = before
-            if kernel > min(height, width):
-                raise ConfigError(f"model.layers: {name} with kernel {kernel} does not fit into {height}x{width}")
-            after = (channels, height - kernel + 1, width - kernel + 1)
-            fans = (kernel * kernel * maps, kernel * kernel * channels)
-            return _weighted(layer, before, after, name, (channels, maps, kernel, kernel), fans)
-        case Dense(outputs):
-            count["dense"] += 1
-            inputs = math.prod(before)
-            return _weighted(layer, before, (outputs,), f"dense{count['dense']}", (inputs, outputs), (inputs, outputs))
-        case Pool(size):
-            count["pool"] += 1
-            if len(before) != 3:
-                raise ConfigError(
-                    f"model.layers: pool{count['pool']} needs an image, it is given a vector of {before[0]}"
-                )
-            maps, height, width = before
-            if size > min(height, width):
-                raise ConfigError(
-                    f"model.layers: pool{count['pool']} of size {size} does not fit into {height}x{width}"
-                )
-            return Stage(layer, before, (maps, height // size, width // size), None, ())
-        case _:
-            return Stage(layer, before, before, None, ())
-
-
-def _weighted(layer: Layer, before: Shape, after: Shape, name: str, shape: Shape, fans: tuple[int, int]) -> Stage:
-    weight = Parameter(f"{name}.weight", shape, *fans)
-    bias = replace(weight, name=f"{name}.bias", shape=(after[0],))
-    return Stage(layer, before, after, name, (weight, bias))
-
-
 def pools_first(stages: Sequence[Stage]) -> list[Stage]:
-    """Max-pooling moved before the element-wise layers it follows.
+    """Move max-pooling before the element-wise layers that it follows, as long as they are non-decreasing.
 
-    They are all non-decreasing, so the maximum is the same, and they then run over a fraction of the values.
-    Pooling of single pixels is left out.
+    The maximum is the same, and those layers process fewer values. Pooling of single pixels is dropped.
     """
     moved: list[Stage] = []
     for stage in stages:
@@ -300,36 +203,13 @@ def pools_first(stages: Sequence[Stage]) -> list[Stage]:
             continue
         place = len(moved)
         if isinstance(stage.layer, Pool):
-            while place and isinstance(moved[place - 1].layer, Activation | Divide):
+            while place and moved[place - 1].layer.is_monotone:
                 place -= 1
         moved.insert(place, stage)
     # The shapes between moved layers change with their order.
     ordered, shape = [], stages[0].before
     for stage in moved:
-        is_local = isinstance(stage.layer, Activation | Divide)
-        after = shape if is_local else stage.after
+        after = shape if stage.layer.is_elementwise else stage.after
         ordered.append(Stage(stage.layer, shape, after, stage.name, stage.parameters))
         shape = after
     return ordered
-
-
-def initial_weights(
-    architecture: Architecture, init: config.Init, rng: np.random.Generator
-) -> dict[str, np.ndarray[Any, np.dtype[np.float64]]]:
-    """Draw a trial's initial weights in float64, tensor by tensor from the input on, weight before bias.
-
-    `glorot_uniform`: uniform within ±sqrt(6 / (fan_in + fan_out)) (Glorot and Bengio, 2010); `uniform01`:
-    uniform in [0, 1); `normal`: mean 0, deviation `init.scale`. Biases are 0 and draw nothing, or the same.
-    """
-    weights = {}
-    for parameter in architecture.parameters:
-        if parameter.is_bias and init.bias == "zero":
-            weights[parameter.name] = np.zeros(parameter.shape)
-        elif init.name == "glorot_uniform":
-            bound = math.sqrt(6 / (parameter.fan_in + parameter.fan_out))
-            weights[parameter.name] = rng.uniform(-bound, bound, parameter.shape)
-        elif init.name == "uniform01":
-            weights[parameter.name] = rng.random(parameter.shape)
-        else:
-            weights[parameter.name] = rng.normal(0.0, init.scale or 0.0, parameter.shape)
-    return weights

@@ -1,129 +1,193 @@
-"""Update rules over lanes: every array is `(K, P)`, every hyper-parameter a column `(K, 1)`.
+"""Update rules, each declared once: its keys, its state, and how a gradient becomes a step.
 
-A rule turns the gradient g into a step s; the engine then does `w -= rate * s`, where rate carries the
-learning rate and the sign of the update. Every rule is odd in g, so the sign may be applied after it.
+A rule turns the gradient g into a step s; the engine then does `w -= rate * s`, where rate carries the learning rate
+and the sign of the update. Every rule is odd in g, so the sign may be applied after it. Arrays of K lanes are `(K, P)`.
 """
 
+from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, ClassVar, Literal
 
 import numpy as np
+from pydantic import Field
 
-from ablate.config import schema as config
+from ablate.problem.registry import Choice, Group
+from ablate.problem.section import Fraction, Positive
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
-
-class Rule(Protocol):
-    """One kind of optimiser for K lanes."""
-
-    def step(self, gradient: Array) -> Array:
-        """The step `(K, P)` for this gradient `(K, P)`, which may be overwritten; the state moves on by one."""
-        ...
-
-    def keep(self, lanes: Array) -> None:
-        """Forget every lane that is not in `lanes` (indices, ascending)."""
-        ...
+# The most state arrays, constants and decays of a rule: the kernels have room for this many (cuda/rules.cuh).
+MOST_STATES, MOST_CONSTANTS, MOST_DECAYS = 2, 3, 2
 
 
-class Sgd:
+class Optimizer(Choice):
+    """An option of the group `optimizer`.
+
+    `states` is the number of arrays that it keeps from step to step, all 0 at first; `kernel` is its struct in
+    `cuda/rules.cuh`, or None.
+    """
+
+    states: ClassVar[int] = 0
+    kernel: ClassVar[str | None] = None
+
+    def constants(self) -> tuple[float, ...]:
+        """The constants of `step`, in float64; engines cast them to their precision."""
+        return ()
+
+    def decays(self) -> tuple[float, ...]:
+        """Decays d of running means that start at 0; `step` is given the correction 1 / (1 - d^t) of each, t from 1."""
+        return ()
+
+    @classmethod
+    @abstractmethod
+    def step(
+        cls, gradient: Array, states: Sequence[Array], constants: Sequence[Array], corrections: Sequence[Array]
+    ) -> Array:
+        """The step s for this gradient, which may be overwritten; the states advance by one.
+
+        Gradient and states are `(K, P)`; constants and corrections are columns `(K, 1)` of the same dtype.
+        """
+
+
+def correction(decay: Array, step: int | Array) -> Array:
+    """1 / (1 - d^t), in float64."""
+    return np.asarray(1 / (1 - decay**step))
+
+
+OPTIMIZERS: Group[Optimizer] = Group("optimizer")
+
+
+@OPTIMIZERS.declare
+class Sgd(Optimizer):
     """s = g."""
 
-    def __init__(self, optimizers: Sequence[config.Sgd], shape: tuple[int, int], dtype: np.dtype[Any]) -> None:
-        """Plain gradient descent has no settings and no state."""
+    name: Literal["sgd"] = "sgd"
+    kernel: ClassVar[str | None] = "Sgd"
 
-    def step(self, gradient: Array) -> Array:
+    @classmethod
+    def step(
+        cls, gradient: Array, states: Sequence[Array], constants: Sequence[Array], corrections: Sequence[Array]
+    ) -> Array:
         return gradient
 
-    def keep(self, lanes: Array) -> None:
-        """Plain gradient descent has nothing to forget."""
 
-
-def _column(values: Sequence[float], dtype: np.dtype[Any]) -> Array:
-    return np.array(values, dtype)[:, None]
-
-
-class Momentum:
+@OPTIMIZERS.declare
+class Momentum(Optimizer):
     """v = momentum v + g; s = v (Polyak's heavy ball, without damping)."""
 
-    def __init__(self, optimizers: Sequence[config.Momentum], shape: tuple[int, int], dtype: np.dtype[Any]) -> None:
-        self.momentum = _column([o.momentum for o in optimizers], dtype)
-        self.velocity = np.zeros(shape, dtype)
+    name: Literal["momentum"] = "momentum"
+    states: ClassVar[int] = 1
+    kernel: ClassVar[str | None] = "Momentum"
 
-    def step(self, gradient: Array) -> Array:
-        self.velocity *= self.momentum
-        self.velocity += gradient
-        return self.velocity
+    momentum: Fraction = Field(0.9, description="momentum: the share of the velocity kept")
 
-    def keep(self, lanes: Array) -> None:
-        self.momentum, self.velocity = self.momentum[lanes], self.velocity[lanes]
+    def constants(self) -> tuple[float, ...]:
+        return (self.momentum,)
+
+    @classmethod
+    def step(
+        cls, gradient: Array, states: Sequence[Array], constants: Sequence[Array], corrections: Sequence[Array]
+    ) -> Array:
+        (velocity,), (momentum,) = states, constants
+        velocity *= momentum
+        velocity += gradient
+        return velocity
 
 
-class Adam:
+@OPTIMIZERS.declare
+class Adam(Optimizer):
     """Kingma and Ba, 2015: bias-corrected mean gradient over the root of the bias-corrected mean square."""
 
-    def __init__(self, optimizers: Sequence[config.Adam], shape: tuple[int, int], dtype: np.dtype[Any]) -> None:
-        self.beta1 = _column([o.beta1 for o in optimizers], np.dtype(np.float64))
-        self.beta2 = _column([o.beta2 for o in optimizers], np.dtype(np.float64))
-        self.epsilon = _column([o.epsilon for o in optimizers], dtype)
-        self.mean, self.square = np.zeros(shape, dtype), np.zeros(shape, dtype)
-        self.steps = 0
+    name: Literal["adam"] = "adam"
+    states: ClassVar[int] = 2
+    kernel: ClassVar[str | None] = "Adam"
 
-    def step(self, gradient: Array) -> Array:
-        self.steps += 1
-        cast = gradient.dtype.type
-        self.mean += (1 - self.beta1).astype(cast) * (gradient - self.mean)
-        self.square += (1 - self.beta2).astype(cast) * (np.square(gradient) - self.square)
-        scale1 = (1 / (1 - self.beta1**self.steps)).astype(cast)
-        scale2 = (1 / (1 - self.beta2**self.steps)).astype(cast)
-        return scale1 * self.mean / (np.sqrt(scale2 * self.square) + self.epsilon)
+    beta1: Fraction = Field(0.9, description="adam: decay of the mean gradient")
+    beta2: Fraction = Field(0.999, description="adam: decay of the mean square")
+    epsilon: Positive = Field(1e-8, description="adam, rmsprop, adagrad: added to the root in the denominator")
 
-    def keep(self, lanes: Array) -> None:
-        self.beta1, self.beta2, self.epsilon = self.beta1[lanes], self.beta2[lanes], self.epsilon[lanes]
-        self.mean, self.square = self.mean[lanes], self.square[lanes]
+    def constants(self) -> tuple[float, ...]:
+        return 1 - self.beta1, 1 - self.beta2, self.epsilon
+
+    def decays(self) -> tuple[float, ...]:
+        return self.beta1, self.beta2
+
+    @classmethod
+    def step(
+        cls, gradient: Array, states: Sequence[Array], constants: Sequence[Array], corrections: Sequence[Array]
+    ) -> Array:
+        (mean, square), (rest1, rest2, epsilon), (scale1, scale2) = states, constants, corrections
+        mean += rest1 * (gradient - mean)
+        square += rest2 * (np.square(gradient) - square)
+        return scale1 * mean / (np.sqrt(scale2 * square) + epsilon)
 
 
-class RmsProp:
+@OPTIMIZERS.declare
+class RmsProp(Optimizer):
     """q = decay q + (1 - decay) g²; s = g / (sqrt(q) + epsilon) (Tieleman and Hinton, 2012)."""
 
-    def __init__(self, optimizers: Sequence[config.RmsProp], shape: tuple[int, int], dtype: np.dtype[Any]) -> None:
-        self.rest = _column([1 - o.decay for o in optimizers], dtype)
-        self.epsilon = _column([o.epsilon for o in optimizers], dtype)
-        self.square = np.zeros(shape, dtype)
+    name: Literal["rmsprop"] = "rmsprop"
+    states: ClassVar[int] = 1
+    kernel: ClassVar[str | None] = "RmsProp"
 
-    def step(self, gradient: Array) -> Array:
-        self.square += self.rest * (np.square(gradient) - self.square)
-        return gradient / (np.sqrt(self.square) + self.epsilon)
+    decay: Fraction = Field(0.99, description="rmsprop: decay of the mean square")
+    epsilon: Positive = 1e-8
 
-    def keep(self, lanes: Array) -> None:
-        self.rest, self.epsilon, self.square = self.rest[lanes], self.epsilon[lanes], self.square[lanes]
+    def constants(self) -> tuple[float, ...]:
+        return 1 - self.decay, self.epsilon
+
+    @classmethod
+    def step(
+        cls, gradient: Array, states: Sequence[Array], constants: Sequence[Array], corrections: Sequence[Array]
+    ) -> Array:
+        (square,), (rest, epsilon) = states, constants
+        square += rest * (np.square(gradient) - square)
+        return gradient / (np.sqrt(square) + epsilon)
 
 
-class Adagrad:
+@OPTIMIZERS.declare
+class Adagrad(Optimizer):
     """q = q + g²; s = g / (sqrt(q) + epsilon) (Duchi et al., 2011)."""
 
-    def __init__(self, optimizers: Sequence[config.Adagrad], shape: tuple[int, int], dtype: np.dtype[Any]) -> None:
-        self.epsilon = _column([o.epsilon for o in optimizers], dtype)
-        self.square = np.zeros(shape, dtype)
+    name: Literal["adagrad"] = "adagrad"
+    states: ClassVar[int] = 1
+    kernel: ClassVar[str | None] = "Adagrad"
+
+    epsilon: Positive = 1e-8
+
+    def constants(self) -> tuple[float, ...]:
+        return (self.epsilon,)
+
+    @classmethod
+    def step(
+        cls, gradient: Array, states: Sequence[Array], constants: Sequence[Array], corrections: Sequence[Array]
+    ) -> Array:
+        (square,), (epsilon,) = states, constants
+        square += np.square(gradient)
+        return gradient / (np.sqrt(square) + epsilon)
+
+
+class Rule:
+    """The update rule of K lanes and its state: one kind, whose settings may differ by lane. `shape` is `(K, P)`."""
+
+    def __init__(self, optimizers: Sequence[Optimizer], shape: tuple[int, int], dtype: np.dtype[Any]) -> None:
+        self.kind, self.dtype, self.steps = type(optimizers[0]), dtype, 0
+        self.states = [np.zeros(shape, dtype) for _ in range(self.kind.states)]
+        self.constants = _columns([each.constants() for each in optimizers], dtype)
+        self.decays = _columns([each.decays() for each in optimizers], np.dtype(np.float64))
 
     def step(self, gradient: Array) -> Array:
-        self.square += np.square(gradient)
-        return gradient / (np.sqrt(self.square) + self.epsilon)
+        """The step s `(K, P)` for this gradient `(K, P)`, which may be overwritten; the state advances by one."""
+        self.steps += 1
+        corrections = [correction(decay, self.steps).astype(self.dtype) for decay in self.decays]
+        return self.kind.step(gradient, self.states, self.constants, corrections)
 
     def keep(self, lanes: Array) -> None:
-        self.epsilon, self.square = self.epsilon[lanes], self.square[lanes]
+        """Drop every lane that is not in `lanes` (indices, ascending)."""
+        self.states = [state[lanes] for state in self.states]
+        self.constants = [column[lanes] for column in self.constants]
+        self.decays = [column[lanes] for column in self.decays]
 
 
-_RULES: dict[str, Any] = {
-    "sgd": Sgd,
-    "momentum": Momentum,
-    "adam": Adam,
-    "rmsprop": RmsProp,
-    "adagrad": Adagrad,
-}
-
-
-def build(optimizers: Sequence[config.Optimizer], shape: tuple[int, int], dtype: np.dtype[Any]) -> Rule:
-    """The rule for K lanes whose optimisers are of one kind (their settings may differ); `shape` is `(K, P)`."""
-    rule: Rule = _RULES[optimizers[0].name](optimizers, shape, dtype)
-    return rule
+def _columns(by_lane: Sequence[Sequence[float]], dtype: np.dtype[Any]) -> list[Array]:
+    return [np.array(values, dtype)[:, None] for values in zip(*by_lane, strict=True)]

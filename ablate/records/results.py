@@ -1,15 +1,17 @@
-"""The results of a sweep: one row a trial, in `results.csv` and as a data frame."""
+"""The results of a sweep: one row per trial, in `results.csv` and as a data frame."""
 
 import csv
 import io
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-from filelock import FileLock
+from typing import TYPE_CHECKING
 
 from ablate.errors import ConfigError
-from ablate.records import folder as records
+from ablate.records.files import broken, from_here, replace_file
+from ablate.records.sweep_folder import SweepFolder
+from ablate.records.trial_folder import EndedTrial
+from ablate.trials.factors import factors, level
+from ablate.trials.trial import Trial
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -28,76 +30,53 @@ _TAIL = [
 ]
 
 
-def rows(sweep: Path) -> list[dict[str, Any]]:
-    """The row of every trial that has ended, in order; factors stand under `overrides`."""
-    found = []
-    for folder in sorted((path.parent for path in sweep.glob(f"*/{records.RESULT}")), key=_number):
-        row = records.read_result(folder)
-        if row is not None:
-            found.append({**row, "run_id": records.read_delivery(folder)["run_id"], "dir": _shown(folder)})
-    return found
+def write(sweep: SweepFolder, plan: Sequence[Trial] = ()) -> list[EndedTrial]:
+    """Write `results.csv` of the trials that have ended so far; several processes may do so at once.
 
-
-def _shown(folder: Path) -> str:
-    """A folder as seen from the working directory, where it lies below it."""
-    return str(folder.relative_to(Path.cwd())) if folder.is_relative_to(Path.cwd()) else str(folder)
-
-
-def _number(folder: Path) -> int:
-    return int(folder.name) if folder.name.isdigit() else -1
-
-
-def varying(found: Sequence[dict[str, Any]]) -> list[str]:
-    """The override keys, `seed` excepted, whose values differ over these rows."""
-    keys = dict.fromkeys(key for row in found for key in row["overrides"])
-    return [key for key in keys if key != "seed" and len({str(row["overrides"].get(key)) for row in found}) > 1]
-
-
-def write(sweep: Path, factors: Sequence[str] = ()) -> list[dict[str, Any]]:
-    """Write `results.csv` from the trials' rows so far; several processes may do so at once.
-
-    `factors` are those of the sweep's plan; where it has none, the keys that vary over the rows there are: a
-    foreign launcher's jobs are planned one by one.
+    The factors are those of the sweep's plan or, if it has none, those of the trials that have ended: the jobs of
+    another Hydra launcher are planned one by one.
     """
-    with FileLock(sweep / ".results.lock"):
-        found = rows(sweep)
-        columns = list(factors or varying(found))
+    with sweep.lock():
+        ended = sweep.ended(plan)
+        columns = factors(plan) or factors(ended)
         text = io.StringIO()
         writer = csv.DictWriter(text, [*_HEAD, *columns, *_TAIL], extrasaction="ignore", lineterminator="\n")
         writer.writeheader()
-        for row in found:
-            writer.writerow({**{key: row["overrides"].get(key) for key in columns}, **row})
-        records.replace_file(sweep / "results.csv", text.getvalue())
-    return found
+        for trial in ended:
+            place = {"run_id": trial.folder.read_delivery()["run_id"], "dir": str(from_here(trial.folder.path))}
+            writer.writerow({**{key: level(trial, key) for key in columns}, **trial.row, **place})
+        replace_file(sweep.results, text.getvalue())
+    return ended
 
 
 def load(*sweeps: str | Path, curves: bool = False) -> "pd.DataFrame":
     """The results of one sweep or several as a data frame.
 
-    One row a trial, columns as in `results.csv`, and `sweep`, the folder's name. With `curves`, the metrics in
-    long form instead: `sweep, trial`, the factors, `seed, step, epoch, metric, value` (NaN where a value was
-    not finite). Raises ConfigError where a folder is not a sweep's.
+    One row per trial, columns as in `results.csv`, and `sweep`, the folder's name. With `curves`, the metrics in long
+    form instead: `sweep, trial`, the factors, `seed, step, epoch, metric, value` (NaN if a value was not finite).
+    Raises ConfigError if a folder is not that of a sweep.
     """
     import pandas as pd
 
     if not sweeps:
         raise ConfigError("ablate.load() needs at least one sweep folder, such as runs/<sweep>")
-    tables = [_load_one(Path(sweep), curves) for sweep in sweeps]
+    tables = [_load_one(SweepFolder(Path(sweep)), curves) for sweep in sweeps]
     return pd.concat(tables, ignore_index=True)
 
 
-def _load_one(sweep: Path, curves: bool) -> "pd.DataFrame":
+def _load_one(sweep: SweepFolder, curves: bool) -> "pd.DataFrame":
     import pandas as pd
 
-    path = sweep / "results.csv"
-    if not path.is_file():
-        raise ConfigError(f"{sweep}: no results.csv there; expected the folder of a sweep, such as runs/<sweep>")
-    table = pd.read_csv(path)
-    table.insert(0, "sweep", sweep.resolve().name)
+    sweep.check_begun()
+    try:
+        table = pd.read_csv(sweep.results)
+    except pd.errors.EmptyDataError:
+        raise broken(sweep.results) from None
+    table.insert(0, "sweep", sweep.path.resolve().name)
     return _curves(sweep, table) if curves else table
 
 
-def _curves(sweep: Path, table: "pd.DataFrame") -> "pd.DataFrame":
+def _curves(sweep: SweepFolder, table: "pd.DataFrame") -> "pd.DataFrame":
     import pandas as pd
 
     keys = [
@@ -108,13 +87,16 @@ def _curves(sweep: Path, table: "pd.DataFrame") -> "pd.DataFrame":
     ]
     parts = []
     for row in table.to_dict("records"):
-        lines = records.read_metrics(sweep / str(row["trial"]))
+        lines = sweep.trial(row["trial"]).read_metrics()
+        if not lines:
+            continue
         wide = pd.DataFrame(lines)
         long = wide.melt(["step", "epoch"], var_name="metric", value_name="value")
-        # A wide table has a gap for every metric that a line does not have, and one for every null it has.
+        # The wide table has NaN both for a metric that a line lacks and for a null in it: keep only the latter.
         present = [name in line for name in wide.columns[2:] for line in lines]
         long = long[present]
         for place, key in enumerate(keys):
             long.insert(place, key, row[key])
         parts.append(long)
-    return pd.concat(parts, ignore_index=True)
+    nothing = pd.DataFrame(columns=[*keys, "step", "epoch", "metric", "value"])
+    return pd.concat(parts, ignore_index=True) if parts else nothing

@@ -1,7 +1,7 @@
-"""Delivery to MLflow: the local records, sent in batches by a thread beside the training.
+"""Delivery to MLflow: a thread sends the local records in batches while the trials train.
 
-Only this process writes, and it sends only what the trials' folders hold, so nothing here is on the path of
-training and a run that could not be sent can be sent later from the same files.
+Only this process talks to MLflow, and it sends only what the trials' folders contain. So MLflow never delays training,
+and a run that could not be sent can be sent later from the same files.
 """
 
 import contextlib
@@ -9,7 +9,6 @@ import logging
 import math
 import os
 import sqlite3
-import subprocess
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -20,24 +19,29 @@ from typing import Any
 import orjson
 from filelock import FileLock
 
-from ablate.config.schema import MlflowTracking, Settings, shown
+from ablate.config.settings import shown
+from ablate.config.trackers import MlflowTracking
 from ablate.problem.data.dataset import Dataset
-from ablate.records import folder as records
-from ablate.training.loop import WATCHED_EPOCHS, log_every, steps_per_epoch
-from ablate.trials.trial import Trial, cell
+from ablate.records.commit import git_commit
+from ablate.records.sweep_folder import SweepFolder
+from ablate.records.trial_folder import Row, Tail, TrialFolder
+from ablate.training.loop import WATCHED_EPOCHS
+from ablate.trials.factors import cell, level, written
+from ablate.trials.prepared import PreparedTrial
+from ablate.trials.trial import Trial
 
 log = logging.getLogger("ablate")
 
-# Points of a metric, the more trials the fewer: MLflow takes some 70 µs for each, and a trial has about ten metrics.
+# Points per metric, fewer with more trials: MLflow takes some 70 µs for each, and a trial has about ten metrics.
 MAX_POINTS, MIN_POINTS, SWEEP_POINTS = 1000, 30, 2000
 BATCH = 1000
 SEND_SECONDS = 2.0
 STALLED_SECONDS = 30.0
-# A fresh browser opens another page of the UI than the runs' charts.
+# Without this, a fresh browser opens another page of the UI than the charts.
 _CHARTS = "workflowType=machine_learning&compareRunsMode=CHART"
-# By what a line of `metrics.jsonl` is known to hold metrics of a kind; an epoch's may hold the last kind besides.
+# How to recognise the kind of metrics in a line of a trial's metrics; an epoch's line may also hold the last kind.
 _CHECK, _STEP, _EPOCH, _SELDOM = b'"check/', b'"step/loss"', b'"test/loss"', b'"watch/too_large"'
-# The metrics of every epoch; what else is in its record is seldom.
+# The metrics of every epoch; other metrics in its record are of the last kind.
 _EVERY_EPOCH = {
     *("train/loss", "train/accuracy"),
     *("test/loss", "test/accuracy", "test/confidence", "watch/largest_class"),
@@ -46,12 +50,12 @@ _STATUS = {"finished": "FINISHED", "failed": "FAILED", "killed": "KILLED"}
 
 
 class Tracker:
-    """Where a sweep is tracked besides its folder; this one does nothing (`tracking=none`)."""
+    """A tracker of a sweep; this one does nothing (`tracking=none`)."""
 
     how: str | None = None
 
     def start(self) -> None:
-        """Begin to deliver, in the background."""
+        """Start delivering in the background."""
 
     def finish(self) -> None:
         """Deliver what is left, and wait until it is done."""
@@ -62,8 +66,8 @@ class _Delivery:
     """How far a trial has been delivered."""
 
     trial: Trial
-    folder: Path
-    tail: records.Tail
+    folder: TrialFolder
+    tail: Tail
     run_id: str | None = None
     done: bool = False
     seen: dict[bytes, int] = field(default_factory=dict)
@@ -71,25 +75,26 @@ class _Delivery:
 
 
 class MlflowTracker(Tracker):
-    """Creates one flat MLflow run a trial and keeps it up to date from the trial's folder.
+    """Creates one flat MLflow run per trial and keeps it up to date from the trial's folder.
 
-    If MLflow cannot be reached or refuses, that is said once, the trials stay marked as unsent, and the sweep
-    goes on.
+    If MLflow cannot be reached or refuses, one warning is logged, the trials stay marked as unsent, and the sweep goes
+    on.
     """
 
     def __init__(
         self,
         settings: MlflowTracking,
-        sweep: Path,
+        sweep: SweepFolder,
         trials: Sequence[Trial],
         factors: Sequence[str],
-        datasets: Mapping[int, Dataset],
+        prepared: Mapping[int, PreparedTrial],
     ) -> None:
-        self.settings, self.sweep, self.factors, self.datasets = settings, sweep, factors, datasets
+        self.settings, self.sweep, self.factors, self.prepared = settings, sweep, factors, prepared
         self.uri = settings.uri or os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{Path.cwd() / 'mlflow.db'}"
         self.is_local = self.uri.startswith("sqlite:")
+        folders = [sweep.trial(trial.number) for trial in trials]
         self.deliveries = [
-            _Delivery(trial, sweep / str(trial.number), records.Tail(sweep / str(trial.number))) for trial in trials
+            _Delivery(trial, folder, folder.tail()) for trial, folder in zip(trials, folders, strict=True)
         ]
         self.most_points = max(MIN_POINTS, min(MAX_POINTS, SWEEP_POINTS // len(trials)))
         self.ending = threading.Event()
@@ -131,7 +136,7 @@ class MlflowTracker(Tracker):
 
     def _say(self, problem: str) -> None:
         advice = "the sweep goes on, its results are in %s, not all in MLflow"
-        log.warning(f"MLflow at %s cannot be used (%s); {advice}", self.uri, problem, self.sweep)
+        log.warning(f"MLflow at %s cannot be used (%s); {advice}", self.uri, problem, self.sweep.path)
 
     def _connect(self) -> None:
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
@@ -164,7 +169,7 @@ class MlflowTracker(Tracker):
         return f"{command}   then open http://127.0.0.1:5000{page}"
 
     def _try_file(self) -> None:
-        """A file that SQLite cannot open fails here at once, where MLflow would try again for minutes."""
+        """Fail at once if SQLite cannot open the file; MLflow would retry for minutes."""
         path = self.uri.removeprefix("sqlite:///")
         if self.is_local and path != ":memory:":
             with contextlib.closing(sqlite3.connect(path, timeout=10)) as store:
@@ -179,7 +184,7 @@ class MlflowTracker(Tracker):
             try:
                 return str(self.client.create_experiment(self.settings.experiment, artifact_location=location))
             except MlflowException:
-                # Another machine's sweep, on the same server, was quicker.
+                # Another sweep on the same server was faster.
                 found = self.client.get_experiment_by_name(self.settings.experiment)
                 if found is None:
                     raise
@@ -194,13 +199,13 @@ class MlflowTracker(Tracker):
         run = self.client.create_run(
             self.experiment_id,
             run_name=run_name(trial, self.factors),
-            tags={"sweep": self.sweep.name, "config": trial.digest, "git.commit": commit},
+            tags={"sweep": self.sweep.path.name, "config": trial.digest, "git.commit": commit},
         )
         delivery.run_id = run.info.run_id
-        records.write_delivery(delivery.folder, run.info.run_id, sent=False)
+        delivery.folder.write_delivery(run.info.run_id, sent=False)
         params = [Param(key, str(value)[:6000]) for key, value in parameters(trial, self.factors).items()]
         self.client.log_batch(run.info.run_id, params=params)
-        self.client.log_inputs(run.info.run_id, datasets=[_dataset_input(self.datasets[trial.number])])
+        self.client.log_inputs(run.info.run_id, datasets=[_dataset_input(self.prepared[trial.number].dataset)])
 
     def _send_all(self) -> None:
         for delivery in self.deliveries:
@@ -209,7 +214,7 @@ class MlflowTracker(Tracker):
 
     def _send(self, delivery: _Delivery) -> None:
         self.moved = time.monotonic()
-        result = records.read_result(delivery.folder)
+        result = delivery.folder.read_result()
         points = list(self._thin(delivery, delivery.tail.lines(), is_last=result is not None))
         *batches, last = [points[start : start + BATCH] for start in range(0, len(points), BATCH)] or [[]]
         for batch in batches:
@@ -229,17 +234,17 @@ class MlflowTracker(Tracker):
                 delivery.run_id, metrics=points, tags=[RunTag(key, value) for key, value in tags.items()]
             )
 
-    def _close(self, delivery: _Delivery, result: Mapping[str, Any]) -> None:
+    def _close(self, delivery: _Delivery, result: Row) -> None:
         with self.lock:
-            self.client.log_artifacts(delivery.run_id, str(delivery.folder))
+            self.client.log_artifacts(delivery.run_id, str(delivery.folder.path))
             self.client.set_terminated(delivery.run_id, status=_STATUS[result["status"]])
         delivery.done = True
         assert delivery.run_id is not None
-        records.write_delivery(delivery.folder, delivery.run_id, sent=True)
+        delivery.folder.write_delivery(delivery.run_id, sent=True)
 
     def _thin(self, delivery: _Delivery, lines: Iterable[bytes], is_last: bool) -> Iterator[Any]:
-        """Of the metrics of each kind every so many-th record, and of each metric the last; no others are parsed."""
-        strides = _strides(delivery.trial.settings, self.datasets[delivery.trial.number], self.most_points)
+        """Every n-th record of each kind of metrics, and the last value of each metric; no others are parsed."""
+        strides = _strides(self.prepared[delivery.trial.number], self.most_points)
         for line in lines:
             for kind in _kinds(line):
                 yield from _every(strides[kind], delivery, kind, line)
@@ -249,14 +254,14 @@ class MlflowTracker(Tracker):
 
 
 def _kinds(line: bytes) -> Sequence[bytes]:
-    """Of what kinds the metrics of a record are; most are an epoch's, so that is asked first."""
+    """The kinds of metrics in a record. Most are an epoch's, so that is tested first."""
     if _EPOCH in line:
         return (_EPOCH, _SELDOM) if _SELDOM in line else (_EPOCH,)
     return (_STEP,) if _STEP in line else (_CHECK,)
 
 
 def _every(stride: int, delivery: _Delivery, kind: bytes, line: bytes) -> Iterator[Any]:
-    """The points of every so many-th record of a kind; the others are held, until all metrics of a later one went."""
+    """The points of every n-th record of a kind; the others are held until all metrics of a later one are sent."""
     count, held = delivery.seen.get(kind, 0), delivery.held.setdefault(kind, [])
     delivery.seen[kind] = count + 1
     is_sent = count % stride == 0
@@ -270,7 +275,7 @@ def _every(stride: int, delivery: _Delivery, kind: bytes, line: bytes) -> Iterat
 
 
 def _values(kind: bytes, record: Mapping[str, Any]) -> dict[str, float]:
-    """A record's metrics of a kind, none that is not finite."""
+    """A record's finite metrics of a kind."""
     values = {name: value for name, value in record.items() if name not in ("step", "epoch") and value is not None}
     if kind not in (_EPOCH, _SELDOM):
         return values
@@ -278,7 +283,7 @@ def _values(kind: bytes, record: Mapping[str, Any]) -> dict[str, float]:
 
 
 def _points(record: Mapping[str, Any], values: Mapping[str, float]) -> Iterator[Any]:
-    """Some of a record's metrics as MLflow holds them."""
+    """Some of a record's metrics as MLflow entities."""
     from mlflow.entities import Metric
 
     now = int(time.time() * 1000)
@@ -288,7 +293,7 @@ def _points(record: Mapping[str, Any], values: Mapping[str, float]) -> Iterator[
 
 
 def _last_points(kind: bytes, held: Sequence[tuple[bytes, bool]]) -> Iterator[Any]:
-    """The last finite value of every metric in the records since all of one was sent, if it was left out."""
+    """The last finite value of every metric in the held records, unless it has been sent."""
     last: dict[str, tuple[Mapping[str, Any], bool]] = {}
     for line, is_sent in held:
         record = orjson.loads(line)
@@ -298,26 +303,26 @@ def _last_points(kind: bytes, held: Sequence[tuple[bytes, bool]]) -> Iterator[An
             yield from _points(record, {name: record[name]})
 
 
-def _strides(settings: Settings, dataset: Dataset, most: int) -> dict[bytes, int]:
-    """By kind: of how many records one is sent; one point is kept for the last."""
-    steps = math.ceil(settings.epochs * steps_per_epoch(settings, dataset) / log_every(settings, dataset))
+def _strides(trial: PreparedTrial, most: int) -> dict[bytes, int]:
+    """By kind, the n of every n-th record; one point is reserved for the last."""
+    steps = math.ceil(trial.settings.epochs * trial.steps_per_epoch / trial.log_every)
     return {
         _CHECK: 1,
         _STEP: math.ceil(steps / (most - 1)),
-        _EPOCH: math.ceil((settings.epochs + 1) / (most - 1)),
+        _EPOCH: math.ceil((trial.settings.epochs + 1) / (most - 1)),
         _SELDOM: math.ceil((WATCHED_EPOCHS + 1) / (most - 1)),
     }
 
 
 def run_name(trial: Trial, factors: Sequence[str]) -> str:
-    """The varying values first, since the UI cuts names after some 14 characters; of a lone trial, all it was given."""
-    values = [shown(trial.value(key)) for key in factors or trial.overrides if key != "seed"]
+    """The varying values first, since the UI cuts names after some 14 characters; for a single trial, all overrides."""
+    values = [shown(level(trial, key)) for key in factors or trial.overrides if key != "seed"]
     return " ".join([*values, f"seed={trial.settings.seed}", f"#{trial.number}"])
 
 
 def parameters(trial: Trial, factors: Sequence[str]) -> dict[str, Any]:
     """The flattened configuration, the group choices, and `cell`, by which the UI groups a cell's seeds."""
-    flat = {"cell": cell(trial, factors), **trial.choices}
+    flat = {"cell": written(cell(trial, factors)) or "all", **trial.choices}
     for key, value in _flatten("", trial.config):
         if key not in flat:
             flat[key] = shown(value)
@@ -338,17 +343,3 @@ def _dataset_input(dataset: Dataset) -> Any:
 
     entity = Entity(name=dataset.name, digest=dataset.digest, source_type="local", source=dataset.source)
     return DatasetInput(entity, tags=[InputTag("mlflow.data.context", "training")])
-
-
-def git_commit() -> str | None:
-    """The commit checked out in the working directory, with `+` behind it where files differ; None outside git."""
-    try:
-        commit = _git("rev-parse", "HEAD")
-        return commit + ("+" if _git("status", "--porcelain", "--untracked-files=no") else "")
-    except (OSError, subprocess.SubprocessError):
-        return None
-
-
-def _git(*words: str) -> str:
-    done = subprocess.run(["git", *words], capture_output=True, text=True, check=True, timeout=10)
-    return done.stdout.strip()

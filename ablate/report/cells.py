@@ -1,21 +1,16 @@
 """What a report is made of: the cells of one sweep or several, their trials, and the trials' curves."""
 
-import itertools
-import json
 import statistics
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
-from typing import Any
 
-import yaml
-
-from ablate.config.schema import shown
 from ablate.errors import ConfigError
-from ablate.records import folder as records
-from ablate.records import results
+from ablate.records.sweep_folder import SweepFolder
+from ablate.records.trial_folder import EndedTrial
+from ablate.trials.factors import cell, factors
+from ablate.trials.trial import NOT_THE_EXPERIMENT
 
 CURVE_POINTS = 400
 
@@ -28,66 +23,27 @@ class Curve:
     y: Sequence[float | None]
 
 
-@dataclass(frozen=True)
-class Replicate:
-    """One trial that has ended: its row as in `results.csv`, and its folder."""
-
-    row: Mapping[str, Any]
-    folder: Path
-
-    @cached_property
-    def settings(self) -> Mapping[str, Any]:
-        """The trial's resolved configuration; empty where it is not known."""
-        path = self.folder / ".hydra" / "config.yaml"
-        loaded = yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else None
-        return loaded if isinstance(loaded, dict) else {}
-
-    def level(self, key: str) -> str:
-        """The trial's level of a factor, as on the command line; from its configuration where it was not given."""
-        if key in self.row["overrides"]:
-            return shown(self.row["overrides"][key])
-        if key in self.row.get("choices", {}):
-            return shown(self.row["choices"][key])
-        value: Any = self.settings
-        for part in key.split("."):
-            value = value.get(part) if isinstance(value, Mapping) else None
-        return shown(value["name"]) if isinstance(value, Mapping) and "name" in value else shown(value)
+class Replicate(EndedTrial):
+    """A trial that has ended, with its curves."""
 
     def epochs(self, metric: str) -> Curve:
         """A metric by epoch. The training loss of epoch 0 is that of the first batch, before the first update."""
-        lines = self._lines(b'"test/loss"')
+        records = self.thinned('"test/loss"', CURVE_POINTS)
         if metric == "train/loss":
-            start = [(0.0, first["step/loss"]) for first in self._lines(b'"step/loss"')[:1]]
-            points = [*start, *((line["epoch"], line.get(metric)) for line in lines if line["epoch"])]
+            start = [(0.0, first["step/loss"]) for first in self.thinned('"step/loss"', CURVE_POINTS)[:1]]
+            points = [*start, *((record["epoch"], record.get(metric)) for record in records if record["epoch"])]
         else:
-            points = [(line["epoch"], line.get(metric)) for line in lines]
+            points = [(record["epoch"], record.get(metric)) for record in records]
         return Curve([x for x, _ in points], [y for _, y in points])
 
     def steps(self, metric: str) -> Curve:
         """A metric by step. A trial whose loss was not finite any more ends with None."""
-        lines = self._lines(f'"{metric}"'.encode())
-        x, y = [line["step"] for line in lines], [line[metric] for line in lines]
+        records = self.thinned(f'"{metric}"', CURVE_POINTS)
+        x, y = [record["step"] for record in records], [record[metric] for record in records]
         ended = self.row["test_loss"] is None or self.row["train_loss"] is None
         if ended and y and y[-1] is not None:
             x, y = [*x, x[-1]], [*y, None]
         return Curve(x, y)
-
-    def _lines(self, holding: bytes) -> list[dict[str, Any]]:
-        """The records that hold a metric, thinned out to `CURVE_POINTS` before they are parsed."""
-        found = [line for line in self._raw if holding in line]
-        if len(found) > CURVE_POINTS:
-            # Dense at the start, where curves change most: a power of an even spacing, the last always among them.
-            places = {round((len(found) - 1) * (i / CURVE_POINTS) ** 2) for i in range(CURVE_POINTS + 1)}
-            found = [found[place] for place in sorted(places)]
-        return [json.loads(line) for line in found]
-
-    @cached_property
-    def _raw(self) -> list[bytes]:
-        path = self.folder / records.METRICS
-        if not path.is_file():
-            return []
-        data = path.read_bytes()
-        return data[: data.rfind(b"\n") + 1].splitlines()
 
 
 @dataclass(frozen=True)
@@ -140,42 +96,40 @@ class Study:
 
 
 def read(sweeps: Sequence[Path]) -> Study:
-    """Read sweeps from their folders. Raises ConfigError where one is not a sweep's, or no trial of it has ended."""
-    trials = list(itertools.chain.from_iterable(_trials(sweep) for sweep in sweeps))
-    given = dict.fromkeys(key for trial in trials for key in trial.row["overrides"] if key not in _NO_FACTOR)
-    if len(sweeps) > 1:
+    """Read sweeps from their folders. Raises ConfigError where one is not a sweep's, or no trial of it has ended.
+
+    A sweep, or a trial, whose folder is given twice is there once.
+    """
+    folders = [SweepFolder(path) for path in {path.resolve(): path for path in sweeps}.values()]
+    read = (trial for folder in folders for trial in _trials(folder))
+    trials = list({trial.folder.path.resolve(): trial for trial in read}.values())
+    keys = dict.fromkeys(key for trial in trials for key in trial.overrides)
+    if len(folders) > 1:
         # What one command left at its default another may have set otherwise: such trials are no replicates.
-        given |= dict.fromkeys(key for trial in trials for key in trial.settings if key not in _NO_FACTOR)
-    factors = {key: list(dict.fromkeys(trial.level(key) for trial in trials)) for key in given}
-    factors = {key: levels for key, levels in factors.items() if len(levels) > 1}
-    together: dict[tuple[str, ...], list[Replicate]] = {}
+        keys |= dict.fromkeys(key for trial in trials for key in trial.config)
+    found = factors(trials, [key for key in keys if key not in _NO_FACTOR])
+    replicates: dict[tuple[str, ...], list[Replicate]] = {}
     for trial in trials:
-        together.setdefault(tuple(trial.level(key) for key in factors), []).append(trial)
-    found = [Cell(dict(zip(factors, levels, strict=True)), members) for levels, members in together.items()]
-    commands = dict.fromkeys(_command(sweep) for sweep in sweeps)
-    return Study(_title(trials, list(factors)), [command for command in commands if command], factors, found)
+        replicates.setdefault(tuple(cell(trial, found).values()), []).append(trial)
+    cells = [Cell(dict(zip(found, levels, strict=True)), members) for levels, members in replicates.items()]
+    levels = {key: list(dict.fromkeys(one.levels[key] for one in cells)) for key in found}
+    commands = dict.fromkeys(str(folder.read_description().get("command", "")) for folder in folders)
+    return Study(_title(trials, found), [command for command in commands if command], levels, cells)
 
 
-_NO_FACTOR = ("seed", "experiment", "workers", "log_every", "description", "dry_run", "tracking", "check")
+_NO_FACTOR = (*NOT_THE_EXPERIMENT, "experiment", "check")
 
 
-def _trials(sweep: Path) -> list[Replicate]:
-    if not (sweep / "results.csv").is_file():
-        raise ConfigError(f"{sweep}: no results.csv there; expected the folder of a sweep, such as runs/<sweep>")
-    found = [Replicate(row, sweep / str(row["trial"])) for row in results.rows(sweep)]
+def _trials(sweep: SweepFolder) -> list[Replicate]:
+    sweep.check_begun()
+    found = [Replicate(trial.row, trial.folder) for trial in sweep.ended()]
     if not found:
-        raise ConfigError(f"{sweep}: no trial has ended there")
+        raise ConfigError(f"{sweep.path}: no trial has ended there")
     return found
 
 
-def _command(sweep: Path) -> str:
-    path = sweep / "sweep.yaml"
-    described = yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else None
-    return str(described.get("command", "")) if isinstance(described, dict) else ""
-
-
 def _title(trials: Sequence[Replicate], factors: Sequence[str]) -> str:
-    described = trials[0].settings.get("description")
+    described = trials[0].config.get("description")
     if described:
         return str(described)
     return f"What {', '.join(factors)} did to training" if factors else "One configuration"

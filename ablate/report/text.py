@@ -1,8 +1,9 @@
-"""The words of a report: `report.md`."""
+"""The words of a report."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from ablate.report import markdown
 from ablate.report.cells import Cell, Study
 
 
@@ -40,29 +41,24 @@ def _listed(seeds: Sequence[int]) -> str:
 
 def _setting(study: Study) -> str:
     """Data, epochs and precision, where they are the same for all trials and known."""
-    found = {_trained_on(trial.settings) for trial in study.trials if trial.settings}
+    found = {_trained_on(trial.config) for trial in study.trials if trial.config}
     return f"{found.pop()}." if len(found) == 1 else ""
 
 
-def _trained_on(settings: Mapping[str, Any]) -> str:
-    limit = settings["data"].get("train_limit")
-    data = settings["data"]["name"] + (f" (the first {limit:,} training samples)" if limit else "")
-    batch = settings.get("batch_size")
-    parts = [f"Data: {data}", f"at most {settings['epochs']:,} epochs" if settings["epochs"] > 1 else "one epoch"]
+def _trained_on(config: Mapping[str, Any]) -> str:
+    limit = config["data"].get("train_limit")
+    data = config["data"]["name"] + (f" (the first {limit:,} training samples)" if limit else "")
+    batch = config.get("batch_size")
+    parts = [f"Data: {data}", f"at most {config['epochs']:,} epochs" if config["epochs"] > 1 else "one epoch"]
     parts += [f"batches of {batch:,}"] if batch else []
-    return ", ".join([*parts, settings["dtype"]])
+    return ", ".join([*parts, config["dtype"]])
 
 
 def table(study: Study) -> str:
     """One line a cell, the best first: test accuracy over its seeds, verdicts, and why of the typical trial."""
     head = [*study.factors, "test accuracy", "lowest", "highest", "n", "verdict", "why (typical trial)"]
-    lines = [_line(head), _line(["---"] * len(head))]
-    lines += [_line([*cell.levels.values(), *_figures(cell), *_judged(cell)]) for cell in study.best_first]
-    return "\n".join(lines)
-
-
-def _line(words: Sequence[str]) -> str:
-    return "| " + " | ".join(word.replace("|", "\\|") for word in words) + " |"
+    rows = [[*cell.levels.values(), *_figures(cell), *_judged(cell)] for cell in study.best_first]
+    return markdown.table(head, rows)
 
 
 def _figures(cell: Cell) -> list[str]:

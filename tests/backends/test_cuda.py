@@ -10,19 +10,21 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import Done, run_as_process, run_in_process
-from in_process import assert_same, load, noise, settings, train_alone, train_together
+from helpers import assert_same, load, noise, settings, train_alone, train_together
 
 import ablate
-from ablate.backends import cuda
-from ablate.backends.cuda import compile, epochs, memory, network
-from ablate.backends.cuda.device import DeviceMemoryError
+from ablate.backends.cuda import backend, compile, epochs, memory, network
+from ablate.backends.cuda import engine as engines
+from ablate.backends.cuda.device import Device, DeviceError, DeviceMemoryError
 from ablate.backends.cuda.emulated import Emulated
+from ablate.backends.cuda.engine import CudaEngine
 from ablate.backends.cuda.memory import Batch
-from ablate.backends.numpy import NumpyEngine
-from ablate.config.schema import Settings
+from ablate.backends.cuda.probe import CudaProbe
+from ablate.backends.numpy.engine import NumpyEngine
+from ablate.config.settings import Settings
 from ablate.diagnosis import checks as check
 from ablate.problem.data.dataset import Dataset
-from ablate.training import loop as train
+from ablate.problem.optimizers import MOST_CONSTANTS
 
 pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="the emulation compiles the kernels with g++")
 
@@ -44,11 +46,11 @@ def cohort(*common: str) -> list[Settings]:
     return [settings(*EMULATED, *common, *case) for case in cases]
 
 
-def engine(trials: Sequence[Settings], dataset: Dataset, schedule: type[Any], device: cuda.Device) -> cuda.CudaEngine:
-    architecture = train.architecture(trials[0], dataset)
-    lanes = [train.lane(trial, architecture) for trial in trials]
+def engine(trials: Sequence[Settings], dataset: Dataset, schedule: type[Any], device: Device) -> CudaEngine:
+    prepared = [ablate.prepare(trial, dataset) for trial in trials]
+    lanes = [trial.lane() for trial in prepared]
     made = epochs.Persistent(device) if schedule is epochs.Persistent else schedule()
-    return cuda.CudaEngine(architecture, dataset, lanes, train.batch_size(trials[0], dataset), device, made)
+    return CudaEngine(prepared[0].architecture, dataset, lanes, prepared[0].batch_size, device, made)
 
 
 CONVOLVES = [
@@ -58,7 +60,7 @@ CONVOLVES = [
 
 
 @pytest.mark.parametrize("common", [[*MLP, "batch_size=8"], [*CONVOLVES, "batch_size=9"]], ids=["vectors", "images"])
-def test_the_persistent_kernel_computes_what_the_clear_kernels_do(
+def test_the_persistent_kernel_computes_what_the_reference_kernels_do(
     common: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(network, "ELEMENTS", 1 / 64)  # so small a network has several blocks a lane then
@@ -108,7 +110,7 @@ def test_the_order_in_which_threads_run_changes_nothing(monkeypatch: pytest.Monk
     trials = cohort(*COMMON)[:2]
     before = train_together(trials)
     monkeypatch.setenv("ABLATE_CUDA_SHUFFLE", shuffle)
-    monkeypatch.setattr(cuda, "device", lambda name: Emulated())
+    monkeypatch.setattr(backend, "open_device", lambda name: Emulated())
     for one, other in zip(before, train_together(trials), strict=True):
         assert_same(one, other)
 
@@ -138,10 +140,10 @@ class Small(Emulated):
 def test_lanes_that_do_not_fit_take_turns(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     trials = cohort(*COMMON)
     before = train_together(trials)
-    one = engine(trials, load(trials[0]), epochs.Stepwise, cuda.device("emulated"))
-    size = Batch.bytes(one.plan, one.capacity, np.dtype(np.float32))
+    one = engine(trials, load(trials[0]), epochs.Stepwise, backend.open_device("emulated"))
+    size = Batch.bytes(one.layout, one.capacity, np.dtype(np.float32))
     monkeypatch.setattr(Small, "room", 3 * size)  # a tenth of it is kept free
-    monkeypatch.setattr(cuda, "device", lambda name: Small())
+    monkeypatch.setattr(backend, "open_device", lambda name: Small())
     after = train_together(trials)
     assert "the device has room for 2 of 5 lanes at once: they take turns" in caplog.text
     for one_, other in zip(before, after, strict=True):
@@ -156,14 +158,14 @@ def test_a_cohort_too_large_for_the_device_is_trained_in_halves(
     for folder in (whole, halves):
         folder.mkdir()
     assert run_in_process(whole, *arguments).code == 0
-    right = cuda.CudaEngine
+    right = engines.CudaEngine
 
-    def small(architecture: Any, dataset: Dataset, lanes: Sequence[Any], batch_size: int, device: cuda.Device) -> Any:
+    def small(architecture: Any, dataset: Dataset, lanes: Sequence[Any], batch_size: int, device: Device) -> Any:
         if len(lanes) > 2:
             raise DeviceMemoryError("too many")
         return right(architecture, dataset, lanes, batch_size, device)
 
-    monkeypatch.setattr(cuda, "CudaEngine", small)
+    monkeypatch.setattr(engines, "CudaEngine", small)
     assert run_in_process(halves, *arguments).code == 0
     assert "too many: 5 trials are trained in halves" in caplog.text
     left, other = (sorted(folder.glob("runs/*/*/final.npz")) for folder in (whole, halves))
@@ -180,17 +182,19 @@ class Tiny(Emulated):
 
 
 def test_no_room_for_one_lane() -> None:
-    trials = cohort(*COMMON)
+    trials, device = cohort(*COMMON), Tiny()
+    dataset = load(trials[0])
     with pytest.raises(DeviceMemoryError, match=r"a lane needs .* choose a smaller batch_size"):
-        engine(trials, load(trials[0]), epochs.Stepwise, Tiny())
+        engine(trials, dataset, epochs.Stepwise, device)
 
 
-def test_gradient_of_the_first_batch_by_the_clear_kernels() -> None:
+def test_gradient_of_the_first_batch_by_the_reference_kernels() -> None:
     trial = settings(*EMULATED, *EXACT, *MLP, "shuffle=false", "batch_size=7", "lr=1", "epochs=1")
     dataset = noise((4,), 5, rows=7)
-    network = train.architecture(trial, dataset)
-    ours = cuda.Probe(network, dataset, train.lane(trial, network), cuda.device("emulated")).gradient()
-    numpy = NumpyEngine(network, dataset, [train.lane(trial, network)], 7)
+    prepared = ablate.prepare(trial, dataset)
+    architecture = prepared.architecture
+    ours = CudaProbe(architecture, dataset, prepared.lane(), backend.open_device("emulated")).gradient()
+    numpy = NumpyEngine(architecture, dataset, [prepared.lane()], 7)
     before = numpy.weights(0)
     numpy.train_epoch([np.arange(7)], [])
     for name, tensor in numpy.weights(0).items():
@@ -200,7 +204,7 @@ def test_gradient_of_the_first_batch_by_the_clear_kernels() -> None:
 @pytest.mark.parametrize("overrides", ["model=mlp", "model=mlp data=xor loss=mse model.output=sigmoid", "model=lenet5"])
 def test_the_checks_find_nothing_in_the_kernels(overrides: str) -> None:
     trial = settings(*EMULATED, *overrides.split())
-    found = check.check(trial, load(trial))
+    found = check.check(ablate.prepare(trial))
     assert found.is_right
     assert found.gradient_error is not None
     assert 0 < found.gradient_error < 1e-6
@@ -209,15 +213,20 @@ def test_the_checks_find_nothing_in_the_kernels(overrides: str) -> None:
 @pytest.mark.parametrize("bug", ["stale_gradients", "bias_gradient", "missing_activation_derivative"])
 def test_the_checks_name_a_known_mistake_in_the_kernels(bug: str) -> None:
     trial = settings(*EMULATED, "model=mlp", f"bug={bug}")
-    assert check.check(trial, load(trial)).guess == bug
+    assert check.check(ablate.prepare(trial)).guess == bug
 
 
 @pytest.mark.parametrize("optimizer", ["momentum", "adam"])
 def test_the_checks_name_a_wrong_update_rule(optimizer: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Which no gradient shows: here a constant of the rule is a thousandth off on the device."""
-    monkeypatch.setattr(memory, "_rule_constants", lambda given: (0.9 * 1.001, 0.0, 0.0))
+    right = memory.padded
+
+    def wrong(numbers: Sequence[float], count: int) -> tuple[float, ...]:
+        return (0.9 * 1.001, 0.0, 0.0) if count == MOST_CONSTANTS else right(numbers, count)
+
+    monkeypatch.setattr(memory, "padded", wrong)
     trial = settings(*EMULATED, "model=mlp", f"optimizer={optimizer}")
-    found = check.check(trial, load(trial))
+    found = check.check(ablate.prepare(trial))
     assert found.guess == "kernel"
     assert found.advice is not None
     assert "after 3 updates" in found.advice
@@ -225,23 +234,23 @@ def test_the_checks_name_a_wrong_update_rule(optimizer: str, monkeypatch: pytest
 
 def test_the_checks_blame_a_kernel_for_nan(monkeypatch: pytest.MonkeyPatch) -> None:
     """What memory gives that nobody has written."""
-    right = cuda.Probe.gradient
-    monkeypatch.setattr(cuda.Probe, "gradient", lambda probe: {k: v * np.nan for k, v in right(probe).items()})
+    right = CudaProbe.gradient
+    monkeypatch.setattr(CudaProbe, "gradient", lambda probe: {k: v * np.nan for k, v in right(probe).items()})
     trial = settings(*EMULATED, "model=mlp")
-    assert check.check(trial, load(trial)).guess == "kernel"
+    assert check.check(ablate.prepare(trial)).guess == "kernel"
 
 
 def test_the_checks_name_a_wrong_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
-    right = cuda.Probe.gradient
+    right = CudaProbe.gradient
 
-    def wrong(probe: cuda.Probe) -> dict[str, Array]:
+    def wrong(probe: CudaProbe) -> dict[str, Array]:
         gradient = right(probe)
         gradient["dense1.weight"][3:] *= 1.5
         return gradient
 
-    monkeypatch.setattr(cuda.Probe, "gradient", wrong)
+    monkeypatch.setattr(CudaProbe, "gradient", wrong)
     trial = settings(*EMULATED, "model=mlp")
-    found = check.check(trial, load(trial))
+    found = check.check(ablate.prepare(trial))
     assert found.guess == "kernel"
     assert found.advice is not None
     assert "the mathematics is right" in found.advice
@@ -299,9 +308,9 @@ def test_a_batch_too_large_for_the_kernels() -> None:
     """Their places in an array are numbers of 31 bits."""
     trial = settings(*EMULATED, "model=mlp", "model.hidden=[3]")
     dataset = load(trial)
-    network_ = train.architecture(trial, dataset)
-    with pytest.raises(cuda.DeviceError, match=r"batch_size=40000000: .* choose a smaller batch_size"):
-        cuda.CudaEngine(network_, dataset, [train.lane(trial, network_)], 40_000_000, cuda.device("emulated"))
+    prepared = ablate.prepare(trial, dataset)
+    with pytest.raises(DeviceError, match=r"batch_size=40000000: .* choose a smaller batch_size"):
+        CudaEngine(prepared.architecture, dataset, [prepared.lane()], 40_000_000, backend.open_device("emulated"))
 
 
 @pytest.mark.parametrize("damage", [b"", b"cut short"])

@@ -9,12 +9,13 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from in_process import noise, settings
+from helpers import noise, settings
 
-from ablate.backends import cuda
+import ablate
 from ablate.backends.cuda import compile
+from ablate.backends.cuda.device import DeviceError
 from ablate.backends.cuda.emulated import Emulated
-from ablate.training import loop as train
+from ablate.backends.cuda.engine import CudaEngine
 
 pytestmark = [
     pytest.mark.skipif(shutil.which("nvcc") is None, reason="nvcc is not installed"),
@@ -63,8 +64,8 @@ def wanted(name: str, dtype: str) -> Wanted:
     given, shape, classes = NETWORKS[name]
     trial, dataset = settings(*given), noise(shape, classes, rows=300)
     dataset = type(dataset)(**{**vars(dataset), "x_train": dataset.x_train.astype(dtype)})
-    network, device = train.architecture(trial, dataset), Recorder()
-    cuda.CudaEngine(network, dataset, [train.lane(trial, network)], train.batch_size(trial, dataset), device)
+    prepared, device = ablate.prepare(trial, dataset), Recorder()
+    CudaEngine(prepared.architecture, dataset, [prepared.lane()], prepared.batch_size, device)
     return device.wanted
 
 
@@ -104,7 +105,7 @@ def test_other_layers_compile_and_so_does_float64(name: str, dtype: str, tmp_pat
 
 def test_what_does_not_compile_is_said_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    with pytest.raises(cuda.DeviceError, match=r"^nvcc cannot compile the kernels: .*Nothing") as error:
+    with pytest.raises(DeviceError, match=r"^nvcc cannot compile the kernels: .*Nothing") as error:
         compile.cubin("layers.cu", {"REAL": "float", "CAPACITY": "1", "STAGES": "Nothing"}, "sm_90")
     assert len(str(error.value).splitlines()) == 1
 

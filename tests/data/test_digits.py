@@ -8,7 +8,7 @@ import pytest
 from sklearn.datasets import load_digits
 
 from ablate.errors import ConfigError
-from ablate.problem.data.loading import load, preset_batch_size
+from ablate.problem.data.loading import DATA_SETS, load
 
 
 def digits(normalize="none", dtype="float64", **limits):
@@ -37,7 +37,7 @@ def test_the_dataset_describes_itself():
     data = digits()
     assert (data.name, data.source, data.classes) == ("digits", "scikit-learn load_digits", 10)
     assert data.sample_shape == (1, 8, 8)
-    assert preset_batch_size("digits") == 32
+    assert DATA_SETS.get("digits").batch_size == 32
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -97,7 +97,7 @@ def test_an_unknown_name_or_normalisation_is_refused():
     assert "data=cifar" in refused(name="cifar")
     assert "data.normalize=whiten" in refused(normalize="whiten")
     with pytest.raises(ConfigError, match="data=cifar"):
-        preset_batch_size("cifar")
+        DATA_SETS.get("cifar")
 
 
 def test_the_digest_is_the_same_for_the_same_arrays_only():

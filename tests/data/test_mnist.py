@@ -18,7 +18,7 @@ import pytest
 
 from ablate.errors import ConfigError
 from ablate.problem.data import mnist
-from ablate.problem.data.loading import load, preset_batch_size
+from ablate.problem.data.loading import DATA_SETS, load
 
 TRAIN_X, TRAIN_Y, TEST_X, TEST_Y = FILES = (
     "train-images-idx3-ubyte",
@@ -118,7 +118,7 @@ def test_the_real_images_are_standardised_one_by_one():
 
 
 def test_the_preset_batch_size():
-    assert preset_batch_size("mnist") == 300
+    assert DATA_SETS.get("mnist").batch_size == 300
 
 
 @pytest.mark.parametrize("suffix", ["", ".gz"])
@@ -407,6 +407,19 @@ def test_a_cache_that_cannot_be_written_is_told(tmp_path, good, monkeypatch):
     message = refused()
     assert "ABLATE_CACHE" in message
     assert str(tmp_path / "cache") in message
+
+
+def test_the_cache_may_be_shared_with_others(tmp_path, good, nowhere, monkeypatch, caplog):
+    """Its files are for whom the umask lets read them; a mirror that is down is no second notice."""
+    monkeypatch.setattr(mnist, "MIRRORS", (nowhere, good.url))
+    caplog.set_level(logging.INFO)
+    before = os.umask(0o022)
+    try:
+        loaded()
+    finally:
+        os.umask(before)
+    assert {(tmp_path / "cache" / "mnist" / name).stat().st_mode & 0o777 for name in FILES} == {0o644}
+    assert len(caplog.records) == 1
 
 
 def test_the_cache_is_the_users_own_by_default(tmp_path, good, monkeypatch):

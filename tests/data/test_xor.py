@@ -4,7 +4,7 @@ import warnings
 
 import numpy as np
 
-from ablate.problem.data.loading import load, preset_batch_size
+from ablate.problem.data.loading import DATA_SETS, load
 
 
 def xor(normalize="none"):
@@ -26,7 +26,7 @@ def test_it_is_tested_on_what_it_was_trained_on():
 
 
 def test_its_batch_is_the_whole_set():
-    assert preset_batch_size("xor") is None
+    assert DATA_SETS.get("xor").batch_size is None
 
 
 def test_constant_samples_become_zeros_without_a_warning():

@@ -12,18 +12,20 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import Done, environment
-from in_process import Trained, assert_same, load, settings, train_alone, train_together
+from helpers import assert_same, load, settings, train_alone, train_together
 
-from ablate.backends import cuda
+import ablate
 from ablate.backends.cuda import compile
-from ablate.backends.cuda.device import Buffer, Device, DeviceMemoryError
+from ablate.backends.cuda.backend import open_device
+from ablate.backends.cuda.device import Buffer, Device, DeviceError, DeviceMemoryError
+from ablate.backends.cuda.engine import CudaEngine
 from ablate.backends.cuda.epochs import MOST_BLOCKS, Persistent, Stepwise
+from ablate.backends.cuda.layout import Layout
 from ablate.backends.cuda.memory import Batch
-from ablate.backends.cuda.plan import Plan
-from ablate.config.schema import Settings
-from ablate.problem import mistakes as bugs
+from ablate.config.settings import Settings
+from ablate.problem.mistakes import MISTAKES
 from ablate.records import results
-from ablate.training import loop as train
+from ablate.training.loop import Orders
 
 pytestmark = pytest.mark.gpu
 
@@ -68,8 +70,8 @@ NETWORKS = {
 def gpu() -> Device:
     """The GPU, or the reason why there is none to be tested."""
     try:
-        return cuda.device("gpu")
-    except cuda.DeviceError as error:
+        return open_device("gpu")
+    except DeviceError as error:
         pytest.skip(str(error))
 
 
@@ -77,17 +79,13 @@ def _trials(*common: str, lanes: Sequence[Sequence[str]], backend: str = "cuda")
     return [settings(*common, *each, f"backend={backend}", "device=gpu") for each in lanes]
 
 
-def _train(trials: Sequence[Settings]) -> list[Trained]:
-    return train_together(trials, bugs.labels(trials[0].bug, load(trials[0])))
-
-
 def _assert_near(common: Sequence[str], lanes: Sequence[Sequence[str]]) -> None:
     """NumPy and the GPU come to the same weights and metrics, each lane for itself."""
     trials = _trials(*common, lanes=lanes)
     tolerance = TOLERANCES[trials[0].dtype]
-    host = _train(_trials(*common, lanes=lanes, backend="numpy"))
+    host = train_together(_trials(*common, lanes=lanes, backend="numpy"))
     far = []
-    for lane, one, other in zip(lanes, host, _train(trials), strict=True):
+    for lane, one, other in zip(lanes, host, train_together(trials), strict=True):
         apart = max(_apart(one.final[name], other.final[name]) for name in one.final)
         moved = max(_apart(one.final[name], one.initial[name]) for name in one.final)
         assert moved > 10 * tolerance, f"{lane}: nothing was learned that could differ"
@@ -109,7 +107,7 @@ def test_the_gpu_learns_what_numpy_learns(gpu: Device, network: str, dtype: str)
 
 
 @pytest.mark.parametrize("dtype", TOLERANCES)
-@pytest.mark.parametrize("bug", bugs.CATALOGUE)
+@pytest.mark.parametrize("bug", [name for name in MISTAKES.names() if name != "none"])
 def test_the_gpu_makes_the_same_mistakes(gpu: Device, bug: str, dtype: str) -> None:
     _assert_near([*EVERYTHING, *TEN_STEPS, f"bug={bug}", f"dtype={dtype}"], [["loss=ce"], ["loss=mse"], ["loss=focal"]])
 
@@ -121,12 +119,12 @@ def test_one_launch_an_epoch_is_many_launches_bit_for_bit(gpu: Device, network: 
     common = [*NETWORKS[network], *TEN_STEPS, "data.train_limit=95", f"dtype={dtype}"]
     trials = _trials(*common, lanes=[*LOSSES[:5], *OPTIMIZERS])
     dataset = load(trials[0])
-    net = train.architecture(trials[0], dataset)
-    lanes = [train.lane(trial, net) for trial in trials]
+    net = ablate.prepare(trials[0], dataset).architecture
+    lanes = [ablate.prepare(trial, dataset).lane() for trial in trials]
     told = []
     for schedule in (Persistent(gpu), Stepwise()):
-        engine = cuda.CudaEngine(net, dataset, lanes, 10, gpu, schedule)
-        orders = train.Orders(trials, len(dataset.y_train), 10)
+        engine = CudaEngine(net, dataset, lanes, 10, gpu, schedule)
+        orders = Orders(trials, len(dataset.y_train), 10)
         epochs = [engine.train_epoch(orders.next(), [0, 2]) for _ in range(2)]
         weights = [engine.weights(lane) for lane in range(len(lanes))]
         # Every bit: as it stands, an array is printed with eight digits.
@@ -167,8 +165,8 @@ def test_lanes_that_the_memory_has_no_room_for_take_turns(gpu: Device, caplog: p
     trials = _trials(*LARGE, lanes=[[f"seed={seed}"] for seed in range(8)])
     roomy = train_together(trials)
     assert "take turns" not in caplog.text
-    net = train.architecture(trials[0], load(trials[0]))
-    one = Batch.bytes(Plan(net, "none", 1400), 1400, np.dtype("float32"))
+    net = ablate.prepare(trials[0]).architecture
+    one = Batch.bytes(Layout(net, MISTAKES.get("none"), 1400), 1400, np.dtype("float32"))
     state = 4 * net.size * 4 * len(trials)
     taken = _all_but(gpu, state + int(3.5 * one) + (32 << 20))
     narrow = train_together(trials)
@@ -204,9 +202,8 @@ def test_memory_is_given_back(gpu: Device) -> None:
 def test_a_launch_that_fills_the_gpu_comes_to_its_end(gpu: Device, ablate_process: Callable[..., Done]) -> None:
     """Blocks of the persistent kernel wait for each other: were one left outside, it would run for ever."""
     trial = settings("model=lenet5", "batch_size=300", "data.train_limit=300", "backend=cuda", "device=gpu")
-    dataset = load(trial)
-    net = train.architecture(trial, dataset)
-    engine = cuda.CudaEngine(net, dataset, [train.lane(trial, net)], 300, gpu)
+    prepared = ablate.prepare(trial)
+    engine = CudaEngine(prepared.architecture, prepared.dataset, [prepared.lane()], 300, gpu)
     lanes = max(1, engine.schedule.most_lanes(engine.network) // MOST_BLOCKS)
     seeds = ",".join(map(str, range(lanes)))
     done = ablate_process(

@@ -1,4 +1,4 @@
-"""The CUDA engine: all lanes in one launch where the device has room for them, else in waves."""
+"""The CUDA engine: all lanes in one launch if the device has room for them, else in waves."""
 
 import logging
 from collections.abc import Iterator, Sequence
@@ -8,9 +8,9 @@ import numpy as np
 
 from ablate.backends.cuda.device import Buffer, Device, DeviceError, DeviceMemoryError
 from ablate.backends.cuda.epochs import Log, Pass, Persistent, Schedule
+from ablate.backends.cuda.layout import Layout
 from ablate.backends.cuda.memory import Batch, Lanes, Rows, corrections
 from ablate.backends.cuda.network import Network, Order
-from ablate.backends.cuda.plan import Plan
 from ablate.backends.engine import WATCHED_ROWS, Ended, Epoch, Evaluation, Lane, Units, Watched
 from ablate.problem import models
 from ablate.problem.data.dataset import Dataset
@@ -19,18 +19,18 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 log = logging.getLogger("ablate")
 
-# So many samples at once are evaluated, at least: the arrays of a batch are made for them.
+# The arrays of a batch hold at least this many samples, for evaluation.
 EVALUATED = 256
-# Not all of what is free can be had in the pieces that are asked for.
+# Fragmentation: not all free memory can be allocated.
 SHARE_OF_MEMORY = 0.9
 
 
 class CudaEngine:
-    """K lanes of one architecture on one data set; see `ablate.backends.Engine`.
+    """K lanes of one architecture on one data set; see `ablate.backends.engine.Engine`.
 
-    Data, order and weights stay on the device; what comes back are sums, once an epoch. A lane's numbers do not depend
-    on its neighbours. Raises DeviceError where the device or a compiler cannot be had, DeviceMemoryError where
-    not even one lane fits.
+    Data, order and weights stay on the device; sums come back once per epoch. A lane's numbers do not depend on the
+    other lanes. Raises DeviceError if the device or a compiler is not available, DeviceMemoryError if not even one
+    lane fits.
     """
 
     def __init__(
@@ -42,24 +42,24 @@ class CudaEngine:
         device: Device,
         schedule: Schedule | None = None,
     ) -> None:
-        assert len({lane.bug for lane in lanes}) == 1, "the lanes of a cohort share their bug"
+        assert len({lane.mistake for lane in lanes}) == 1, "the lanes of a cohort share their mistake"
         dtype = dataset.x_train.dtype
         self.device, self.members, self.dataset, self.batch_size = device, lanes, dataset, batch_size
-        self.plan = Plan(architecture, lanes[0].bug, batch_size)
+        self.layout = Layout(architecture, lanes[0].mistake, batch_size)
         self.capacity = max(batch_size, min(len(dataset.y_test), EVALUATED))
         self._check_bounds()
         self.schedule = schedule or Persistent(device)
         self.train_rows = Rows(device, dataset.x_train, dataset.y_train)
         self.test_rows = Rows(device, dataset.x_test, dataset.y_test)
-        self.lanes = Lanes(device, self.plan, lanes, dataset)
-        self.network = Network(device, self.plan, self.lanes, self.capacity, dtype)
+        self.lanes = Lanes(device, self.layout, lanes, dataset)
+        self.network = Network(device, self.layout, self.lanes, self.capacity, dtype)
         self.network.batch = self._batch(dtype)
         self.active = list(range(len(lanes)))
         self.steps_done = 0
 
     def _check_bounds(self) -> None:
-        """The kernels count a layer's numbers of a batch with 31 bits."""
-        widest = max(self.plan.fitted, *(layer.after for layer in self.plan.layers))
+        """The kernels index the values of a layer in a batch with 31 bits."""
+        widest = max(self.layout.fitted, *(layer.after for layer in self.layout.layers))
         if self.capacity * widest >= 2**31:
             raise DeviceError(
                 f"batch_size={self.batch_size}: {self.capacity} samples of {widest} numbers are more than a kernel"
@@ -67,16 +67,16 @@ class CudaEngine:
             )
 
     def _batch(self, dtype: np.dtype[Any]) -> Batch:
-        """Arrays for as many lanes at once as the device has room for, beside an epoch's order and log of all lanes."""
+        """Arrays for as many lanes at once as the device has room for besides an epoch's order and log of all lanes."""
         wanted, steps = len(self.members), -(-self.train_rows.count // self.batch_size)
-        one = Batch.bytes(self.plan, self.capacity, dtype)
-        a_step = 2 * dtype.itemsize + 24 + 8 * len(self.plan.edges)
+        one = Batch.bytes(self.layout, self.capacity, dtype)
+        a_step = 2 * dtype.itemsize + 24 + 8 * len(self.layout.edges)
         of_epoch = wanted * (4 * self.train_rows.count + a_step * steps)
         room = int(self.device.free_memory() * SHARE_OF_MEMORY) - of_epoch
         fitting = min(wanted, room // one, self.schedule.most_lanes(self.network))
         while fitting > 0:
             try:
-                batch = Batch(self.device, self.plan, fitting, self.capacity, dtype)
+                batch = Batch(self.device, self.layout, fitting, self.capacity, dtype)
             except DeviceMemoryError:
                 fitting //= 2
                 continue
@@ -92,7 +92,7 @@ class CudaEngine:
         steps = -(-self.train_rows.count // self.batch_size)
         order = self._order(orders)
         corrected = self.device.put(corrections(self.members, self.steps_done, steps), self.dataset.x_train.dtype)
-        written = Log(self.device, len(self.members), len(self.plan.edges) - 1, steps, logged)
+        written = Log(self.device, len(self.members), len(self.layout.edges) - 1, steps, logged)
         work = Pass(self.train_rows, order, corrected, written, self.batch_size)
         for slots in self._waves(self.active):
             self.schedule.train(self.network, slots, work)
@@ -116,34 +116,34 @@ class CudaEngine:
         for slots in self._waves(self.active):
             self.network.forward(slots, self.test_rows, self._as_they_come(self.test_rows), 0, n)
             self.network.count_units(slots, n)
-        relus = sum(layer.maps for layer in self.plan.layers if layer.is_relu)
-        values = n * sum(layer.after for layer in self.plan.layers if layer.function and not layer.is_relu)
-        return Units(self._share(self.lanes.dead, relus), self._share(self.lanes.saturated, values))
+        mortal = sum(layer.maps for layer in self.layout.layers if layer.can_die)
+        bounded = n * sum(layer.after for layer in self.layout.layers if layer.reach)
+        return Units(self._share(self.lanes.dead, mortal), self._share(self.lanes.saturated, bounded))
 
     def drop(self, lanes: Sequence[int]) -> None:
         self.active = [lane for lane in self.active if lane not in lanes]
 
     def weights(self, lane: int) -> dict[str, Array]:
-        return self.plan.unflatten(self.device.read(self.lanes.theta.rows(lane, lane + 1))[0])
+        return self.layout.unflatten(self.device.read(self.lanes.theta.rows(lane, lane + 1))[0])
 
     def outputs(self, lane: int) -> Array:
         parts = []
         (slots,) = self._waves([lane])
         for n in self._evaluated(slots, self.test_rows, self.test_rows.count):
             outputs = self.device.read(self.network.batch.p.rows(0, 1))
-            parts.append(outputs.reshape(self.capacity, self.plan.logits)[:n])
+            parts.append(outputs.reshape(self.capacity, self.layout.logits)[:n])
         return np.concatenate(parts)
 
     def gradient(self, lane: int) -> dict[str, Array]:
-        """The lane's gradient of the first batch of the training set, by the clear kernels."""
+        """The lane's gradient of the first batch of the training set, by the reference kernels."""
         n = min(self.batch_size, self.train_rows.count)
         for slots in self._waves([lane]):
             self.network.forward(slots, self.train_rows, self._as_they_come(self.train_rows), 0, n)
             self.network.differentiate(slots, n)
-        return self.plan.unflatten(self.device.read(self.lanes.gradient.rows(lane, lane + 1))[0])
+        return self.layout.unflatten(self.device.read(self.lanes.gradient.rows(lane, lane + 1))[0])
 
     def _waves(self, lanes: Sequence[int]) -> Iterator[Buffer]:
-        """The lanes in as many at once as the arrays of a batch are made for."""
+        """The lanes in waves, each as large as the arrays of a batch allow."""
         at_once = self.network.batch.lanes
         for start in range(0, len(lanes), at_once):
             slots = self.lanes.active.rows(0, len(lanes[start : start + at_once]))
@@ -161,7 +161,7 @@ class CudaEngine:
         return Order(rows.plain, self.lanes.as_they_come)
 
     def _evaluated(self, slots: Buffer, rows: Rows, count: int) -> Iterator[int]:
-        """Compute the first rows' losses and outputs batch by batch; each time, how many there are in the batch."""
+        """Compute the first rows' losses and outputs batch by batch, and yield the size of each batch."""
         for first in range(0, count, self.capacity):
             n = min(self.capacity, count - first)
             self.network.forward(slots, rows, self._as_they_come(rows), first, n)
@@ -186,8 +186,8 @@ class CudaEngine:
         return shares
 
     def _epoch(self, written: Log) -> Epoch:
-        """What an epoch was like, from its log; NaN where a lane was not trained."""
-        lanes, logged, layers = len(self.members), written.logged, self.plan.weighted_layers
+        """An epoch's record from its log; NaN for lanes that were not trained."""
+        lanes, logged, layers = len(self.members), written.logged, self.layout.weighted_layers
         losses, right, ended = (self.device.read(each) for each in (written.losses, written.right, written.ended))
         loss, accuracy = np.full((2, lanes), np.nan)
         steps = np.full((3, lanes, len(logged)), np.nan)

@@ -1,4 +1,4 @@
-"""The two ways through an epoch: a launch an operation, or a persistent kernel. Their numbers are the same."""
+"""The two ways through an epoch: one launch per operation, or a persistent kernel. Their numbers are the same."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,21 +12,21 @@ from ablate.backends.cuda.network import Network, Order
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
-# The grid's second dimension ends here.
+# The limit of the grid's second dimension.
 MOST_LANES = 65535
-# So many multiplications forward are one launch: some seconds of the emulation, milliseconds of a GPU. Between launches
-# Ctrl-C is heard, and no display's watchdog loses its patience.
+# Forward multiplications per launch: some seconds in the emulation, milliseconds on a GPU. Between launches Ctrl-C
+# takes effect, and a display's watchdog does not fire.
 MULTIPLICATIONS = 2_000_000_000
-# More blocks a lane wait longer for each other than they save.
+# With more blocks per lane, waiting for each other costs more than they save.
 MOST_BLOCKS = 64
 
 
 class Log:
-    """What an epoch leaves for the host, on the device: by lane, step and logged step.
+    """An epoch's log on the device: by lane, step and logged step.
 
     `losses` and `right` `(K, S)` are sums over a step's batch, `ended` `(K,)` the step whose loss is not finite, else
     S; `squares` `(K, columns, layers)` sums of squares of the gradient, `counts` `(K, columns, 2)` as
-    `backends.Watched`; `columns` names the column of each step.
+    in `backends.engine.Watched`; `columns` names the column of each step.
     """
 
     def __init__(self, device: Device, lanes: int, layers: int, steps: int, logged: Sequence[int]) -> None:
@@ -56,7 +56,7 @@ class Schedule(Protocol):
     """How an epoch is launched."""
 
     def most_lanes(self, network: Network) -> int:
-        """How many lanes can be trained at once, for all that memory matters not."""
+        """How many lanes can be trained at once, memory apart."""
         ...
 
     def train(self, network: Network, slots: Buffer, work: Pass) -> None:
@@ -65,7 +65,7 @@ class Schedule(Protocol):
 
 
 class Stepwise:
-    """One clear kernel an operation: the oracle of the persistent one."""
+    """The reference kernels, one launch per operation: the oracle for the persistent kernel."""
 
     def most_lanes(self, network: Network) -> int:
         return MOST_LANES
@@ -79,24 +79,24 @@ class Stepwise:
             self._finish(network, slots, work, step, columns.get(step), n)
 
     def _finish(self, network: Network, slots: Buffer, work: Pass, step: int, column: int | None, n: int) -> None:
-        batch, lanes, plan, log = network.batch, network.lanes, network.plan, work.log
+        batch, lanes, layout, log = network.batch, network.lanes, network.layout, work.log
         read = (batch.values, batch.predicted, batch.targets)
         network.around["tally_batch"](
             1, slots.count, slots, *read, log.losses, log.right, log.ended, log.steps, step, n
         )
         if column is not None:
-            layers = len(plan.edges) - 1
-            watched = (lanes.gradient, plan.size, network.edges, layers, lanes.rates, max(len(log.logged), 1), column)
+            layers = len(layout.edges) - 1
+            watched = (lanes.gradient, layout.size, network.edges, layers, lanes.rates, max(len(log.logged), 1), column)
             network.after["watch"](layers, slots.count, slots, log.ended, step, *watched, log.squares, log.counts)
         rule = (lanes.rules, lanes.rates, work.corrections, lanes.gradient, lanes.first, lanes.second)
-        blocks = -(-plan.size // THREADS)
+        blocks = -(-layout.size // THREADS)
         network.after["update"](
-            blocks, slots.count, slots, log.ended, step, log.steps, *rule, lanes.theta, plan.size, plan.output_start
+            blocks, slots.count, slots, log.ended, step, log.steps, *rule, lanes.theta, layout.size, layout.output_start
         )
 
 
 class Persistent:
-    """Launches of many steps, whose blocks wait for each other."""
+    """The persistent kernel: launches of many steps, whose blocks wait for each other."""
 
     def __init__(self, device: Device) -> None:
         self.device = device
@@ -113,7 +113,9 @@ class Persistent:
             self.device.put(np.array([buffer.address for buffer in buffers], np.uint64), np.uint64)
             for buffers in (network.batch.outputs, network.batch.errors)
         )
-        at_once = max(1, MULTIPLICATIONS // (network.plan.architecture.multiplications * work.batch_size * slots.count))
+        at_once = max(
+            1, MULTIPLICATIONS // (network.layout.architecture.multiplications * work.batch_size * slots.count)
+        )
         for first in range(0, work.log.steps, at_once):
             arrived = self.device.put(np.zeros(slots.count), np.uint32)
             steps = (first, min(first + at_once, work.log.steps))
@@ -128,11 +130,11 @@ class Persistent:
         self, network: Network, slots: Buffer, work: Pass, tables: Sequence[Buffer], part: tuple[int, int]
     ) -> list[Buffer | int]:
         """`Training` of `cuda/epoch.cu`, field by field."""
-        batch, lanes, plan, log = network.batch, network.lanes, network.plan, work.log
+        batch, lanes, layout, log = network.batch, network.lanes, network.layout, work.log
         data = [slots, work.rows.x, work.rows.labels, network.fit, work.order.orders, work.order.order_of]
         rules = [lanes.kinds, lanes.constants, lanes.is_mean, lanes.rules, lanes.rates, work.corrections]
         state = [lanes.theta, lanes.gradient, lanes.first, lanes.second]
         arrays = [batch.partial, batch.targets, batch.p, batch.values, batch.predicted]
         logs = [log.losses, log.right, log.ended, log.columns, network.edges, log.squares, log.counts]
-        sizes = [work.rows.count, work.batch_size, log.steps, *part, plan.partials, log.squares.shape[1]]
-        return [*data, *rules, *state, *arrays, *logs, *tables, *sizes, len(plan.edges) - 1, *plan.misread]
+        sizes = [work.rows.count, work.batch_size, log.steps, *part, layout.partials, log.squares.shape[1]]
+        return [*data, *rules, *state, *arrays, *logs, *tables, *sizes, len(layout.edges) - 1]

@@ -14,13 +14,13 @@ from ablate.problem.models import Architecture
 Array = np.ndarray[Any, np.dtype[Any]]
 
 
-class Probe:
-    """The gradient of one lane on the whole of a small training set, by the clear kernels."""
+class CudaProbe:
+    """The gradient of one lane on the whole of a small training set, by the reference kernels."""
 
     def __init__(self, architecture: Architecture, dataset: Dataset, lane: Lane, device: Device) -> None:
         rows = len(dataset.y_train)
         self.engine = CudaEngine(architecture, dataset, [lane], rows, device, Stepwise())
 
     def gradient(self) -> dict[str, Array]:
-        """The gradient as coded, bug included, by public names; calling it twice shows what was left from before."""
+        """The gradient as coded, the mistake included, by public names; a second call shows state left by the first."""
         return self.engine.gradient(0)

@@ -1,6 +1,5 @@
 """The NumPy backend: K networks trained side by side on the CPU."""
 
-from ablate.backends.numpy.engine import NumpyEngine
-from ablate.backends.numpy.team import Member, Team, meeting_places
+from ablate.backends.numpy.backend import NumpyBackend
 
-__all__ = ["Member", "NumpyEngine", "Team", "meeting_places"]
+__all__ = ["NumpyBackend"]

@@ -1,4 +1,4 @@
-"""The NumPy engine: lanes in groups, one group after the other through an epoch."""
+"""The NumPy engine: lanes in groups, and one group after the other trains an epoch."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -8,57 +8,48 @@ import numpy as np
 
 from ablate.backends.engine import Epoch, Evaluation, Lane, Units, Watched
 from ablate.backends.numpy.group import Group
-from ablate.backends.numpy.network import Plan
-from ablate.backends.numpy.team import Team
-from ablate.problem import models
+from ablate.backends.numpy.layout import Layout
+from ablate.backends.process_group import ProcessGroup
 from ablate.problem.data.dataset import Dataset
+from ablate.problem.models import Architecture
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
-# Small dense networks cost Python calls, which stacked lanes share; a convolution fills the caches alone.
+# Lanes in a group. Small dense networks cost Python calls, which stacked lanes share; one convolution fills the caches.
 STACKED_DENSE = 64
 STACKED_IMAGES = 1
 
 
 class NumpyEngine:
-    """K lanes of one architecture on one data set; see `ablate.backends.Engine`.
+    """K lanes of one architecture on one data set; see `ablate.backends.engine.Engine`.
 
-    Lane invariance: a lane's numbers do not depend on its neighbours, nor on the processes in its team. So every
-    product is one GEMM a lane of the same shape, no sum runs over lanes, micro-batches depend on the batch size
-    only, and their sums are added in an order that is fixed (`Plan.shares`).
+    Lane invariance: a lane's numbers do not depend on the other lanes, nor on the size of the process group. So every
+    product is one GEMM per lane, always of the same shape; no sum runs over lanes; micro-batches depend on the batch
+    size only, and their sums are added in a fixed order (`Layout.partial_sums`).
     """
 
     def __init__(
         self,
-        architecture: models.Architecture,
+        architecture: Architecture,
         dataset: Dataset,
         lanes: Sequence[Lane],
         batch_size: int,
-        team: Team | None = None,
+        processes: ProcessGroup | None = None,
     ) -> None:
-        assert len({lane.bug for lane in lanes}) == 1, "the lanes of a cohort share their bug"
-        self.plan, self.dataset, self.lanes, self.batch_size = (
-            Plan(architecture, lanes[0].bug),
-            dataset,
-            lanes,
-            batch_size,
-        )
-        self.team = team or Team()
-        stacked = STACKED_IMAGES if self.plan.takes_images else STACKED_DENSE
+        assert len({lane.mistake for lane in lanes}) == 1, "the lanes of a cohort share their mistake"
+        self.layout = Layout(architecture)
+        self.dataset, self.lanes, self.batch_size = dataset, lanes, batch_size
+        self.processes = processes or ProcessGroup()
+        stacked = STACKED_IMAGES if self.layout.takes_images else STACKED_DENSE
         self.groups = [
             self._group(range(start, min(start + stacked, len(lanes)))) for start in range(0, len(lanes), stacked)
         ]
-
-    @staticmethod
-    def largest_team(architecture: models.Architecture, batch_size: int) -> int:
-        """How many processes can share the work on batches of this size."""
-        return len(Plan(architecture, "none").shares(batch_size))
 
     def train_epoch(self, orders: Sequence[Array], logged: Sequence[int]) -> Epoch:
         lanes = len(self.lanes)
         loss, accuracy = np.full((2, lanes), np.nan)
         steps = np.full((3, lanes, len(logged)), np.nan)
-        layers = self.plan.weighted_layers
+        layers = self.layout.weighted_layers
         watched = Watched(layers, np.zeros((lanes, len(layers))), np.zeros(lanes, int), np.zeros(lanes, int))
         epoch = Epoch(loss, accuracy, logged, steps[0], steps[1], steps[2], watched, ended={})
         for group in self.groups:
@@ -83,18 +74,20 @@ class NumpyEngine:
 
     def weights(self, lane: int) -> dict[str, Array]:
         group = next(group for group in self.groups if lane in group.members)
-        return self.plan.unflatten(group.flat_weights(lane))
+        return self.layout.unflatten(group.flat_weights(lane))
 
     def outputs(self, lane: int) -> Array:
         return self._alone(lane).outputs()
 
     def _group(self, lanes: Sequence[int]) -> Group:
-        return Group(self.plan, self.dataset, {lane: self.lanes[lane] for lane in lanes}, self.batch_size, self.team)
+        return Group(
+            self.layout, self.dataset, {lane: self.lanes[lane] for lane in lanes}, self.batch_size, self.processes
+        )
 
     def _alone(self, lane: int) -> Group:
-        """The lane as it is now, in a group of its own, whether it is still in training or not."""
+        """The lane with its current weights, in a group of its own, whether it is still in training or not."""
         member = replace(self.lanes[lane], weights=self.weights(lane))
-        return Group(self.plan, self.dataset, {lane: member}, self.batch_size, self.team)
+        return Group(self.layout, self.dataset, {lane: member}, self.batch_size, self.processes)
 
     def _evaluate(self, groups: Sequence[Group], rows: int | None) -> Evaluation:
         lanes = len(self.lanes)

@@ -7,29 +7,33 @@ from typing import Any
 import numpy as np
 
 from ablate.backends.engine import WATCHED_ROWS, Ended, Epoch, Evaluation, Lane, Units
-from ablate.backends.numpy.network import Network, Plan
-from ablate.backends.numpy.team import Team
-from ablate.problem import losses, optimizers
+from ablate.backends.numpy.layout import Layout
+from ablate.backends.numpy.network import Network
+from ablate.backends.process_group import ProcessGroup
 from ablate.problem.data.dataset import Dataset
+from ablate.problem.losses import LossFailedError
+from ablate.problem.optimizers import Rule
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
 
-# What is not finite is looked for where it matters.
+# No warnings: numbers that are not finite are looked for where they matter.
 _QUIETLY = np.errstate(all="ignore")
-# Post D's bounds for lr times gradient at the output layer.
+# Bounds for lr times gradient at the output layer, those of docs/posts/digit_mlp.md.
 TOO_LARGE, TOO_SMALL = 1.0, 1e-7
 
 
 class Group:
-    """K lanes trained in one go: weights `theta` and gradients `(K, P)`, of the data set's dtype.
+    """K lanes stacked and trained at once: weights `theta` and gradients `(K, P)`, of the data set's dtype.
 
     `members` are all its lanes by their number in the cohort, `active` those still in training, in the order
     of the leading axis.
     """
 
-    def __init__(self, plan: Plan, dataset: Dataset, members: Mapping[int, Lane], batch_size: int, team: Team) -> None:
-        self.plan, self.members, self.batch_size, self.team = plan, members, batch_size, team
+    def __init__(
+        self, layout: Layout, dataset: Dataset, members: Mapping[int, Lane], batch_size: int, processes: ProcessGroup
+    ) -> None:
+        self.layout, self.members, self.batch_size, self.processes = layout, members, batch_size, processes
         self.rows = {"train": _flat(dataset.x_train), "test": _flat(dataset.x_test)}
         self.labels = {"train": dataset.y_train, "test": dataset.y_test}
         self.classes = dataset.classes
@@ -38,33 +42,34 @@ class Group:
         self.retired: dict[int, Array] = {}
         lanes = list(members.values())
         dtype = dataset.x_train.dtype
-        self.theta = np.stack([plan.flatten(lane.weights, dtype) for lane in lanes])
-        self.output = slice(plan.slots[f"{plan.architecture.output_layer}.weight"].start, None)
-        self.stale = np.zeros_like(self.theta)
+        self.theta = np.stack([layout.flatten(lane.weights, dtype) for lane in lanes])
+        self.output = slice(layout.placements[f"{layout.architecture.output_layer}.weight"].start, None)
+        self.mistake = lanes[0].mistake
+        self.before = np.zeros_like(self.theta)
         self.rate = np.empty_like(self.theta)
         self.rate[:] = np.array([lane.rate for lane in lanes])[:, None]
         self.rate[:, self.output] = np.array([lane.output_rate for lane in lanes])[:, None]
         self.rules = [
-            (span, optimizers.build([lane.optimizer for lane in run], self.theta[span].shape, dtype))
+            (span, Rule([lane.optimizer for lane in run], self.theta[span].shape, dtype))
             for span, run in _runs(lanes, lambda lane: lane.optimizer.name)
         ]
         self._wire()
 
     def _wire(self) -> None:
-        """Make what depends on which lanes are active."""
+        """Build everything that depends on which lanes are active."""
         lanes = [self.members[lane] for lane in self.active]
         self.places = np.array(self.active, np.intp)
-        self.losses = [(span, run[0].loss) for span, run in _runs(lanes, _loss_key)]
-        self.is_mean = np.array([lane.reduction == "mean" for lane in lanes])[:, None, None]
-        shares = len(self.plan.shares(self.batch_size))
+        self.objectives = [(span, run[0].objective) for span, run in _runs(lanes, lambda lane: lane.objective_key)]
+        self.reductions = [lane.loss.reduction for lane in lanes]
+        partial = len(self.layout.partial_sums(self.batch_size))
         self.gradient = np.zeros_like(self.theta)
-        self.sums = np.zeros((shares, *self.theta.shape), self.theta.dtype)
+        self.sums = np.zeros((partial, *self.theta.shape), self.theta.dtype)
         self.scales: dict[int, Array] = {}
         self.networks: dict[tuple[str, int, int], Network] = {}
 
     @_QUIETLY
     def train_epoch(self, orders: Sequence[Array], epoch: Epoch) -> None:
-        """Train the active lanes on every batch of their orders and write their places in `epoch`."""
+        """Train the active lanes on every batch of their orders, and fill in their elements of `epoch`."""
         columns = {step: column for column, step in enumerate(epoch.steps)}
         count = len(self.rows["train"])
         stacked = self._stack(orders)
@@ -87,18 +92,18 @@ class Group:
 
     @_QUIETLY
     def evaluate(self, rows: int | None, into: Evaluation) -> None:
-        """Write the active lanes' places of `into`: on the test set, or the first `rows` of the training set."""
+        """Fill in the active lanes' elements of `into`: on the test set, or on the first `rows` of the training set."""
         if not self.active:
             return
         split = "test" if rows is None else "train"
         count = len(self.rows[split]) if rows is None else min(rows, len(self.rows[split]))
-        shares = self.plan.shares(count)
-        sums = np.zeros((len(shares), 3, len(self.active)))
-        counts = np.zeros((len(shares), len(self.active), self.classes), np.intp)
-        for number in self.team.mine(len(shares)):
-            for part in shares[number]:
+        partial = self.layout.partial_sums(count)
+        sums = np.zeros((len(partial), 3, len(self.active)))
+        counts = np.zeros((len(partial), len(self.active), self.classes), np.intp)
+        for number in self.processes.shares(len(partial)):
+            for part in partial[number]:
                 self._tally(split, part, sums[number], counts[number], into.failed)
-        self.team.complete([sums, counts])
+        self.processes.all_gather([sums, counts])
         into.loss[self.places], into.accuracy[self.places], into.confidence[self.places] = sums.sum(axis=0) / count
         into.predicted[self.places] = counts.sum(axis=0)
 
@@ -106,13 +111,13 @@ class Group:
     def outputs(self) -> Array:
         """The first lane's outputs on the test set, `(N, units)`."""
         outputs = []
-        for part in self.plan.parts(len(self.rows["test"])):
+        for part in self.layout.micro_batches(len(self.rows["test"])):
             z = self._forward("test", np.arange(part.start, part.stop)[None]).z[:1]
-            outputs.append(self.losses[0][1].outputs(z)[0].T.copy())
+            outputs.append(self.objectives[0][1].outputs(z)[0].T.copy())
         return np.concatenate(outputs)
 
     def retire(self, lanes: Sequence[int]) -> Array:
-        """Take lanes out of training, with the weights they have; returns the places of those that stay."""
+        """Take lanes out of training and keep their weights; returns the rows of those that stay."""
         for lane in lanes:
             self.retired[lane] = self.theta[self.active.index(lane)].copy()
         kept = np.array([row for row, lane in enumerate(self.active) if lane not in lanes], np.intp)
@@ -128,17 +133,17 @@ class Group:
         self.rules = rules
         self.active = [self.active[row] for row in kept]
         gradient = self.gradient[kept]
-        self.theta, self.rate, self.stale = self.theta[kept], self.rate[kept], self.stale[kept]
+        self.theta, self.rate, self.before = self.theta[kept], self.rate[kept], self.before[kept]
         self._wire()
         np.copyto(self.gradient, gradient)
         return kept
 
     def flat_weights(self, lane: int) -> Array:
-        """A lane's weights `(P,)` as they are now, a copy."""
+        """A copy of a lane's current weights `(P,)`."""
         return self.retired[lane].copy() if lane in self.retired else self.theta[self.active.index(lane)].copy()
 
     def _stack(self, orders: Sequence[Array]) -> Array:
-        """The active lanes' orders `(K, N)`; `(1, N)` where they are one and the same, which saves gathering."""
+        """The active lanes' orders `(K, N)`; `(1, N)` if they are all the same, which saves gathering."""
         mine = [orders[lane] for lane in self.active]
         if all(order is mine[0] for order in mine[1:]):
             return np.array(mine[:1])
@@ -149,7 +154,7 @@ class Group:
         sources, n = indices.shape
         network = self.networks.get((split, sources, n))
         if network is None:
-            network = Network(self.plan, self.theta, self.gradient, self.rows[split], sources, n)
+            network = Network(self.layout, self.mistake, self.theta, self.gradient, self.rows[split], sources, n)
             self.networks[(split, sources, n)] = network
         np.copyto(network.indices, indices)
         network.forward()
@@ -159,74 +164,66 @@ class Group:
     def differentiate(self, indices: Array) -> tuple[Array, Array, dict[int, str]]:
         """The gradient of a batch `(K or 1, n)` into `self.gradient`.
 
-        Returns each active lane's sum of losses and count of right answers, and what lanes failed of.
+        Returns each active lane's sum of losses and number of correct predictions, and why lanes failed.
         """
         n = indices.shape[1]
-        shares = self.plan.shares(n)
-        # A batch of one share has one part, which is its own sum.
-        sums = self.sums[: len(shares)] if len(shares) > 1 else self.gradient[None]
-        totals = np.zeros((len(shares), 2, len(self.active)))
+        partial = self.layout.partial_sums(n)
+        # A batch of one partial sum has one micro-batch, which is its own sum.
+        sums = self.sums[: len(partial)] if len(partial) > 1 else self.gradient[None]
+        totals = np.zeros((len(partial), 2, len(self.active)))
         failures: dict[int, str] = {}
-        for number in self.team.mine(len(shares)):
-            for part in shares[number]:
+        for number in self.processes.shares(len(partial)):
+            for part in partial[number]:
                 network = self._forward("train", indices[:, part])
                 self._lose(network, self.labels["train"][network.indices], totals[number], failures)
                 network.dz *= self._scale(n)
                 network.backward()
-                if part is not shares[number][0]:
+                if part is not partial[number][0]:
                     np.add(sums[number], self.gradient, out=sums[number])
-                elif len(shares) > 1:
+                elif len(partial) > 1:
                     np.copyto(sums[number], self.gradient)
-        self.team.complete([sums, totals])
-        if len(shares) > 1:
+        self.processes.all_gather([sums, totals])
+        if len(partial) > 1:
             _add_up(sums, self.gradient)
-        self._misread(n)
+        self.mistake.batch_gradient(self.gradient, self.before, self.layout.bias_spans, n)
+        if self.mistake.remembers_gradient:
+            np.copyto(self.before, self.gradient)
         loss, right = totals.sum(axis=0)
         return loss, right, failures
 
     def _scale(self, n: int) -> Array:
-        """What a sample's gradient is multiplied by in a batch of n, `(K, 1, 1)`."""
+        """The factor of a sample's gradient in a batch of n, `(K, 1, 1)`."""
         if n not in self.scales:
-            divided = self.is_mean & (self.plan.bug != "sum_for_mean")
-            self.scales[n] = np.where(divided, 1 / n, 1.0).astype(self.theta.dtype)
+            scales = [self.mistake.scale(reduction, n) for reduction in self.reductions]
+            self.scales[n] = np.array(scales, self.theta.dtype)[:, None, None]
         return self.scales[n]
-
-    def _misread(self, n: int) -> None:
-        """Make those of `ablate.bugs` that concern the gradient of a whole batch."""
-        if self.plan.bug == "bias_gradient":
-            for name, slot in self.plan.slots.items():
-                if name.endswith(".bias"):
-                    self.gradient[:, slot.span] /= n
-        if self.plan.bug == "stale_gradients":
-            self.stale += self.gradient
-            np.copyto(self.gradient, self.stale)
 
     @_QUIETLY
     def logits(self, indices: Array) -> Array:
-        """The logits `(K, C, n)` of rows of the training set, at most a micro-batch."""
+        """The logits `(K, C, n)` of rows of the training set, at most one micro-batch."""
         return self._forward("train", indices).z
 
     @_QUIETLY
     def losses_of(self, indices: Array) -> Array:
         """Each active lane's sum of losses on rows of the training set `(K or 1, n)`, in float64."""
         totals = np.zeros(len(self.active))
-        for part in self.plan.parts(indices.shape[1]):
+        for part in self.layout.micro_batches(indices.shape[1]):
             network = self._forward("train", indices[:, part])
             targets = _targets(self.labels["train"][network.indices], network.z.shape[1], network.z.dtype)
-            for span, loss in self.losses:
+            for span, objective in self.objectives:
                 z, y = network.z[span], targets if len(targets) == 1 else targets[span]
-                totals[span] += loss.value(z, loss.outputs(z), y).sum(axis=-1, dtype=np.float64)
+                totals[span] += objective.value(z, objective.outputs(z), y).sum(axis=-1, dtype=np.float64)
         return totals
 
     def _lose(self, network: Network, labels: Array, totals: Array, failures: dict[int, str]) -> None:
-        """Loss and its gradient by the logits, one call for each run of lanes with the same loss."""
+        """Loss and its gradient with respect to the logits, one call for each run of lanes with the same objective."""
         targets = _targets(labels, network.z.shape[1], network.z.dtype)
-        for span, loss in self.losses:
+        for span, objective in self.objectives:
             z, y = network.z[span], targets if len(targets) == 1 else targets[span]
-            p = loss.outputs(z)
+            p = objective.outputs(z)
             try:
-                values, network.dz[span] = loss.value(z, p, y), loss.gradient(z, p, y)
-            except losses.LossFailedError as error:
+                values, network.dz[span] = objective.value(z, p, y), objective.gradient(z, p, y)
+            except LossFailedError as error:
                 network.dz[span] = 0
                 failures[self.active[span.start]] = str(error)
                 continue
@@ -235,15 +232,15 @@ class Group:
             totals[1, span] += (_predict(z) == mine).sum(axis=-1)
 
     def _tally(self, split: str, part: slice, sums: Array, counts: Array, failed: dict[int, str]) -> None:
-        """Add rows to sums of loss, right answers and confidence `(3, K)`, and to the predictions `(K, classes)`."""
+        """Add rows to sums of loss, correct predictions and confidence `(3, K)`, and to the counts `(K, classes)`."""
         indices, labels, targets = self._part(split, part)
         z = self._forward(split, indices).z
         predicted = _predict(z)
-        for span, loss in self.losses:
-            p = loss.outputs(z[span])
+        for span, objective in self.objectives:
+            p = objective.outputs(z[span])
             try:
-                values = loss.value(z[span], p, targets)
-            except losses.LossFailedError as error:
+                values = objective.value(z[span], p, targets)
+            except LossFailedError as error:
                 failed[self.active[span.start]] = str(error)
                 values = np.full((len(p), z.shape[-1]), np.nan)
             confidence = p.max(axis=-2) if p.shape[-2] > 1 else np.maximum(p, 1 - p)[:, 0]
@@ -254,18 +251,18 @@ class Group:
         counts += np.bincount(places.ravel(), minlength=counts.size).reshape(counts.shape)
 
     def _part(self, split: str, part: slice) -> tuple[Array, Array, Array]:
-        """Numbers `(1, n)`, labels `(1, n)` and targets `(1, units, n)` of rows that are evaluated again and again."""
+        """Row numbers `(1, n)`, labels `(1, n)` and targets `(1, units, n)` of rows to evaluate, cached."""
         key = (split, part.start, part.stop)
         if key not in self.evaluated:
             labels = self.labels[split][None, part]
-            targets = _targets(labels, self.plan.architecture.units, self.theta.dtype)
+            targets = _targets(labels, self.layout.architecture.units, self.theta.dtype)
             self.evaluated[key] = np.arange(part.start, part.stop)[None], labels, targets
         return self.evaluated[key]
 
     def _log(self, epoch: Epoch, column: int, loss: Array) -> None:
         lanes, watched = self.places, epoch.watched
         every = np.square(self.gradient, dtype=np.float64)
-        squares = np.stack([every[:, span].sum(axis=1) for span in self.plan.layer_spans], axis=1)
+        squares = np.stack([every[:, span].sum(axis=1) for span in self.layout.layer_spans], axis=1)
         norms = np.sqrt(squares)
         epoch.step_loss[lanes, column] = loss
         epoch.gradient_norm[lanes, column] = np.sqrt(squares.sum(axis=1))
@@ -277,7 +274,7 @@ class Group:
 
     @_QUIETLY
     def units(self, into: Units) -> None:
-        """Write the active lanes' places of `into`, from the first rows of the test set."""
+        """Fill in the active lanes' elements of `into`, from the first rows of the test set."""
         if not self.active:
             return
         network = self._forward("test", np.arange(min(WATCHED_ROWS, len(self.rows["test"])))[None])
@@ -311,13 +308,8 @@ def _add_up(parts: Array, into: Array) -> None:
         np.add(into, part, out=into)
 
 
-def _loss_key(lane: Lane) -> object:
-    # A user's loss may fail, and then only its own lane: so each stands alone.
-    return id(lane) if isinstance(lane.loss, losses.Custom) else lane.loss_key
-
-
 def _runs(lanes: Sequence[Lane], key: Callable[[Lane], object]) -> Iterator[tuple[slice, list[Lane]]]:
-    """Neighbouring lanes with equal keys, and their places on the leading axis."""
+    """Runs of neighbouring lanes with equal keys, and their span on the leading axis."""
     start = 0
     for _, run in groupby(lanes, key):
         members = list(run)
@@ -326,12 +318,12 @@ def _runs(lanes: Sequence[Lane], key: Callable[[Lane], object]) -> Iterator[tupl
 
 
 def _targets(labels: Array, units: int, dtype: np.dtype[Any]) -> Array:
-    """One-hot targets `(K, units, n)` of labels `(K, n)`; for a single unit the label itself."""
+    """One-hot targets `(K, units, n)` of labels `(K, n)`; with a single unit, the label itself."""
     if units == 1:
         return labels[:, None, :].astype(dtype)
     return (labels[:, None, :] == np.arange(units)[:, None]).astype(dtype)
 
 
 def _predict(z: Array) -> Array:
-    """The predicted class `(K, n)`: the first largest logit, or for a single unit whether p > 1/2."""
+    """The predicted class `(K, n)`: the first largest logit; with a single unit, whether p > 1/2."""
     return np.argmax(z, axis=-2) if z.shape[-2] > 1 else (z[:, 0] > 0).astype(np.intp)

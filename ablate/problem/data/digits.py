@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 from pathlib import Path
+from typing import ClassVar, Literal
 
 import numpy as np
+from pydantic import Field
 
 from ablate.problem.data.dataset import Raw
+from ablate.problem.data.sets import DATA_SETS, NORMALIZE_HELP, DataSet, Normalize
 
 _TRAIN_ROWS = 1497
 
@@ -22,7 +25,7 @@ def _file() -> Path:
 
 def load() -> Raw:
     """1,497 images to train and 300 to test, `(N, 1, 8, 8)` with pixels 0..16, ten classes."""
-    # The file itself: to import scikit-learn for it would take a second of every start.
+    # Read directly: importing scikit-learn would add a second to every start.
     table = np.loadtxt(_file(), delimiter=",")
     # In the file's own order the last 300 rows are harder than the rest.
     order = np.random.default_rng(0).permutation(len(table))
@@ -38,3 +41,16 @@ def load() -> Raw:
         low=0.0,
         high=16.0,
     )
+
+
+@DATA_SETS.declare
+class Digits(DataSet):
+    """`data=digits`."""
+
+    batch_size: ClassVar[int | None] = 32
+
+    name: Literal["digits"] = "digits"
+    normalize: Normalize = Field("per_image", description=NORMALIZE_HELP)
+
+    def read(self) -> Raw:
+        return load()

@@ -1,8 +1,7 @@
-"""MNIST from its four IDX files: in a folder of one's own, or downloaded once into the user's cache."""
+"""MNIST from its four IDX files: in a folder of your own, or downloaded once into the user's cache."""
 
 from __future__ import annotations
 
-import contextlib
 import gzip
 import hashlib
 import io
@@ -10,16 +9,17 @@ import logging
 import math
 import os
 import struct
-import tempfile
 import zlib
 from pathlib import Path
-from typing import NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 
 from ablate.errors import ConfigError
 from ablate.problem.data.dataset import Raw, brief
+from ablate.problem.data.sets import DATA_SETS, NORMALIZE_HELP, DataSet, Normalize
 
 MIRRORS = (
     "https://ossci-datasets.s3.amazonaws.com/mnist/",
@@ -50,8 +50,8 @@ def load(dir: str | None) -> Raw:
     """60,000 images to train and 10,000 to test, `(N, 1, 28, 28)` with pixels 0..255, ten classes.
 
     The files are looked for in `dir` (the key `data.dir`), else in `$ABLATE_DATA/mnist`, else in the cache
-    (`$ABLATE_CACHE`, or the user's own), into which they are downloaded first if need be.
-    Raises ConfigError if a file is missing, damaged or of another kind, and if the download fails.
+    (`$ABLATE_CACHE`, or the user's own), into which they are downloaded if necessary.
+    Raises ConfigError if a file is missing, damaged or of another kind, or if the download fails.
     """
     if dir:
         folder = Path(dir).expanduser()
@@ -67,7 +67,8 @@ def load(dir: str | None) -> Raw:
 
 def _from_folder(folder: Path, key: str) -> dict[str, _File]:
     files = {name: _read(folder, name, key) for name in SHA256}
-    others = [file.path.name for name, file in files.items() if _sha256(file.content) != SHA256[name]]
+    digests = {name: hashlib.sha256(file.content).hexdigest() for name, file in files.items()}
+    others = [file.path.name for name, file in files.items() if digests[name] != SHA256[name]]
     if others:
         _log.warning("%s: not the well-known MNIST, but used as it is: %s", folder, ", ".join(others))
     return files
@@ -88,10 +89,6 @@ def _read(folder: Path, name: str, key: str) -> _File:
     )
 
 
-def _sha256(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()
-
-
 def _cache() -> Path:
     if os.environ.get("ABLATE_CACHE"):
         return Path(os.environ["ABLATE_CACHE"]).expanduser() / "mnist"
@@ -101,34 +98,29 @@ def _cache() -> Path:
 
 
 def _from_cache(folder: Path) -> dict[str, _File]:
-    """The four files from the cache; those not there, or damaged there, from the mirrors in turn."""
-    files = _cached(folder)
-    if len(files) == len(SHA256):
-        return files
-    _log.info("downloading MNIST (11 MB) to %s", folder)
-    failures = []
+    """The four files from the cache; pooch gets missing or damaged ones from the mirrors in turn.
+
+    It moves each into the cache atomically: another process sees the whole file or none.
+    """
+    import pooch
+
+    pooch.get_logger().setLevel(logging.WARNING)
+    download, failures = _Download(folder), []
     for mirror in _mirrors():
         try:
-            for name in [name for name in SHA256 if name not in files]:
-                files[name] = _File(folder / name, _download(f"{mirror.rstrip('/')}/{name}.gz", SHA256[name]))
-                _keep(files[name])
-            return files
-        except (OSError, ValueError, EOFError, zlib.error) as error:
+            for name, sha256 in SHA256.items():
+                pooch.retrieve(f"{mirror.rstrip('/')}/{name}.gz", sha256, name, folder, downloader=download)
+            return {name: _File(folder / name, (folder / name).read_bytes()) for name in SHA256}
+        except ValueError as error:  # of the download, or of pooch if the hash differs
             failures.append(f"{mirror}: {brief(_first_cause(error))}")
+        except OSError as error:
+            raise ConfigError(
+                f"data=mnist: the cache {folder} cannot be used ({brief(error)}); name another folder by ABLATE_CACHE"
+            ) from error
     raise ConfigError(
         f"data=mnist: the download failed ({'; '.join(failures)}); put the four files "
         "into a folder named by data.dir, or into $ABLATE_DATA/mnist, or use data=digits, which needs none"
     )
-
-
-def _cached(folder: Path) -> dict[str, _File]:
-    files = {}
-    for name, sha256 in SHA256.items():
-        with contextlib.suppress(OSError):
-            content = (folder / name).read_bytes()
-            if _sha256(content) == sha256:
-                files[name] = _File(folder / name, content)
-    return files
 
 
 def _mirrors() -> tuple[str, ...]:
@@ -136,38 +128,38 @@ def _mirrors() -> tuple[str, ...]:
     return (own,) if own else MIRRORS
 
 
-def _download(url: str, sha256: str) -> bytes:
-    """The uncompressed content of the file at `url`; ValueError if it has another hash."""
-    import pooch
+class _Download:
+    """pooch's download over HTTP, decompressed before pooch compares hashes.
 
-    buffer = io.BytesIO()
-    pooch.HTTPDownloader(chunk_size=1 << 16, timeout=TIMEOUT_SECONDS)(url, buffer, None)
-    content = buffer.getvalue()
-    # Some servers declare the compression to be the transfer's, and it is undone on the way.
-    if content.startswith(_GZIP_MAGIC):
-        content = gzip.decompress(content)
-    if _sha256(content) != sha256:
-        raise ValueError(f"{url} is not the file expected, its SHA-256 differs")
-    return content
+    pooch's own `Decompress` runs after the comparison, and its result is compared with nothing.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.announced = folder, False
+
+    def __call__(self, url: str, output_file: str, _: object) -> None:
+        """Write the file. Raises ValueError if the download fails, OSError if the disk does."""
+        import pooch
+
+        if not self.announced:
+            _log.info("downloading MNIST (11 MB) to %s", self.folder)
+            self.announced = True
+        buffer = io.BytesIO()
+        try:
+            pooch.HTTPDownloader(chunk_size=1 << 16, timeout=TIMEOUT_SECONDS)(url, buffer, None)
+            content = buffer.getvalue()
+            # Some servers declare it as a content encoding, and the client has decompressed it already.
+            content = gzip.decompress(content) if content.startswith(_GZIP_MAGIC) else content
+        except (OSError, EOFError, zlib.error) as error:
+            raise ValueError(f"{url} cannot be had") from error
+        # pooch created this file with access for the user only; a new file follows the umask.
+        Path(output_file).unlink()
+        Path(output_file).write_bytes(content)
 
 
 def _first_cause(error: BaseException) -> BaseException:
     """The error at the bottom: requests wraps "Connection refused" into three layers of long names."""
     return _first_cause(error.__context__) if error.__context__ else error
-
-
-def _keep(file: _File) -> None:
-    """Put `file` into the cache in one step: another process sees the whole file or none."""
-    folder = file.path.parent
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder) as scratch:
-            (Path(scratch) / "file").write_bytes(file.content)
-            (Path(scratch) / "file").replace(file.path)
-    except OSError as error:
-        raise ConfigError(
-            f"data=mnist: the cache {folder} cannot be written ({brief(error)}); name another folder by ABLATE_CACHE"
-        ) from error
 
 
 def _parsed(source: str, files: dict[str, _File]) -> Raw:
@@ -241,3 +233,19 @@ def _idx_fault(content: bytes, dimensions: int) -> str | None:
 
 def _idx_shape(content: bytes, dimensions: int) -> tuple[int, ...]:
     return struct.unpack_from(f">{dimensions}I", content, 4)
+
+
+@DATA_SETS.declare
+class Mnist(DataSet):
+    """`data=mnist`."""
+
+    batch_size: ClassVar[int | None] = 300
+
+    name: Literal["mnist"] = "mnist"
+    dir: str | None = Field(
+        None, description="mnist: folder of the four IDX files (null: ABLATE_DATA/mnist, else download)"
+    )
+    normalize: Normalize = Field("per_image", description=NORMALIZE_HELP)
+
+    def read(self) -> Raw:
+        return load(self.dir)

@@ -1,20 +1,22 @@
-"""One's own data set: a NumPy `.npz` file with the arrays x_train, y_train, x_test and y_test."""
+"""The user's own data set: a NumPy `.npz` file with the arrays x_train, y_train, x_test and y_test."""
 
 from __future__ import annotations
 
 import zipfile
 import zlib
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 
 from ablate.errors import ConfigError
 from ablate.problem.data.dataset import Raw, brief
+from ablate.problem.data.sets import DATA_SETS, DataSet
 
 _NAMES = ("x_train", "y_train", "x_test", "y_test")
-_MAX_CLASSES = 1 << 16  # above it a label is an identifier, and an output layer of that size a mistake
+_MAX_CLASSES = 1 << 16  # a larger label is probably an identifier, and an output layer of that size a mistake
 
 
 def load(path: str | None) -> Raw:
@@ -115,3 +117,16 @@ def _check_labels_agree(file: Path, y_train: NDArray[np.int64], y_test: NDArray[
             f"y_test has the label {y_test.max()}, the largest of y_train is {y_train.max()}; "
             "train on every class that is tested",
         )
+
+
+@DATA_SETS.declare
+class Npz(DataSet):
+    """`data=npz`."""
+
+    batch_size: ClassVar[int | None] = 32
+
+    name: Literal["npz"] = "npz"
+    path: str | None = Field(None, description="npz: file with x_train, y_train, x_test, y_test")
+
+    def read(self) -> Raw:
+        return load(self.path)

@@ -1,0 +1,40 @@
+"""The NumPy backend as the program sees it."""
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+from ablate.backends.backend import Backend
+from ablate.backends.engine import Engine, Lane, Probe
+from ablate.backends.process_group import ProcessGroup
+from ablate.problem.data.dataset import Dataset
+from ablate.problem.models import Architecture
+
+
+class NumpyBackend(Backend):
+    """`backend=numpy`: the reference with which other backends are compared."""
+
+    name: ClassVar[str] = "numpy"
+    is_reference: ClassVar[bool] = True
+
+    def engine(
+        self,
+        architecture: Architecture,
+        dataset: Dataset,
+        lanes: Sequence[Lane],
+        batch_size: int,
+        device: str,
+        processes: ProcessGroup | None = None,
+    ) -> Engine:
+        from ablate.backends.numpy.engine import NumpyEngine
+
+        return NumpyEngine(architecture, dataset, lanes, batch_size, processes)
+
+    def probe(self, architecture: Architecture, dataset: Dataset, lane: Lane, device: str) -> Probe:
+        from ablate.backends.numpy.probe import NumpyProbe
+
+        return NumpyProbe(architecture, dataset, lane)
+
+    def largest_process_group(self, architecture: Architecture, batch_size: int) -> int:
+        from ablate.backends.numpy.layout import Layout
+
+        return len(Layout(architecture).partial_sums(batch_size))

@@ -1,0 +1,78 @@
+"""The jobs of a sweep: all combinations of the values that overrides sweep over, crossed with a preset's cells."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from hydra.core.override_parser.types import ChoiceSweep, Override, RangeSweep
+from hydra.core.plugins import Plugins
+from omegaconf import DictConfig
+
+from ablate.commands import cells
+from ablate.commands.cells import Cell
+from ablate.errors import ConfigError
+
+# Hydra's first scan for plugins executes their modules again: a class imported earlier would be another object.
+Plugins.instance()
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper  # noqa: E402
+
+__all__ = ["BasicSweeper", "Grid", "grid"]
+
+# More is a mistake in the command, and would take hours to compose before anything is trained.
+MAX_TRIALS = 10_000
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The cells, which vary slowest, the overrides of all jobs of one cell, and the note on cells for every job."""
+
+    cells: Sequence[Cell]
+    others: Sequence[Sequence[str]]
+    noted: Sequence[str]
+
+    @property
+    def jobs(self) -> list[list[str]]:
+        """The overrides of every job."""
+        return [[*cell.overrides, *self.noted, *other] for cell in self.cells for other in self.others]
+
+    def cell(self, number: int) -> Cell:
+        """The cell that a job belongs to."""
+        return self.cells[number // len(self.others)]
+
+    def without_cell(self, number: int) -> list[str]:
+        """A job's overrides without those of its cell."""
+        return [*self.noted, *self.others[number % len(self.others)]]
+
+
+def grid(master: DictConfig, params: Sequence[Override], given: Sequence[Override]) -> Grid:
+    """The jobs of a sweep; `params` are those that the preset sweeps over, `given` the overrides of the command.
+
+    Raises ConfigError if the cells are malformed, or if there are no jobs or too many.
+    """
+    found = cells.crossed(master, params, given)
+    overrides = [override for override in (*params, *given) if not cells.is_about(override)]
+    _check_count(found, overrides)
+    [others] = BasicSweeper.split_arguments(overrides, None)
+    # A sweep without cells may still have a preset with cells, if the user removed them.
+    noted = [cells.note(found)] if found or len(overrides) < len(params) + len(given) else []
+    return Grid(found or [Cell((), {})], others, noted)
+
+
+def _check_count(found: Sequence[Cell], overrides: Sequence[Override]) -> None:
+    # A key that the user gives replaces the preset's.
+    last = {override.get_key_element(): override for override in overrides}.values()
+    count = max(1, len(found)) * math.prod(_levels(override) for override in last)
+    if not 0 < count <= MAX_TRIALS:
+        swept = [str(override.input_line) for override in last if _levels(override) != 1]
+        swept += [f"{len(found)} cells"] if found else []
+        raise ConfigError(f"{' '.join(swept)}: {count} trials; a sweep has 1 to {MAX_TRIALS}")
+
+
+def _levels(override: Override) -> int:
+    """How many values an override sweeps over, without creating them."""
+    value = override.value()
+    if isinstance(value, RangeSweep):
+        assert value.start is not None
+        assert value.stop is not None
+        return max(0, math.ceil((value.stop - value.start) / value.step))
+    return len(value.list) if isinstance(value, ChoiceSweep) else 1

@@ -1,0 +1,69 @@
+"""A user's error in one line: Hydra's own errors reworded."""
+
+import re
+import sys
+import traceback
+from collections.abc import Sequence
+from typing import NoReturn
+
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError, safe_load
+
+from ablate.config import groups
+from ablate.config.parse import unknown_key
+from ablate.errors import ConfigError
+
+
+def is_mistake(error: Exception) -> bool:
+    """Whether an error is the user's: a wrong value, or a command or YAML that Hydra cannot compose."""
+    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+    by_hydra = isinstance(error, ValueError) and str(frame.f_globals["__name__"]).startswith("hydra.")
+    return by_hydra or isinstance(error, ConfigError | HydraException | OmegaConfBaseException | YAMLError)
+
+
+def refuse(error: Exception, code: int = 2) -> NoReturn:
+    """Print a user's error in one line and exit."""
+    print(f"ablate: {said(error, sys.argv[1:])}", file=sys.stderr)
+    raise SystemExit(code)
+
+
+def said(error: Exception, words: Sequence[str]) -> str:
+    """An error in the words of a command, as one line."""
+    line = " ".join(_said(error, words).split())
+    return line or f"{type(error).__name__} in the command or in a YAML of --config-dir"
+
+
+def _said(error: Exception, words: Sequence[str]) -> str:
+    """An error in our words: Hydra's messages omit the key or the value, and mention internals."""
+    text = str(error)
+    if isinstance(error, OverrideParseException):
+        heard = [line for line in text.splitlines() if not line.startswith(("Error parsing", "See http"))]
+        return f"{error.override}: not understood ({' '.join(heard)}); write key=value"
+    if isinstance(error, MissingConfigException) and error.options:
+        group, _, name = str(error.missing_cfg_file).rpartition("/")
+        return f"{group}={name}: no such choice; choose one of {', '.join(error.options)}"
+    if found := re.match(r"Could not override '(cells\..+)'\.\s.* use \+(.*)", text, re.DOTALL):
+        return f"{found[2]}: no such cell or key of a cell; add it with a plus, '+{found[2]}'"
+    if found := re.match(r"Could not delete from config\. '(cells\b.*)' does not exist", text):
+        return f"~{found[1]}: no such cell; --help lists those of each preset"
+    if found := re.match(r"Could not override '(.+)'\.\s.* use \+(.*)", text, re.DOTALL):
+        return unknown_key(*found.groups())
+    if found := re.match(r"Ambiguous value for argument '(.+)'|Sweep parameters '(.+)' requires", text):
+        return f"{found[1] or found[2]}: several values are a sweep, which needs -m (one list is written [1,2])"
+    if found := re.match(r"Multiple values for (\S+)\. .*'override \1: (.*)'", text, re.DOTALL):
+        return f"+{found[1]}={found[2]}: there is one already; write {found[1]}={found[2]}"
+    if text.startswith("Config group override must be"):
+        pairs = [word.partition("=") for word in words]
+        wrong = [
+            group
+            for group, _, name in pairs
+            if group in (*groups.GROUPS, "experiment") and not isinstance(safe_load(name), str)
+        ]
+        return "; ".join(f"{group}: choose one of {', '.join(groups.choices(group))}" for group in wrong) or text
+    if "does not support sweep type" in text:
+        written = [word for word in words if "interval(" in word]
+        return (
+            f"{' '.join(written)}: a range without steps cannot be swept; list its values, or use range(from,to,step)"
+        )
+    return re.split(r"Config search path|See https", text)[0]

@@ -1,0 +1,110 @@
+"""From a composed configuration to checked settings, or to one line that says what is wrong."""
+
+import difflib
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, NoReturn
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from pydantic import ValidationError
+
+from ablate.config.groups import DECLARED, GROUPS, choices, option
+from ablate.config.help import keys
+from ablate.config.settings import Settings, shown
+from ablate.errors import ConfigError
+from ablate.problem.custom_loss import CustomLoss
+
+
+def resolve(composed: DictConfig, leaving_out: Sequence[str] = ()) -> dict[str, Any]:
+    """The values of a composed configuration, with interpolations resolved. Raises ConfigError if that fails."""
+    try:
+        return {
+            str(key): OmegaConf.to_container(value, resolve=True, throw_on_missing=True)
+            if OmegaConf.is_config(value := composed[key])
+            else value
+            for key in composed
+            if key not in leaving_out
+        }
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"{error.full_key}: {str(error).splitlines()[0]}") from None
+
+
+def parse(values: Mapping[str, Any]) -> Settings:
+    """Check a resolved configuration.
+
+    Raises ConfigError, one line, at the first key whose type, range or choice is wrong.
+    """
+    chosen = {group: _chosen(group, values[group]) for group in DECLARED if group in values}
+    try:
+        settings = Settings.model_validate({**values, **chosen})
+    except ValidationError as error:
+        _refuse(error)
+    _check_combination(settings)
+    return settings
+
+
+def _chosen(group: str, values: Any) -> Any:
+    """The option of a group that a configuration describes."""
+    if not isinstance(values, Mapping):
+        raise ConfigError(f"{group}={shown(values)}: choose one of {', '.join(choices(group))}")
+    try:
+        return DECLARED[group].read(values)
+    except ValidationError as error:
+        _refuse(error, group)
+
+
+def _refuse(error: ValidationError, *above: str) -> NoReturn:
+    first = error.errors()[0]
+    # Pydantic's location also contains the type that was tried; a key does not.
+    tried = {"int", "constrained-int", "list[constrained-int]"}
+    key = ".".join(str(part) for part in (*above, *first["loc"]) if part not in tried)
+    value, expected = first["input"], _expected(key, first["msg"])
+    match first["type"]:
+        case "extra_forbidden":
+            raise ConfigError(unknown_key(key, f"{key}={value}"))
+        case "missing":
+            raise ConfigError(f"{key}: missing; expected {expected}")
+        case "finite_number":
+            expected = expected.replace("number", "finite number", 1)
+    raise ConfigError(f"{key}={shown(value)}: expected {expected}")
+
+
+def _expected(key: str, otherwise: str) -> str:
+    """What a key allows, in the words of the help, or in pydantic's if the help does not list the key."""
+    allowed = {name: words for name, words, _ in keys()}.get(re.sub(r"(\.\d+)+$", "", key))
+    if allowed is None:
+        return otherwise
+    *first, last = allowed.split("|")
+    return f"{', '.join(first)} or {last}" if first else last
+
+
+def unknown_key(key: str, written: str) -> str:
+    """The message for a key that does not exist here: which option has it, or which key may have been meant."""
+    group, _, rest = key.partition(".")
+    if key.startswith("loss.args."):
+        return f"{written}: an argument of your own loss is added with a plus, +{written}, and loss=custom"
+    if group in GROUPS and rest:
+        having = [choice for choice in choices(group) if rest in option(group, choice)]
+        if having:
+            return f"{written}: no such key here; only {' and '.join(f'{group}={choice}' for choice in having)} has it"
+    known = {name: sentence for name, _, sentence in keys()}
+    last = key.rpartition(".")[2]
+    close = (
+        [name for name in known if name.rpartition(".")[2] == last]
+        or difflib.get_close_matches(key, known, n=1)
+        or [name for name, sentence in known.items() if sentence.startswith(last.replace("_", " "))]
+    )
+    meant = f"; did you mean {' or '.join(close)}?" if close else ""
+    return f"{written}: no such key{meant} (--help lists the keys)"
+
+
+def _check_combination(settings: Settings) -> None:
+    """Refuse combinations of valid keys, such as an output function for which the loss has no formula."""
+    allowed = settings.loss.allowed_outputs
+    if allowed and settings.output not in allowed:
+        raise ConfigError(
+            f"model.output={settings.output}: loss={settings.loss.name} needs {' or '.join(allowed)} (auto chooses it)"
+        )
+    if isinstance(settings.loss, CustomLoss) and settings.loss.target is None:
+        raise ConfigError("loss.target=null: loss=custom needs loss.target=package.Class")

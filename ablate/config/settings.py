@@ -1,0 +1,63 @@
+"""The typed configuration of one trial: every key, its type, its range and its sentence of help."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, SerializeAsAny
+
+from ablate import backends
+from ablate.config.stops import Stop
+from ablate.config.trackers import Tracking
+from ablate.problem.data.sets import DataSet
+from ablate.problem.initialisation import Init
+from ablate.problem.losses import Loss
+from ablate.problem.mistakes import MISTAKES
+from ablate.problem.models import Model
+from ablate.problem.optimizers import Optimizer
+from ablate.problem.section import Count, OneOf, Positive, Section
+
+
+class Settings(Section):
+    """One trial's resolved configuration. Equal settings and an equal seed train to equal weights."""
+
+    loss: SerializeAsAny[Loss] = Field(description="the loss function")
+    model: Model = Field(description="the network")
+    optimizer: SerializeAsAny[Optimizer] = Field(description="how a gradient becomes a step")
+    data: SerializeAsAny[DataSet] = Field(description="the data set")
+    init: SerializeAsAny[Init] = Field(description="how the weights start")
+    stop: SerializeAsAny[Stop] = Field(description="when a trial may stop before its last epoch")
+    tracking: SerializeAsAny[Tracking] = Field(description="where runs are tracked besides runs/")
+    description: str | None = Field(None, description="what the sweep asks, in a sentence: the title of its report")
+    update_sign: Literal["minus", "plus"] = Field(description="w -= lr*g, or w += lr*g")
+    residual: Literal["p-y", "y-p"] = Field(
+        description="the output error as the author wrote it: the gradient, or its negative"
+    )
+    lr: Positive = Field(description="learning rate")
+    output_lr: Positive | None = Field(description="learning rate of the output layer (null: lr)")
+    backend: Annotated[str, OneOf(backends.names)] = Field(description="who computes")
+    device: Annotated[str, OneOf(backends.devices)] = Field(description="where the cuda backend runs its kernels")
+    epochs: Count = Field(description="passes over the training set")
+    batch_size: Count | None = Field(description="samples an update (null: digits 32, mnist 300, xor all 4, npz 32)")
+    shuffle: bool = Field(description="a new order of the training set every epoch")
+    seed: Annotated[int, Field(ge=0)] = Field(description="feeds the initial weights and the order of the data")
+    dtype: Literal["float32", "float64"] = Field(description="precision of weights and arithmetic")
+    check: bool = Field(description="check gradient and sign by numbers before training")
+    bug: Annotated[str, OneOf(MISTAKES.names)] = Field(description="make one known mistake on purpose")
+    workers: Count | None = Field(description="processes for the sweep, or for a long trial alone (null: all cores)")
+    log_every: Count | None = Field(
+        description="steps between two records of step metrics (null: about 500 points a trial)"
+    )
+    dry_run: bool = Field(description="print trials, factors and cohorts, and start nothing")
+
+    @property
+    def output(self) -> str:
+        """The output function, with `auto` resolved (a custom loss names its own: `auto` stays)."""
+        if self.model.output != "auto" or not self.loss.allowed_outputs:
+            return self.model.output
+        return self.loss.allowed_outputs[0]
+
+
+def shown(value: Any) -> str:
+    """A value as a user writes it on the command line."""
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    return str(value)

@@ -1,0 +1,263 @@
+"""Layers as data, each declared once: how it is written, its output shape, its parameters.
+
+Shapes are of one sample: `(C, H, W)` for images, `(D,)` for vectors. A layer that does not fit raises ValueError with
+the reason. How a layer is computed is left to the backends.
+"""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol, TypeVar
+
+from ablate.errors import ConfigError
+from ablate.problem.activations import ACTIVATIONS, Activation, hidden_names
+from ablate.problem.registry import Registry
+
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Weights:
+    """The weight tensor of a layer for a given input shape, and the fans that its initial scale depends on."""
+
+    shape: Shape
+    fan_in: int
+    fan_out: int
+
+
+class Layer(ABC):
+    """A kind of layer with its sizes, without a place in a network.
+
+    Its parameters are named after `key` (`conv1`). `is_elementwise`: whether it maps every number by itself and keeps
+    the shape.
+    """
+
+    key: ClassVar[str] = ""
+    is_elementwise: ClassVar[bool] = False
+
+    @abstractmethod
+    def after(self, before: Shape) -> Shape:
+        """Its output shape. Raises ValueError if the layer does not fit."""
+
+    def weights(self, before: Shape) -> Weights | None:
+        """Its weights for this input shape, None if it has none; there is one bias for each output or map."""
+        return None
+
+    @property
+    def is_monotone(self) -> bool:
+        """Whether it is element-wise and non-decreasing, so that max-pooling may be moved before it."""
+        return False
+
+
+class Written(Protocol):
+    """A mapping that may be an entry of `model.layers`.
+
+    `key` is the key that identifies it, `example` one way to write it.
+    """
+
+    key: ClassVar[str]
+    example: ClassVar[str]
+
+    @classmethod
+    def read(cls, entry: Mapping[str, Any]) -> Iterator[Layer]:
+        """The layers that an entry stands for. Raises ValueError if the entry is not understood."""
+        ...
+
+
+LAYERS: Registry[type[Written]] = Registry("model.layers")
+W = TypeVar("W", bound=type[Written])
+
+
+def declare(layer: W) -> W:
+    """Class decorator: register a way of writing layers under its key."""
+    LAYERS.add(layer.key, layer)
+    return layer
+
+
+def _only(entry: Mapping[str, Any], *keys: str) -> list[Any]:
+    """The values of these keys. Raises ValueError if the entry has other keys, or lacks one."""
+    if set(entry) != set(keys):
+        raise ValueError("not understood")
+    return [entry[key] for key in keys]
+
+
+def _count(value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ValueError(f"{value} is not a whole number above 0")
+    return value
+
+
+def _positive(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
+        raise ValueError(f"{value} is not a number above 0")
+    return float(value)
+
+
+@dataclass(frozen=True)
+class Elementwise(Layer):
+    """An activation, written as its bare name."""
+
+    function: str
+
+    is_elementwise: ClassVar[bool] = True
+
+    @property
+    def activation(self) -> Activation:
+        return ACTIVATIONS.get(self.function)
+
+    def after(self, before: Shape) -> Shape:
+        return before
+
+    @property
+    def is_monotone(self) -> bool:
+        return self.activation.is_monotone
+
+
+def _hidden(name: Any) -> str:
+    if name not in hidden_names():
+        raise ValueError(f"{name} is not one of {', '.join(hidden_names())}")
+    return str(name)
+
+
+@declare
+@dataclass(frozen=True)
+class Conv(Layer):
+    """Valid convolution (cross-correlation) of stride 1: `(C, H, W) -> (channels, H-kernel+1, W-kernel+1)`."""
+
+    channels: int
+    kernel: int
+
+    key: ClassVar[str] = "conv"
+    example: ClassVar[str] = "{conv: 6, kernel: 5}"
+
+    @classmethod
+    def read(cls, entry: Mapping[str, Any]) -> Iterator[Layer]:
+        channels, kernel = _only(entry, "conv", "kernel")
+        yield cls(_count(channels), _count(kernel))
+
+    def after(self, before: Shape) -> Shape:
+        _, height, width = _image(before)
+        if self.kernel > min(height, width):
+            raise ValueError(f"with kernel {self.kernel} does not fit into {height}x{width}")
+        return self.channels, height - self.kernel + 1, width - self.kernel + 1
+
+    def weights(self, before: Shape) -> Weights:
+        maps, taps = before[0], self.kernel * self.kernel
+        return Weights((self.channels, maps, self.kernel, self.kernel), taps * maps, taps * self.channels)
+
+
+@declare
+@dataclass(frozen=True)
+class Pool(Layer):
+    """Max-pooling over non-overlapping `size` x `size` windows; the gradient goes to a window's first maximum."""
+
+    size: int
+
+    key: ClassVar[str] = "pool"
+    example: ClassVar[str] = "{pool: 2}"
+
+    @classmethod
+    def read(cls, entry: Mapping[str, Any]) -> Iterator[Layer]:
+        (size,) = _only(entry, "pool")
+        yield cls(_count(size))
+
+    def after(self, before: Shape) -> Shape:
+        maps, height, width = _image(before)
+        if self.size > min(height, width):
+            raise ValueError(f"of size {self.size} does not fit into {height}x{width}")
+        return maps, height // self.size, width // self.size
+
+
+@declare
+@dataclass(frozen=True)
+class Dense(Layer):
+    """Affine map of the flattened input: `(D,) -> (units,)`. For `{dense: classes}` `units` is None."""
+
+    units: int | None
+
+    key: ClassVar[str] = "dense"
+    example: ClassVar[str] = "{dense: 84}"
+
+    @classmethod
+    def read(cls, entry: Mapping[str, Any]) -> Iterator[Layer]:
+        (units,) = _only(entry, "dense")
+        yield cls(None if units == "classes" else _count(units))
+
+    def after(self, before: Shape) -> Shape:
+        assert self.units is not None, "the number of classes is not filled in"
+        return (self.units,)
+
+    def weights(self, before: Shape) -> Weights:
+        inputs, (outputs,) = math.prod(before), self.after(before)
+        return Weights((inputs, outputs), inputs, outputs)
+
+
+@declare
+@dataclass(frozen=True)
+class Divide(Layer):
+    """Division of every value by a constant (net/78.5 in docs/posts/digit_mlp.md)."""
+
+    divisor: float
+
+    key: ClassVar[str] = "divide"
+    example: ClassVar[str] = "{divide: 2.0}"
+    is_elementwise: ClassVar[bool] = True
+
+    @classmethod
+    def read(cls, entry: Mapping[str, Any]) -> Iterator[Layer]:
+        (divisor,) = _only(entry, "divide")
+        yield cls(_positive(divisor))
+
+    def after(self, before: Shape) -> Shape:
+        return before
+
+    @property
+    def is_monotone(self) -> bool:
+        return True
+
+
+@declare
+class Hidden:
+    """Shorthand for dense layers, each with an activation, whose input may first be divided by a constant."""
+
+    key: ClassVar[str] = "hidden"
+    example: ClassVar[str] = "{hidden: [30], activation: tanh}"
+
+    @classmethod
+    def read(cls, entry: Mapping[str, Any]) -> Iterator[Layer]:
+        hidden, function, divisor = _only({"divisor": 1.0, **entry}, "hidden", "activation", "divisor")
+        if not isinstance(function, str):
+            raise ValueError("not understood")
+        function, divisor = _hidden(function), _positive(divisor)
+        for units in hidden if isinstance(hidden, list) else [hidden]:
+            yield Dense(_count(units))
+            if divisor != 1.0:
+                yield Divide(divisor)
+            yield Elementwise(function)
+
+
+def _image(before: Shape) -> Shape:
+    if len(before) != 3:
+        raise ValueError(f"needs an image, it is given a vector of {before[0]}")
+    return before
+
+
+def read_layers(written: Sequence[Any]) -> Iterator[Layer]:
+    """The layers of `model.layers`. Raises ConfigError, which names the entry, if one is not understood."""
+    for position, entry in enumerate(written):
+        try:
+            yield from _read(entry)
+        except ValueError as error:
+            examples = [*hidden_names(), *(layer.example for layer in LAYERS)]
+            allowed = f"a layer is one of {', '.join(examples)}"
+            raise ConfigError(f"model.layers[{position}]={entry}: {error}; {allowed}") from None
+
+
+def _read(entry: Any) -> Iterator[Layer]:
+    if isinstance(entry, str) and entry in hidden_names():
+        return iter([Elementwise(entry)])
+    found = [layer for layer in LAYERS if isinstance(entry, Mapping) and layer.key in entry]
+    if not found:
+        raise ValueError("not understood")
+    return found[0].read(entry)

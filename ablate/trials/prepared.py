@@ -1,0 +1,157 @@
+"""A trial on its data set, and everything that follows from the two, computed in one place."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from ablate import backends
+from ablate.backends import Backend
+from ablate.backends.engine import Engine, Lane
+from ablate.backends.process_group import ProcessGroup
+from ablate.config.settings import Settings
+from ablate.errors import ConfigError
+from ablate.problem.custom_loss import try_out
+from ablate.problem.data.dataset import Dataset
+from ablate.problem.losses import Objective
+from ablate.problem.mistakes import MISTAKES, Mistake
+from ablate.problem.models import Architecture, build
+
+STEP_RECORDS = 500
+
+
+@dataclass(frozen=True)
+class PreparedTrial:
+    """Checked settings on a data set that they fit; made by `prepare`."""
+
+    settings: Settings
+    dataset: Dataset
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # What follows from the two is computed again in another process: a user's loss may not be picklable.
+        return type(self), (self.settings, self.dataset)
+
+    @cached_property
+    def objective(self) -> Objective:
+        """The loss over its output function, without any mistake."""
+        return self.settings.loss.objective(self.settings.output)
+
+    @cached_property
+    def architecture(self) -> Architecture:
+        shape, classes = self.dataset.sample_shape, self.dataset.classes
+        return build(self.settings.model, self.objective.output, shape, classes)
+
+    @property
+    def backend(self) -> Backend:
+        return backends.get(self.settings.backend)
+
+    @property
+    def mistake(self) -> Mistake:
+        return MISTAKES.get(self.settings.bug)
+
+    @property
+    def sign(self) -> int:
+        """+1 if the update as configured subtracts the gradient, -1 if it adds it."""
+        return (1 if self.settings.update_sign == "minus" else -1) * (1 if self.settings.residual == "p-y" else -1)
+
+    @property
+    def batch_size(self) -> int:
+        """Samples per update: the configured number, the default of the data set, or the whole training set."""
+        rows = len(self.dataset.y_train)
+        return self.settings.batch_size or min(self.settings.data.batch_size or rows, rows)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Updates in one pass over the training set; the last batch may be short."""
+        return math.ceil(len(self.dataset.y_train) / self.batch_size)
+
+    @property
+    def log_every(self) -> int:
+        """Steps from one record of step metrics to the next."""
+        total = self.settings.epochs * self.steps_per_epoch
+        return self.settings.log_every or max(1, math.ceil(total / STEP_RECORDS))
+
+    @property
+    def seen_dataset(self) -> Dataset:
+        """The data set as the trial sees it: a mistake may have changed the training labels."""
+        labels = self.mistake.labels(self.dataset.y_train, self.dataset.classes)
+        return self.dataset if labels is self.dataset.y_train else replace(self.dataset, y_train=labels)
+
+    def initial_weights(self) -> Mapping[str, np.ndarray[Any, np.dtype[np.float64]]]:
+        """The weights before the first update, by their public names."""
+        return self.settings.init.weights(self.architecture.parameters, streams(self.settings.seed)[0])
+
+    def lane(self) -> Lane:
+        """The trial as an engine sees it; the signs of update and residual become the sign of its learning rates."""
+        settings = self.settings
+        # Each lane gets its own objective: a user's loss may keep state from call to call.
+        objective = settings.loss.objective(settings.output)
+        return Lane(
+            weights=self.initial_weights(),
+            loss=settings.loss,
+            objective=self.mistake.objective(settings.loss, objective),
+            optimizer=settings.optimizer,
+            rate=self.sign * settings.lr,
+            output_rate=self.sign * (settings.output_lr or settings.lr),
+            mistake=self.mistake,
+        )
+
+
+def prepare(settings: Settings, dataset: Dataset | None = None) -> PreparedTrial:
+    """A trial on its data set, which is loaded unless it is given.
+
+    Raises ConfigError if they do not fit together: a file that is missing or wrong, shapes that do not fit, a batch
+    larger than the training set, a loss that cannot be imported, a mistake that would change nothing, a backend that
+    cannot compute the trial, a number that the precision turns into 0 or infinity.
+    """
+    if dataset is None:
+        dataset = settings.data.load(np.dtype(settings.dtype))
+    rows = len(dataset.y_train)
+    if settings.batch_size and settings.batch_size > rows:
+        raise ConfigError(f"batch_size={settings.batch_size}: the training set has {rows} rows; choose 1 to {rows}")
+    trial = PreparedTrial(settings, dataset)
+    architecture, output = trial.architecture, trial.objective.output
+    if (reason := trial.mistake.refusal(settings.loss, output, architecture)) is not None:
+        raise ConfigError(f"bug={settings.bug}: {reason}")
+    if (reason := trial.backend.refusal(settings.loss, settings.optimizer, architecture)) is not None:
+        raise ConfigError(reason)
+    try_out(trial.objective, architecture.units)
+    _check_precision(settings)
+    return trial
+
+
+def _check_precision(settings: Settings) -> None:
+    """Refuse numbers that the precision of the arithmetic turns into 0 or infinity."""
+    numbers = {
+        "lr": settings.lr,
+        "output_lr": settings.output_lr,
+        "init.scale": getattr(settings.init, "scale", None),
+        "optimizer.epsilon": getattr(settings.optimizer, "epsilon", None),
+        "model.preactivation_divisor": settings.model.preactivation_divisor,
+    }
+    cast = np.dtype(settings.dtype).type
+    for key, value in numbers.items():
+        with np.errstate(all="ignore"):
+            held = 1.0 if value is None else float(cast(value))
+        if not 0 < held < np.inf:
+            raise ConfigError(f"{key}={value}: in {settings.dtype} this is {held}; choose a less extreme number")
+
+
+def engine(trials: Sequence[PreparedTrial], processes: ProcessGroup | None = None) -> Engine:
+    """An engine for trials of one cohort: one lane per trial, in the order given.
+
+    Raises ConfigError if the backend's device is not available.
+    """
+    first = trials[0]
+    lanes = [trial.lane() for trial in trials]
+    device = first.settings.device
+    return first.backend.engine(first.architecture, first.seen_dataset, lanes, first.batch_size, device, processes)
+
+
+def streams(seed: int) -> tuple[np.random.Generator, np.random.Generator]:
+    """The two independent `PCG64` generators of a trial: one for its initial weights, one for its order."""
+    weights, order = np.random.SeedSequence(seed).spawn(2)
+    return np.random.default_rng(weights), np.random.default_rng(order)

@@ -1,0 +1,62 @@
+// Update rules, w -= rate * step: from a gradient to a step, one struct per rule, named by `ablate/problem/optimizers.py`.
+//
+// A rule works on one element of the gradient and the same element of its two states, 0 at first. RULES, a list of names, is generated
+// from ablate/problem, and so are the numbers of constants and corrections. Formulas: ablate/problem/optimizers.py.
+#pragma once
+#include "common.cuh"
+
+#define NAME(name) name,
+enum class RuleName { RULES(NAME) };
+#undef NAME
+
+// A lane's rule; the constants are those of `Optimizer.constants`.
+struct Rule {
+    int name;
+    real constants[RULE_CONSTANTS];
+};
+// Factors that depend on the number of the step, 1 / (1 - decay^t) for each of `Optimizer.decays`.
+struct Corrections {
+    real factors[RULE_CORRECTIONS];
+};
+
+struct Sgd {
+    static __device__ real step(const Rule&, const Corrections&, real g, real*, real*) { return g; }
+};
+
+struct Momentum {
+    static __device__ real step(const Rule& rule, const Corrections&, real g, real* velocity, real*) {
+        return *velocity = *velocity * rule.constants[0] + g;
+    }
+};
+
+struct Adam {
+    static __device__ real step(const Rule& rule, const Corrections& corrections, real g, real* mean, real* square) {
+        *mean += rule.constants[0] * (g - *mean);
+        *square += rule.constants[1] * (g * g - *square);
+        return corrections.factors[0] * *mean / (sqrt(corrections.factors[1] * *square) + rule.constants[2]);
+    }
+};
+
+struct RmsProp {
+    static __device__ real step(const Rule& rule, const Corrections&, real g, real* square, real*) {
+        *square += rule.constants[0] * (g * g - *square);
+        return g / (sqrt(*square) + rule.constants[1]);
+    }
+};
+
+struct Adagrad {
+    static __device__ real step(const Rule& rule, const Corrections&, real g, real* square, real*) {
+        *square += g * g;
+        return g / (sqrt(*square) + rule.constants[0]);
+    }
+};
+
+__device__ inline real rule_step(const Rule& rule, const Corrections& corrections, real g, real* first, real* second) {
+    switch (RuleName(rule.name)) {
+#define CASE(name) \
+    case RuleName::name: return name::step(rule, corrections, g, first, second);
+        RULES(CASE)
+#undef CASE
+    }
+    __builtin_unreachable();
+}

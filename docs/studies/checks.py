@@ -1,0 +1,269 @@
+"""How well the checks before training do: known mistakes named, and alarms on correct configurations.
+
+    python -m docs.studies.checks                        # prints the tables
+    python -m docs.studies.checks --into docs/checks.md  # and puts them into that page
+
+Every mistake that a gradient check can see is made on purpose, over seeds, models and losses, and the guess compared
+with the truth. Then correct configurations are drawn at random, and whatever the checks say of them is an alarm.
+"""
+
+import argparse
+import datetime
+import os
+import statistics
+import time
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from threadpoolctl import threadpool_limits
+
+import ablate
+from ablate.diagnosis.checks import Check, check
+from ablate.errors import ConfigError
+from ablate.trials.prepared import PreparedTrial, engine
+from benchmarks import marks
+from benchmarks.templates import render
+
+TEMPLATE = Path(__file__).resolve().parent / "templates" / "checks.md.j2"
+
+SEEDS, CORRECT = 20, 200
+MISTAKES = (
+    "wrong sign",
+    "diagonal_jacobian",
+    "missing_activation_derivative",
+    "missing_divisor",
+    "sum_for_mean",
+    "bias_gradient",
+    "stale_gradients",
+)
+MODELS = ("lenet5", "mlp", "softmax_regression")
+LOSSES = ("ce", "mse", "mae", "focal", "label_smoothing", "bce", "hinge", "mse model.output=sigmoid")
+CUSTOM = {
+    "sign": "wrong sign",
+    "factor 2": "scale factor",
+    "no Jacobian": "missing_jacobian",
+    "diagonal Jacobian": "diagonal_jacobian",
+    "Jacobian twice": "jacobian_twice",
+    "divided by N": "factor of samples",
+    "times N": "factor of samples",
+    "one class forgotten": "wrong derivative",
+}
+
+
+@dataclass(frozen=True)
+class Case:
+    """A configuration, what is wrong with it (None: nothing), and what the check said."""
+
+    overrides: tuple[str, ...]
+    truth: str | None
+    found: Check
+    seconds: float
+
+    @property
+    def named(self) -> bool:
+        return self.found.guess == self.truth
+
+
+class Drawn:
+    """Draws the parts of a configuration at random."""
+
+    def __init__(self, *seed: int) -> None:
+        self.rng = np.random.default_rng(seed)
+
+    def one_of(self, *choices: str) -> list[str]:
+        """One of the choices, each words of a command line."""
+        return choices[int(self.rng.integers(len(choices)))].split()
+
+    def model(self, name: str, divided: bool = False) -> list[str]:
+        words = [f"model={name}", *self.one_of("data=digits", "data=digits", "data=xor" if name != "lenet5" else "")]
+        if name == "mlp":
+            words += self.one_of("model.hidden=[30]", "model.hidden=[16,12]", "model.hidden=7")
+            words += self.one_of(*(f"model.activation={function}" for function in ("sigmoid", "relu", "tanh")))
+            words += self.one_of(
+                *([] if divided else [""]), "model.preactivation_divisor=78.5", "model.preactivation_divisor=3"
+            )
+        if "data=xor" not in words:
+            words += self.one_of("data.normalize=per_image", "data.normalize=unit", "data.normalize=none")
+        return words
+
+    def start(self) -> list[str]:
+        starts = ("init=glorot_uniform", "init=uniform01", "init=normal init.scale=0.01", "init=normal init.scale=1")
+        return [*self.one_of(*starts), *self.one_of("", "init.bias=same"), f"seed={self.rng.integers(1000)}"]
+
+    def loss(self, name: str) -> list[str]:
+        naive = "loss.from_logits=false"
+        return [
+            f"loss={name}".split()[0],
+            *name.split()[1:],
+            *self.one_of("", "", naive, f"{naive} loss.eps_log=1e-10"),
+        ]
+
+
+def prepared(words: Sequence[str]) -> PreparedTrial:
+    """The one trial of a command line, on its data. Raises ConfigError."""
+    [trial] = ablate.compose(*filter(None, words))
+    return ablate.prepare(trial.settings)
+
+
+def examined(words: Sequence[str], truth: str | None) -> Case | None:
+    """The check of a configuration; None where it is refused."""
+    try:
+        trial = prepared(words)
+        start = time.perf_counter()
+        found = check(trial, trial.settings.seed)
+        return Case(tuple(words), truth, found, time.perf_counter() - start)
+    except ConfigError:
+        return None
+
+
+def mistaken(seeds: int) -> Iterator[Case]:
+    """Every mistake that can be made, in every model, with every loss, `seeds` times."""
+    for truth in MISTAKES:
+        for number, model in enumerate(MODELS):
+            for place, loss in enumerate(LOSSES):
+                for seed in range(seeds):
+                    drawn = Drawn(MISTAKES.index(truth), number, place, seed)
+                    words = [*drawn.model(model, truth == "missing_divisor"), *drawn.start(), *drawn.loss(loss)]
+                    wrong = drawn.one_of("update_sign=plus", "residual=y-p")
+                    case = examined([*words, *(wrong if truth == "wrong sign" else [f"bug={truth}"])], truth)
+                    if case is not None:
+                        yield case
+
+
+def custom(seeds: int) -> Iterator[Case]:
+    """A user's own loss with a wrong gradient."""
+    for place, (mistake, truth) in enumerate(CUSTOM.items()):
+        for number, loss in enumerate(("ce", "mse", "sigmoid_mse")):
+            if loss == "sigmoid_mse" and mistake == "diagonal Jacobian":
+                continue  # a sigmoid's Jacobian is diagonal
+            for seed in range(seeds):
+                drawn = Drawn(100, place, number, seed)
+                words = [*drawn.model(MODELS[seed % 3]), *drawn.start(), *_own(loss, mistake)]
+                case = examined(words, truth)
+                assert case is not None
+                yield Case((*case.overrides, mistake), truth, case.found, case.seconds)
+
+
+def _own(loss: str, mistake: str) -> list[str]:
+    named = ["loss=custom", "loss.target=docs.studies.mistaken.Mistaken"]
+    return [*named, f"+loss.args.loss={loss}", f"+loss.args.mistake={mistake}"]
+
+
+def correct(count: int) -> Iterator[Case]:
+    """Configurations with nothing wrong, drawn at random from everything there is to choose."""
+    done = 0
+    for seed in range(10 * count):
+        drawn = Drawn(200, seed)
+        losses = [drawn.loss(name) for name in LOSSES]
+        own = [_own(name, "none") for name in ("ce", "mse", "sigmoid_mse")]
+        words = [
+            *drawn.model(MODELS[int(drawn.rng.integers(3))]),
+            *drawn.start(),
+            *[*losses, *own][int(drawn.rng.integers(len(losses) + len(own)))],
+            *drawn.one_of(*(f"optimizer={name}" for name in ("sgd", "momentum", "adam", "rmsprop", "adagrad"))),
+            *drawn.one_of("lr=0.1", "lr=0.5", "lr=0.001", "lr=10"),
+            *drawn.one_of("", "output_lr=0.01", "output_lr=1"),
+            *drawn.one_of("", "loss.reduction=sum"),
+            *drawn.one_of("dtype=float32", "dtype=float64"),
+            *drawn.one_of("", "", "model.logits=relu", "model.units=1"),
+            *drawn.one_of("", "update_sign=plus residual=y-p"),
+        ]
+        case = examined(words, None)
+        if case is not None:
+            done += 1
+            yield case
+        if done == count:
+            return
+
+
+def is_overflow(case: Case) -> bool:
+    """Whether what was found is no mistake in a gradient but a loss that is not finite at the start, and truly so."""
+    if case.found.guess != "not finite":
+        return False
+    trial = prepared(case.overrides)
+    with threadpool_limits(1, user_api="blas"):
+        return not np.isfinite(engine([trial]).evaluate(200).loss[0])
+
+
+@dataclass(frozen=True)
+class Guesses:
+    """How often mistakes were named, by model, and what was said instead."""
+
+    head: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+
+def guesses(cases: Sequence[Case], label: str, kind: Callable[[Case], str]) -> Guesses:
+    """A row for each kind of mistake, and one for all."""
+    by_kind: dict[str, list[Case]] = defaultdict(list)
+    for case in cases:
+        by_kind[kind(case)].append(case)
+    rows = []
+    for name, mine in [*by_kind.items(), ("**all**", list(cases))]:
+        shares = [_share([case for case in mine if f"model={model}" in case.overrides]) for model in MODELS]
+        others = Counter(str(case.found.guess) for case in mine if not case.named)
+        said = ", ".join(f"{guess} ({count})" for guess, count in others.most_common()) or "–"
+        rows.append([name, str(len(mine)), _share(mine), *shares, said])
+    return Guesses([label, "n", "named", *MODELS, "said instead"], rows)
+
+
+def _share(cases: Sequence[Case]) -> str:
+    return f"{sum(case.named for case in cases) / len(cases):.1%}" if cases else "–"
+
+
+def alarms(cases: Sequence[Case]) -> dict[str, Any]:
+    """What was said of correct configurations."""
+    said = [case for case in cases if case.found.guess is not None]
+    false = [case for case in said if not is_overflow(case)]
+    return {
+        "configurations": len(cases),
+        "false": false,
+        "overflows": len(said) - len(false),
+        "error": max((case.found.gradient_error or 0.0 for case in cases if case.found.guess is None), default=0.0),
+    }
+
+
+def times(cases: Sequence[Case]) -> list[dict[str, Any]]:
+    """By model how long a check takes, in seconds."""
+    mine = {model: [case.seconds for case in cases if f"model={model}" in case.overrides] for model in MODELS}
+    return [
+        {"model": model, "median": statistics.median(each), "most": max(each)} for model, each in mine.items() if each
+    ]
+
+
+def main() -> None:
+    """Run all, print the tables, and put them into a page where one is named."""
+    parser = argparse.ArgumentParser(
+        prog="python -m docs.studies.checks", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--into", type=Path, help="a page with the lines <!-- tables --> and <!-- end of tables -->")
+    parser.add_argument("--seeds", type=int, default=SEEDS)
+    parser.add_argument("--correct", type=int, default=CORRECT)
+    given = parser.parse_args()
+    with threadpool_limits(1, user_api="blas"):
+        known, own = list(mistaken(given.seeds)), list(custom(given.seeds))
+        right = list(correct(given.correct))
+        text = render(
+            TEMPLATE,
+            date=datetime.date.today(),
+            cores=os.cpu_count(),
+            seeds=given.seeds,
+            losses=len(LOSSES),
+            times=times([*known, *own, *right]),
+            known=guesses(known, "mistake made", lambda case: str(case.truth)),
+            own=guesses(own, "mistake in a loss of one's own", lambda case: case.overrides[-1]),
+            alarms=alarms(right),
+        )
+    print(text)
+    for case in [case for case in [*known, *own] if not case.named][:40]:
+        print("  ", case.truth, "|", case.found.guess, "|", " ".join(case.overrides))
+    if given.into:
+        marks.put(given.into, "tables", text)
+
+
+if __name__ == "__main__":
+    main()
