@@ -47,8 +47,7 @@ class CudaBackend(Backend):
         layers = [stage.layer for stage in architecture.stages]
         activations = [layer.activation for layer in layers if isinstance(layer, Elementwise)]
         kernels = {f"loss={loss.name}": loss.kernel, f"optimizer={optimizer.name}": optimizer.kernel}
-        # A kernel goes back through an activation by its value alone.
-        kernels |= {f"activation={each.name}": None if each.needs_input else each.kernel for each in activations}
+        kernels |= {f"model.activation={each.name}": each.kernel for each in activations}
         kernels |= {f"model.layers: {layer}": None for layer in layers if not isinstance(layer, LAYERS)}
         missing = [named for named, kernel in kernels.items() if kernel is None]
         return f"{missing[0]}: it has no CUDA kernel; use backend=numpy for it" if missing else None
