@@ -244,7 +244,7 @@ def test_processes_that_share_a_trial_change_nothing(
     name: str, workers: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     helped = []
-    monkeypatch.setattr(sweep, "WORTH_A_PROCESS", 0)
+    monkeypatch.setattr(plan, "WORTH_A_PROCESS", 0)
     size = plan._group_size
     monkeypatch.setattr(plan, "_group_size", lambda *given: helped.append(size(*given)) or helped[-1])
     _run(tmp_path / "shared", [LONE[name]], workers)
