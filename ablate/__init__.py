@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from ablate.records.results import load
     from ablate.trials.prepared import prepare
 
-# Imported when they are asked for: they need Hydra and pandas, and the command line imports this module too.
+# Imported on first use: they need Hydra and pandas, and the command line imports this module too.
 _HOMES = {
     "compose": "ablate.commands.compose",
     "load": "ablate.records.results",

@@ -4,7 +4,7 @@ from ablate.commands.entry import command
 
 
 def main() -> None:
-    """Train what the command line says; ends with code 2 and one line where the command is wrong."""
+    """Train what the command line says; exit code 2 and one line if the command is wrong."""
     command("run")
 
 

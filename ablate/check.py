@@ -4,7 +4,7 @@ from ablate.commands.entry import command
 
 
 def main() -> None:
-    """Print the checks; ends with code 1 where one found something, 2 and one line where the command is wrong."""
+    """Print the checks; exit code 1 if one found something, 2 and one line if the command is wrong."""
     command("examine")
 
 

@@ -1,4 +1,4 @@
-"""`python -m ablate.explain runs/<sweep>/<trial>`: what is known of a trial, and what to try next."""
+"""`python -m ablate.explain runs/<sweep>/<trial>`: what is known about a trial, and what to try next."""
 
 from ablate.commands.explain import main
 

@@ -1,4 +1,4 @@
-"""What Ctrl-C, SIGTERM and a reader that has seen enough may do, and when."""
+"""How and when Ctrl-C, SIGTERM and a closed pipe take effect."""
 
 import io
 import signal
@@ -11,7 +11,7 @@ from typing import Any
 
 @contextmanager
 def blocked(number: signal.Signals) -> Iterator[None]:
-    """Hold a signal back in this thread; processes started meanwhile never hear it."""
+    """Block a signal in this thread; processes started meanwhile inherit the mask and never receive it."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {number})
     try:
         yield
@@ -21,7 +21,7 @@ def blocked(number: signal.Signals) -> Iterator[None]:
 
 @contextmanager
 def ignored() -> Iterator[None]:
-    """A second Ctrl-C, or one while the last results are delivered, must not leave them half written."""
+    """Ignore Ctrl-C and SIGTERM, so that a second Ctrl-C does not leave the last results half written."""
     numbers = (signal.SIGINT, signal.SIGTERM)
     before = {number: signal.signal(number, signal.SIG_IGN) for number in numbers}
     try:
@@ -42,7 +42,7 @@ def terminable() -> Iterator[None]:
 
 
 def listen() -> None:
-    """From here on Ctrl-C and SIGTERM raise KeyboardInterrupt, and are remembered."""
+    """From here on, make Ctrl-C and SIGTERM raise KeyboardInterrupt, and remember that they were received."""
     global _is_asked
     _is_asked = False
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -50,7 +50,7 @@ def listen() -> None:
 
 
 def heed() -> None:
-    """Raise KeyboardInterrupt again if it was asked for: a library may have swallowed it while it started up."""
+    """Raise KeyboardInterrupt again if it was received: a library may have swallowed it while starting up."""
     if _is_asked:
         raise KeyboardInterrupt
 
@@ -65,7 +65,7 @@ def _ask(number: int, frame: FrameType | None) -> None:
 
 
 class _Pipe(io.FileIO):
-    """A stream of this process; where nobody reads it any more, what is written goes nowhere."""
+    """A stream of this process; once its reader is gone, what is written is discarded."""
 
     def write(self, data: Any) -> int:
         try:
@@ -75,10 +75,10 @@ class _Pipe(io.FileIO):
 
 
 def outlive_readers() -> None:
-    """From here on a reader that has seen enough, such as `head`, is no reason to fail."""
+    """From here on, do not fail when a reader such as `head` closes the pipe."""
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
-        # Not what a test has put in its place.
+        # Not a replacement that a test has installed.
         if isinstance(stream, io.TextIOWrapper) and stream is getattr(sys, f"__{name}__"):
             stream.flush()
             raw = _Pipe(stream.fileno(), "w", closefd=False)

@@ -29,13 +29,18 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from rich.console import Console
-from tests.in_process import settings, train_together
+from threadpoolctl import threadpool_limits
 
-from ablate.backends import cuda
+import ablate
+from ablate.backends.cuda.backend import open_device
 from ablate.backends.cuda.compile import nvcc_path
+from ablate.backends.cuda.device import Device, DeviceError
+from ablate.backends.cuda.engine import CudaEngine
 from ablate.backends.cuda.epochs import Persistent, Schedule, Stepwise
+from ablate.backends.engine import Engine
 from ablate.errors import ConfigError
-from ablate.training import loop as train
+from ablate.training.loop import Orders, Silent, Summary, train
+from ablate.trials.prepared import PreparedTrial, engine
 from benchmarks import machine, marks
 from benchmarks.agreement import DisagreementError, difference
 from benchmarks.page import Rows, duration, percent
@@ -92,11 +97,11 @@ class Contender:
 class Ours:
     """Our engine with one of its schedules."""
 
-    def __init__(self, work: "Work", device: cuda.Device, schedule: Schedule, lanes: int) -> None:
-        members = [train.lane(trial.settings, work.architecture) for trial in work.trials[:lanes]]
-        self.engine = cuda.CudaEngine(work.architecture, work.dataset, members, work.batch, device, schedule)
-        self.steps = train.steps_per_epoch(work.settings, work.dataset)
-        self.logged = range(0, self.steps, train.log_every(work.settings, work.dataset))
+    def __init__(self, work: "Work", device: Device, schedule: Schedule, lanes: int) -> None:
+        first, members = work.prepared[0], [trial.lane() for trial in work.prepared[:lanes]]
+        self.engine = CudaEngine(work.architecture, work.dataset, members, work.batch, device, schedule)
+        self.steps = first.steps_per_epoch
+        self.logged = range(0, self.steps, first.log_every)
 
     def epoch(self, orders: Sequence[Array]) -> None:
         ended = self.engine.train_epoch(orders, self.logged).ended
@@ -123,7 +128,7 @@ def contenders(device: str, lanes: Sequence[int]) -> list[Contender]:
     from benchmarks import gpu_peers
 
     gpu_peers.plain_float32()
-    here = cuda.device(device)
+    here = open_device(device)
     schedules = [("persistent", count, Persistent(here)) for count in lanes] + [("stepwise", 1, Stepwise())]
     mine = [
         Contender("ours", variant, count, partial(Ours, device=here, schedule=schedule, lanes=count))
@@ -142,7 +147,7 @@ def work(rows: int, batch: int, lanes: int) -> "Work":
 
 def orders(whole: "Work", lanes: int, epochs: int) -> list[list[Array]]:
     """What each lane meets in each epoch."""
-    drawn = train.Orders([trial.settings for trial in whole.trials[:lanes]], whole.rows, whole.batch)
+    drawn = Orders([trial.settings for trial in whole.trials[:lanes]], whole.rows, whole.batch)
     return [drawn.next() for _ in range(epochs)]
 
 
@@ -190,8 +195,10 @@ def accuracies(epochs: int, device: str, rows: int, batch: int) -> Rows:
     words = ["model=lenet5", "data=mnist", *limits, f"batch_size={batch}", f"epochs={epochs}", f"device={device}"]
     lines, reached = [], []
     for backend in ("numpy", "cuda"):
-        trained = train_together([settings(*words, f"backend={backend}", f"seed={seed}") for seed in SEEDS])
-        figures = [each.summary.test_accuracy for each in trained if each.summary]
+        first, *others = ablate.compose(*words, f"backend={backend}", f"seed={','.join(map(str, SEEDS))}")
+        one = ablate.prepare(first.settings)
+        cohort = [one, *(ablate.prepare(trial.settings, one.dataset) for trial in others)]
+        figures = [summary.test_accuracy for summary in trained(cohort)]
         reached.append(figures)
         lines.append([backend, *(f"{figure:.2%}" for figure in figures), f"{statistics.mean(figures):.2%}"])
     apart = abs(statistics.mean(reached[0]) - statistics.mean(reached[1]))
@@ -200,6 +207,24 @@ def accuracies(epochs: int, device: str, rows: int, batch: int) -> Rows:
     within = f"{_yes(apart <= noise)}: {apart:.2%} apart, noise {noise:.2%}"
     lines.append(["within noise", *[""] * len(SEEDS), within])
     return Rows([f"test accuracy, {epochs} epochs", *(f"seed {seed}" for seed in SEEDS), "mean"], lines)
+
+
+def trained(trials: Sequence[PreparedTrial]) -> list[Summary]:
+    """How each trial of a cohort ends."""
+    summaries = Summaries()
+    with threadpool_limits(1, user_api="blas"):
+        train(trials, engine(trials), summaries)
+    return [summaries.by_lane[lane] for lane in range(len(trials))]
+
+
+class Summaries(Silent):
+    """Keeps how each lane of a training ends."""
+
+    def __init__(self) -> None:
+        self.by_lane: dict[int, Summary] = {}
+
+    def finished(self, lane: int, summary: Summary, engine: Engine) -> None:
+        self.by_lane[lane] = summary
 
 
 def _difference(ours: Array, theirs: Array, update: int) -> float:
@@ -362,8 +387,8 @@ def run(given: argparse.Namespace) -> str:
 def missing(device: str) -> str | None:
     """What this machine lacks, in one line."""
     try:
-        cuda.device(device)
-    except cuda.DeviceError as error:
+        open_device(device)
+    except DeviceError as error:
         return str(error)
     if importlib.util.find_spec("torch") is None:
         return "PyTorch is missing: pip install -e '.[benchmarks]'"
@@ -409,7 +434,7 @@ def main() -> int:
         return 2
     try:
         text = run(given)
-    except (ConfigError, cuda.DeviceError, DisagreementError) as error:
+    except (ConfigError, DeviceError, DisagreementError) as error:
         print(f"benchmarks.gpu: {error}", file=sys.stderr)
         return 1 if isinstance(error, DisagreementError) else 2
     if given.into:

@@ -19,4 +19,4 @@ def around(page: Path, name: str) -> tuple[str, str]:
 def put(page: Path, name: str, text: str) -> None:
     """Put a text into the place, instead of what is there. Raises ValueError as `around` does."""
     before, after = around(page, name)
-    page.write_text(f"{before}{text}\n{after}", encoding="utf-8")
+    page.write_text(f"{before}{text.rstrip()}\n{after}", encoding="utf-8")

@@ -1,4 +1,4 @@
-"""The page and the tables on the terminal, from the figures alone."""
+"""The page and the tables on the terminal, from the figures alone; the page's text is in `benchmarks.md.j2`."""
 
 import statistics
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -14,6 +14,9 @@ from benchmarks import growth, machine
 from benchmarks.agreement import LOSSES_WITHIN, WEIGHTS_WITHIN
 from benchmarks.cases import CASES, DIFFERENCE, OURS, Limit, Race
 from benchmarks.roofline import SIDE, WORKS
+from benchmarks.templates import render
+
+TEMPLATE = Path(__file__).resolve().parent / "benchmarks.md.j2"
 
 Results = Mapping[str, Mapping[str, Mapping[str, Any]]]
 # Races whose products are those of a roofline's work, and the cores they have.
@@ -213,7 +216,36 @@ def write(results: Results, into: Path) -> None:
         for name in growth.GROWTHS:
             growth.plot(name, grown(results, name), plots / f"{name}.png")
     into.parent.mkdir(parents=True, exist_ok=True)
-    into.write_text("\n\n".join(_sections(results, plots.name)) + "\n", encoding="utf-8")
+    into.write_text(text(results, plots.name), encoding="utf-8")
+
+
+def text(results: Results, plots: str) -> str:
+    """The whole page; `plots` is the folder of its pictures, as it is linked."""
+    return render(
+        TEMPLATE,
+        cases=list(CASES),
+        head=_head(results),
+        races=races(results),
+        limits=limits(results),
+        roofline=bool(results.get("roofline")),
+        side=SIDE,
+        floors=floors(results),
+        parts=parts(results),
+        growths=_growths(results),
+        plots=plots,
+        losses_within=LOSSES_WITHIN,
+        weights_within=WEIGHTS_WITHIN,
+        agreements=agreements(results),
+    )
+
+
+def _growths(results: Results) -> list[dict[str, Any]]:
+    if not results.get("growth"):
+        return []
+    return [
+        {"name": name, "title": each.title, "axis": each.axis, "rows": growth_rows(results, name)}
+        for name, each in growth.GROWTHS.items()
+    ]
 
 
 def print_tables(results: Results, console: Console) -> None:
@@ -240,82 +272,3 @@ def _head(results: Results) -> list[str]:
 
 def _told(what: str, values: Iterable[str]) -> list[str]:
     return [f"{what}{'; '.join(dict.fromkeys(values))}."]
-
-
-def _sections(results: Results, plots: str) -> Iterator[str]:
-    yield "# Benchmarks"
-    yield (
-        "Made by `python -m benchmarks`, with `pip install -e .[benchmarks]` and with `ABLATE_DATA` naming a folder "
-        "that holds `mnist/`. Some of the cases only: `python -m benchmarks xor digits`. Their names: "
-        + ", ".join(f"`{name}`" for name in CASES)
-        + "."
-    )
-    yield "\n".join(f"- {line}" for line in _head(results))
-    yield (
-        "Figures are medians of n rounds; in brackets stand the smallest and the largest. In a round ours and every "
-        "peer have one turn, after one round that only warms up. The races run twice, with two sets of OpenBLAS "
-        "kernels: SkylakeX and its kin use AVX-512, Haswell AVX2. `OPENBLAS_CORETYPE`, which chooses them, does not "
-        "concern PyTorch, whose products come from other libraries."
-    )
-    yield from _against(results)
-    yield from _near(results)
-    yield from _growing(results, plots)
-    yield from _checked(results)
-
-
-def _against(results: Results) -> Iterator[str]:
-    yield "## Against others"
-    yield (
-        "Seconds per trial and epoch. Ours is a training as users have it, with the checks before it, evaluation "
-        "after every epoch, watching and local records; MLflow is off. The peers are bare training loops. A ratio "
-        "above 1 means that ours is faster; it is the median of the rounds' ratios. The target holds against the "
-        "fastest peer; it is lower for some cases where the kernels use AVX2."
-    )
-    yield races(results).markdown()
-    if (rows := limits(results)).lines:
-        yield "## Limits"
-        yield "Commands run in an empty folder, from the start of Python to its end, MLflow and report included."
-        yield rows.markdown()
-
-
-def _near(results: Results) -> Iterator[str]:
-    if not results.get("roofline"):
-        return
-    yield "## How near to the processor's limits"
-    yield (
-        "The floor is the time that an epoch's matrix products would take at the best rate of the same cores, "
-        f"measured with a float32 product of side {SIDE}. It counts the passes forward and backward over the training "
-        "set; what ours does on the test set, and everything else, comes on top."
-    )
-    yield floors(results).markdown() if floors(results).lines else "The cases themselves were not measured."
-    yield (
-        "Where the time goes, per trial and epoch on one core. Products are all calls of `numpy.matmul`; the rest of "
-        "the layers is element-wise work and copies; all else is loss, update, records, the checks before training, "
-        "and Python between the layers. The stopwatches slow down short steps, by as much as the last column says."
-    )
-    yield parts(results).markdown()
-
-
-def _growing(results: Results, plots: str) -> Iterator[str]:
-    if not results.get("growth"):
-        return
-    yield "## How cost grows"
-    yield (
-        "Seconds an epoch, all trials together. The checks before training are part of it, and their cost does not "
-        "shrink with the training. On MNIST the test set is cut to 1,000 images here."
-    )
-    for name, each in growth.GROWTHS.items():
-        yield f"### {each.title}"
-        yield f"![seconds an epoch by {each.axis}]({plots}/{name}.png)"
-        yield growth_rows(results, name).markdown()
-
-
-def _checked(results: Results) -> Iterator[str]:
-    yield "## How the peers were checked"
-    yield (
-        "Before a case is timed, every peer starts with our initial weights and makes one update with the first batch "
-        f"of the training set. The losses before and after it must equal ours within {LOSSES_WITHIN:g}, and all "
-        f"weights after it within {WEIGHTS_WITHIN:g} of a tensor's largest number; otherwise the case stops. "
-        "scikit-learn draws its own weights when it is timed; its network is checked with ours put in their place."
-    )
-    yield agreements(results).markdown()

@@ -27,8 +27,8 @@ from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
 from torch.func import functional_call, grad_and_value, vmap
 
-from ablate.problem import models
-from ablate.training import loop as train
+from ablate.problem import layers, models
+from ablate.training.loop import Orders
 from benchmarks.work import Work
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -62,16 +62,14 @@ class Peer(Protocol):
 
 def initial_weights(work: Work, lane: int) -> dict[str, Array]:
     """A trial's own initial weights, in float32."""
-    trial = work.trials[lane].settings
-    drawn = models.initial_weights(work.architecture, trial.init, train.streams(trial.seed)[0])
-    return {name: weight.astype(np.float32) for name, weight in drawn.items()}
+    return {name: weight.astype(np.float32) for name, weight in work.prepared[lane].initial_weights().items()}
 
 
 @cache
 def samples(work: Work) -> Tensor:
     """The training set as the first layer takes it: images fitted to the network, or flat vectors."""
     x, network = work.dataset.x_train, work.architecture
-    if isinstance(network.stages[0].layer, models.Dense):
+    if isinstance(network.stages[0].layer, layers.Dense):
         return torch.from_numpy(x.reshape(len(x), -1))
     if network.fitted != network.sample:
         channels, height, width = network.sample
@@ -93,28 +91,28 @@ def _outward(parameter: models.Parameter, weight: Tensor) -> Array:
 
 def network(architecture: models.Architecture) -> nn.Sequential:
     """The same layers in PyTorch, named as ours are."""
-    layers = OrderedDict[str, nn.Module]()
+    modules = OrderedDict[str, nn.Module]()
     for number, stage in enumerate(architecture.stages):
         if number and len(stage.before) == 3 and _is_affine(stage):
-            layers[f"flatten{number}"] = nn.Flatten()
-        layers[stage.name or f"layer{number}"] = _layer(stage)
-    return nn.Sequential(layers)
+            modules[f"flatten{number}"] = nn.Flatten()
+        modules[stage.name or f"layer{number}"] = _layer(stage)
+    return nn.Sequential(modules)
 
 
 def _is_affine(stage: models.Stage) -> bool:
     """Whether every output depends on the whole input: dense layers, and convolutions as large as their image."""
-    return isinstance(stage.layer, models.Dense) or (isinstance(stage.layer, models.Conv) and stage.after[1:] == (1, 1))
+    return isinstance(stage.layer, layers.Dense) or (isinstance(stage.layer, layers.Conv) and stage.after[1:] == (1, 1))
 
 
 def _layer(stage: models.Stage) -> nn.Module:
     if _is_affine(stage):
         return nn.Linear(math.prod(stage.before), stage.after[0])
     match stage.layer:
-        case models.Conv(channels, kernel):
+        case layers.Conv(channels, kernel):
             return nn.Conv2d(stage.before[0], channels, kernel)
-        case models.Pool(size):
+        case layers.Pool(size):
             return nn.MaxPool2d(size)
-        case models.Activation(function):
+        case layers.Elementwise(function):
             return FUNCTIONS[function]
         case other:
             raise NotImplementedError(f"{other} in PyTorch")
@@ -200,7 +198,7 @@ class Stacked:
         self.optimizer.zero_grad()
         z = x.unflatten(0, (self.lanes, -1))
         for stage in self.stages:
-            if isinstance(stage.layer, models.Activation):
+            if isinstance(stage.layer, layers.Elementwise):
                 z = FUNCTIONS[stage.layer.function](z)
             else:
                 z = torch.baddbmm(self.state[f"{stage.name}.bias"].unsqueeze(1), z, self.state[f"{stage.name}.weight"])
@@ -247,7 +245,7 @@ class Torch:
             yield from repeat(self._whole(), epochs)
             return
         trials = [self.work.trials[lane].settings for lane in self.lanes]
-        orders = train.Orders(trials, self.work.rows, self.work.batch)
+        orders = Orders(trials, self.work.rows, self.work.batch)
         for _ in range(epochs):
             for rows in torch.from_numpy(np.stack(orders.next())).split(self.work.batch, dim=1):
                 chosen = rows.flatten()
@@ -343,7 +341,7 @@ class ScikitLearn:
         return losses, [dict(zip(names, (array for pair in pairs for array in pair), strict=True))]
 
     def _model(self, epochs: int) -> MLPClassifier:
-        hidden = [stage.layer.units for stage in self.work.architecture.stages if isinstance(stage.layer, models.Dense)]
+        hidden = [stage.layer.units for stage in self.work.architecture.stages if isinstance(stage.layer, layers.Dense)]
         activation = {"sigmoid": "logistic", "relu": "relu", "tanh": "tanh"}[self.work.settings.model.activation]
         return MLPClassifier(
             hidden[:-1],

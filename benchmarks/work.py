@@ -6,35 +6,51 @@ watching, and the local records. Only the data is on hand before the clock start
 
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from tests.in_process import resolved, settings
-
+import ablate
+from ablate.config.settings import Settings
 from ablate.execution import pool, sweep
 from ablate.execution.prepare import Sweep, prepare
 from ablate.execution.worker import train_chunk
+from ablate.problem.data.dataset import Dataset
 from ablate.problem.models import Architecture
 from ablate.records.sweep_folder import SweepFolder
-from ablate.training import loop as train
-from ablate.trials.trial import Trial
+from ablate.trials.prepared import PreparedTrial
 
 
 class Work:
-    """Trials of the same `key=value` words and the seeds 0, 1, ..., with their data loaded."""
+    """Trials of the same `key=value` words and the seeds 0, 1, ..., with their data loaded.
+
+    Of a key that is given twice the last value counts.
+    """
 
     def __init__(self, *words: str, lanes: int = 1) -> None:
         self.words = words
-        self.trials = [_trial(number, ("tracking=none", *words, f"seed={number}")) for number in range(lanes)]
-        self.prepared = prepare(Path(), self.trials)
-        self.dataset = self.prepared.datasets[0]
-        self.settings = self.trials[0].settings
+        keys = dict(word.split("=", 1) for word in ("tracking=none", *words))
+        self.trials = ablate.compose(*(f"{key}={value}" for key, value in keys.items()), f"seed=range(0,{lanes})")
+        self.sweep = prepare(Path(), self.trials)
+
+    @property
+    def prepared(self) -> Sequence[PreparedTrial]:
+        """The trials on their data, by lane."""
+        return self.sweep.of(self.trials)
+
+    @property
+    def settings(self) -> Settings:
+        """Those of the first trial: the others' differ in their seed."""
+        return self.trials[0].settings
+
+    @property
+    def dataset(self) -> Dataset:
+        return self.prepared[0].dataset
 
     @property
     def architecture(self) -> Architecture:
-        return train.architecture(self.settings, self.dataset)
+        return self.prepared[0].architecture
 
     @property
     def rows(self) -> int:
@@ -42,7 +58,7 @@ class Work:
 
     @property
     def batch(self) -> int:
-        return train.batch_size(self.settings, self.dataset)
+        return self.prepared[0].batch_size
 
     def on_one_core(self) -> float:
         """Seconds per trial and epoch, all trials as the lanes of one cohort on one core."""
@@ -57,7 +73,7 @@ class Work:
     def fresh(self) -> Iterator[Sweep]:
         """The sweep in a new folder, which is gone afterwards."""
         with tempfile.TemporaryDirectory() as folder:
-            made = replace(self.prepared, folder=SweepFolder(Path(folder)))
+            made = replace(self.sweep, folder=SweepFolder(Path(folder)))
             sweep.create(made)
             yield made
 
@@ -72,7 +88,7 @@ class Work:
 
 def chunk(made: Sweep) -> None:
     """Train a sweep's trials together, in this process, on one core."""
-    train_chunk(made.folder, made.trials, made.datasets[0])
+    train_chunk(made.folder, made.trials, made.of(made.trials))
 
 
 def spread(made: Sweep) -> None:
@@ -93,8 +109,3 @@ def wake_processes() -> None:
     """Train something small, so that the processes of the pool run and have imported what they need."""
     with Work("data=xor", "model=mlp", "epochs=1", lanes=8).fresh() as made:
         spread(made)
-
-
-def _trial(number: int, words: tuple[str, ...]) -> Trial:
-    overrides = dict(word.split("=", 1) for word in words)
-    return Trial(number, settings(*words), overrides, {}, resolved(*words))

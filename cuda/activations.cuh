@@ -1,7 +1,7 @@
-// Element-wise layers: a struct an activation, `ablate/problem/activations.py` names it, and division by a constant.
+// Element-wise layers: one struct per activation, named by `ablate/problem/activations.py`, and division by a constant.
 //
 // Shapes: x and y (n, COUNT) of one lane; a thread computes one element. Bounds: n COUNT below 2^31. DIVISORS, by -D: the constants.
-// Formulas: relu' = [y > 0], sigmoid' = y (1 - y), tanh' = 1 - y²; a straight-through ReLU lets the error pass.
+// Formulas: relu' = [y > 0], sigmoid' = y (1 - y), tanh' = 1 - y²; a straight-through ReLU passes the error unchanged.
 #pragma once
 #include "mistakes.cuh"
 

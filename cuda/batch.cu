@@ -1,9 +1,9 @@
-// Kernels around the network: gather a batch, its loss with and without gradient, and what is counted of it.
+// Kernels around the network: gather a batch, compute its loss with and without gradient, and sum it up.
 //
-// SAMPLE, FITTED and LOGITS, by -D: numbers of a row, of the network's input, and of the logits. Arrays of a batch are (L, CAPACITY, ...),
-// by -D, of which n samples are used; `kinds`,
-// `constants`, `is_mean`, `ended` and the sums are (K, ...). Grid: (any number, L); the tallies' is (1, L).
-// Bounds: n FITTED and n LOGITS below 2^31. The functions behind are in `batch.cuh` and `objective.cuh`.
+// SAMPLE, FITTED, LOGITS and CAPACITY, by -D: the lengths of a row, of the network's input and of the logits, and the samples that an array
+// holds. Arrays of a batch are (L, CAPACITY, ...), of which n samples are used; `kinds`, `constants`, `is_mean`, `ended` and the sums are
+// (K, ...). Grid: (any number, L); that of the tallies is (1, L). Bounds: n FITTED and n LOGITS below 2^31. The functions called are in
+// `batch.cuh` and `objective.cuh`.
 #include "batch.cuh"
 
 KERNEL gather_rows(const int* lanes, const real* rows, const int* labels, const int* fit, const int* orders, const int* order_of, int count,
@@ -35,7 +35,7 @@ KERNEL tally_batch(const int* lanes, const real* values, const int* predicted, c
     tally_step(values + samples, predicted + samples, targets + samples, losses + place, right + place, ended + lane, step, n);
 }
 
-// sums (K, 3): of losses, right answers and confidences; counts (K, classes) of the predictions. Launches add up.
+// sums (K, 3) of losses, correct predictions and confidences; counts (K, classes) of the predictions. Each launch adds to them.
 KERNEL tally_rows(const int* lanes, const real* values, const real* confidence, const int* predicted, const int* targets, double* sums,
                   int* counts, int classes, int n) {
     const int lane = lanes[slot()];

@@ -1,6 +1,6 @@
-// A batch on its way in and out of the network: rows gathered by their numbers, losses and predictions summed.
+// A batch before and after the network: rows are gathered by their indices, losses and predictions are summed.
 //
-// Shapes: rows (N, ROW), fit (INPUT) places in a row, ROW for a zero; numbers (n) the rows to take; x (n, INPUT), targets, predicted
+// Shapes: rows (N, ROW), fit (INPUT) indices into a row, ROW for a zero; numbers (n) the rows to take; x (n, INPUT), targets, predicted
 // (n), values, confidence (n), of one lane. Sums are taken by the first block of a lane, in double and in a fixed order.
 #pragma once
 #include "common.cuh"
@@ -41,7 +41,7 @@ __device__ void loss_alone(const Kind& kind, const Constants& with, const real* 
     }
 }
 
-// What a step gives to the curves: the sum of losses and the right answers. A lane whose loss is not finite ends here.
+// What a step logs: the sum of losses and the number of correct predictions. A lane whose loss is not finite ends here.
 __device__ inline void tally_step(const real* values, const int* predicted, const int* targets, double* loss, int* right, int* ended,
                                   int step, int n) {
     double sum = 0;

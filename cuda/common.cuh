@@ -1,9 +1,10 @@
-// What every kernel shares: the type of a number, how a thread finds its work, and how the blocks of a lane wait for each other.
+// What every kernel shares: the floating-point type, how a thread finds its work, and how the blocks of a lane wait for each other.
 //
 // A launch has the grid (B, L) and blocks of THREADS threads: L lanes, each computed by B blocks. A lane's place in the launch is its
-// *slot*, blockIdx.y; arrays that live for one batch are (L, ...), by slot, each slot's of a fixed size: lanes may be at batches of different sizes; arrays that live for the whole training, weights say, are
-// (K, ...), by lane, and `lanes[slot]` names the lane in a slot. Work is counted out in elements, which the threads of a lane
-// take in turn: so every function is right for any B. `real` is float or double, by -D REAL.
+// *slot*, blockIdx.y. Arrays that live for one batch are (L, ...), by slot, with a fixed size per slot, since lanes may be at batches of
+// different sizes. Arrays that live for the whole training, such as the weights, are (K, ...), by lane; `lanes[slot]` is the lane in a
+// slot. The threads of a lane take the elements of its work in turn, so every function is right for any B. `real` is float or double, by
+// -D REAL.
 #pragma once
 
 #ifndef REAL
@@ -16,7 +17,7 @@ using real = REAL;
 
 #if defined(__CUDACC__)
 #define SHARED(type, name, size) __shared__ type name[size]
-// What other blocks have written by now, not what a cache remembers.
+// Reads what other blocks have written, not a cached value.
 __device__ __forceinline__ unsigned load_fresh(const unsigned* place) { return *(const volatile unsigned*)place; }
 #endif
 
@@ -24,21 +25,21 @@ __device__ __forceinline__ int thread() { return blockIdx.x * blockDim.x + threa
 __device__ __forceinline__ int threads() { return gridDim.x * blockDim.x; }
 __device__ __forceinline__ int slot() { return blockIdx.y; }
 
-// `count` as a product of groups as large as can be, of at most `most`: what one thread computes together.
+// The largest divisor of `count` that is at most `most`: how many elements one thread computes together.
 __host__ __device__ constexpr int together(int count, int most) {
     for (int size = most; size > 1; --size)
         if (count % size == 0) return size;
     return 1;
 }
 
-// The sum of a number over the threads of a warp, in every thread; the order of the additions is fixed.
+// The sum of a value over the threads of a warp, in every thread; the order of the additions is fixed.
 template <class T>
 __device__ __forceinline__ T warp_sum(T value) {
     for (int step = 16; step; step /= 2) value += __shfl_xor_sync(0xffffffffu, value, step);
     return value;
 }
 
-// The sum over a block, in every thread. Every thread of the block must come.
+// The sum over a block, in every thread. Every thread of the block must call it.
 template <class T>
 __device__ __forceinline__ T block_sum(T value) {
     SHARED(T, warps, THREADS / 32);

@@ -3,7 +3,7 @@
 // Shapes: x (n, IN_MAPS, IN_HEIGHT, IN_WIDTH), y (n, OUT_MAPS, OUT_HEIGHT, OUT_WIDTH) with OUT_HEIGHT = IN_HEIGHT - SIZE + 1, the width alike;
 // theta: weights (OUT_MAPS, IN_MAPS, SIZE, SIZE), then biases (OUT_MAPS). All of one lane.
 // A thread computes several maps at several columns, so that a pixel or a weight is read once for all of them. Gradients of weights are
-// sums over the batch: SHARES partial sums of neighbouring samples, `partial` (SHARES, PARAMETERS), which `update.cu` adds up.
+// sums over the batch: SHARES partial sums over neighbouring samples, `partial` (SHARES, PARAMETERS), which `Network::add` adds up.
 // Bounds: n times a sample's numbers below 2^31. Formulas: y = b + sum over maps and taps of w x; the gradients by the chain rule.
 #pragma once
 #include "common.cuh"
@@ -61,7 +61,7 @@ struct Conv {
         }
     }
 
-    // What a row of errors and a row of taps give to some columns of several input maps, from column `first` on.
+    // Adds the contribution of a row of errors and a row of taps to some columns of several input maps, from column `first` on.
     template <int MAPS, int COLUMNS>
     static __device__ void add_row(const real* errors, const real* w, int first, real (&sum)[MAPS][COLUMNS]) {
         real near[SIZE + COLUMNS - 1];
@@ -83,7 +83,7 @@ struct Conv {
         bias_gradient(dy, partial + WEIGHTS, n);
     }
 
-    // A thread takes one row of taps, between one input map and several output maps.
+    // A thread takes one row of taps between one input map and several output maps.
     static __device__ void weight_gradient(const real* x, const real* dy, real* partial, int n) {
         constexpr int MAPS = together(OUT_MAPS, SIZE < 8 ? 8 : SIZE < 32 ? 64 / SIZE : 1), GROUPS = OUT_MAPS / MAPS;
         constexpr int ROWS = GROUPS * IN_MAPS * SIZE;

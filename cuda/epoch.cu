@@ -1,14 +1,14 @@
 // Many steps of every lane in one launch, up to a whole epoch: the persistent kernel.
 //
 // Every lane is computed by gridDim.x blocks, which stay for all its steps and wait for each other between layers (`lane_barrier`),
-// so the whole grid must be resident at once. What it computes is what the reference kernels of `batch.cu`, `layers.cu` and `update.cu`
-// compute, by the same functions: the numbers are the same bit for bit.
+// so the whole grid must be resident at once. It calls the same functions as the reference kernels of `batch.cu`, `layers.cu` and
+// `update.cu`: the numbers are the same bit for bit.
 // By -D: STAGES, the layers from the input on, as in `network.cuh`; LOWEST, the first of them that has parameters; SAMPLE, FITTED,
 // LOGITS and CAPACITY as in `batch.cu`. Grid: (B, L), blocks of THREADS. Bounds: those of the other kernels.
 #include "batch.cuh"
 #include "network.cuh"
 
-// All that lies in the device's memory, by the names of the other files, and the sizes, eight bytes each.
+// All arrays in device memory, named as in the other files, and the sizes, eight bytes each.
 struct Training {
     const int* lanes;
     const real* rows;
@@ -34,12 +34,12 @@ struct Training {
     double* losses;
     int* right;
     int* ended;
-    const int* columns;  // of each step its column in the log, or -1
+    const int* columns;  // the column of each step in the log, or -1
     const int* edges;
     double* squares;
     int* counts;
-    real* const* outputs;  // the input's and every layer's array
-    real* const* errors;   // their gradients'
+    real* const* outputs;  // the arrays of the input and of every layer's output
+    real* const* errors;   // the arrays of their gradients
     unsigned* arrived;
     long long count, batch, steps, first_step, end_step, partials, logged, layers;
 };
@@ -82,6 +82,6 @@ KERNEL train_epoch(const Training* training) {
         }
         if (t.ended[lane] <= step) return;
         update_weights(t.rules[lane], t.rates[lane], t.corrections[place], gradient, first, second, theta, Network::SIZE, Network::OUTPUT_START);
-        // The barrier behind the next batch's gathering lets nobody read weights that are not written yet.
+        // The barrier after gathering the next batch keeps every block from reading weights that are not written yet.
     }
 }

@@ -1,6 +1,6 @@
-// The reference kernels of a network's layers, a launch an operation: forward, the gradient of the input, that of the parameters.
+// The reference kernels of a network's layers, one launch per operation: forward, gradient of the input, gradient of the parameters.
 //
-// `layer` is the layer's number from the input on. theta and gradient are (K, SIZE), partial (L, partials); the other shapes, and
+// `layer` counts the layers from the input on. theta and gradient are (K, SIZE), partial (L, partials); the other shapes, and
 // what is given by -D, are those of `network.cuh`. Grid: (any number, L), blocks of THREADS. Bounds: n times a sample's numbers below 2^31.
 #include "network.cuh"
 

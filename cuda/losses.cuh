@@ -1,14 +1,14 @@
-// Losses: value and gradient of one sample, in both numerical forms, a struct a loss. `ablate/problem/losses.py` names it.
+// Losses: value and gradient of one sample, in both numerical forms, one struct per loss, named by `ablate/problem/losses.py`.
 //
 // A loss has four functions of a sample s (`Sample` of sample.cuh: logits z, outputs p, targets y, constants):
-//   value(s)              the value from the logits            gradient(s, dz)       its derivative by the logits
-//   naive_value(s)        the value from the outputs           naive_gradient(s, c)  its derivative by output c
-// Those that it does not write itself are made of parts, one a class, by `Parts`. Formulas: ablate/problem/losses.py, function by function.
+//   value(s)              the value from the logits            gradient(s, dz)       its derivative with respect to the logits
+//   naive_value(s)        the value from the outputs           naive_gradient(s, c)  its derivative with respect to output c
+// `Parts` makes those that a loss does not write itself, from one part per class. The formulas are those of ablate/problem/losses.py.
 #pragma once
 #include "sample.cuh"
 
-// A value that is a sum over the classes of part(s, c), or of naive_part(s, c), both the same unless a loss says otherwise; a gradient
-// through the Jacobian of the output.
+// A value that is a sum over the classes of part(s, c), by default naive_part(s, c); a gradient through the Jacobian of the output
+// function.
 template <class Loss>
 struct Parts {
     template <class S>
@@ -43,7 +43,7 @@ struct CrossEntropy : Parts<CrossEntropy> {
     static __device__ void gradient(const S& s, real* dz) {
         CLASSES(c) dz[c] = s.p[c] - s.y(c);
     }
-    // 0 ln 0 is 0: a class that is no target costs nothing however small its probability.
+    // 0 ln 0 is 0: a class that is not a target costs nothing, however small its probability.
     template <class S>
     static __device__ real naive_part(const S& s, int c) {
         return s.y(c) > 0 ? -s.y(c) * log(s.p[c] + s.with.eps_log) : real(0);
@@ -54,7 +54,7 @@ struct CrossEntropy : Parts<CrossEntropy> {
     }
 };
 
-// own[0]: the share of the target that is spread over all classes.
+// own[0]: smoothing, the share of the target that is spread over all classes.
 struct LabelSmoothing : Parts<LabelSmoothing> {
     template <class S>
     static __device__ real smooth(const S& s, int c) {
@@ -90,7 +90,7 @@ struct SquaredError : Parts<SquaredError> {
 };
 
 struct BinaryCrossEntropy : Parts<BinaryCrossEntropy> {
-    // softplus(z) - y z; the small term last, or it loses its digits
+    // softplus(z) - y z; the small term is added last, to keep its digits.
     template <class S>
     static __device__ real part(const S& s, int c) {
         const real z = s.z[c];
@@ -151,7 +151,7 @@ struct Hinge : Parts<Hinge> {
 
 // own[0]: gamma.
 struct Focal {
-    // 1 - p_t as the sum of the others', which keeps its digits when p_t is near 1.
+    // 1 - p_t as the sum of the other classes' probabilities, which stays accurate when p_t is near 1.
     template <class S>
     static __device__ real complement(const S& s) {
         real sum = 0;
@@ -199,13 +199,13 @@ __device__ real value_of(const S& s, bool is_naive) {
     return with_loss(s.kind.loss, [&](auto loss) { return is_naive ? decltype(loss)::naive_value(s) : decltype(loss)::value(s); });
 }
 
-// The derivative of the value by the outputs, at output c.
+// The derivative of the value with respect to output c.
 template <class S>
 __device__ real naive_gradient_of(const S& s, int c) {
     return with_loss(s.kind.loss, [&](auto loss) { return decltype(loss)::naive_gradient(s, c); });
 }
 
-// The gradient by the logits, of the loss as coded.
+// The gradient with respect to the logits, in the form that is configured.
 template <class S>
 __device__ void gradient_of(const S& s, real* dz) {
     with_loss(s.kind.loss, [&](auto loss) {

@@ -1,6 +1,6 @@
-// The backward pass through the network, healthy, and the known mistakes in it. `ablate/problem/mistakes.py` names the structs.
+// The hooks of the backward pass: healthy, and with the known mistakes. `ablate/problem/mistakes.py` names the structs.
 //
-// BACKWARD, by -D: the struct that the kernels are compiled with; a cohort shares its mistake.
+// BACKWARD, by -D: the struct with which the kernels are compiled; the lanes of an engine share their mistake.
 #pragma once
 #include "common.cuh"
 
@@ -9,12 +9,12 @@
 #endif
 
 struct HealthyBackward {
-    // An element-wise layer's error by its input.
+    // The error of an element-wise layer with respect to its input.
     template <class Function>
     static __device__ real through(real y, real error) {
         return Function::backward(y, error);
     }
-    // A parameter's gradient from its sum over a batch of n, and from what it was for the batch before.
+    // A parameter's gradient from its sum over a batch of n and from its gradient for the previous batch.
     static __device__ real gradient(real sum, real before, bool is_bias, int n) { return sum; }
 };
 

@@ -1,6 +1,6 @@
-// A whole network as a list of layers: which of them a launch or a step means is told by its number.
+// A whole network as a list of layers, each addressed by its number.
 //
-// By -D: STAGES, the layers from the input on with their shapes, Conv<1,32,32,6,5,8>,Pool<6,28,28,2> say; CAPACITY, the samples that an array
+// By -D: STAGES, the layers from the input on with their shapes, such as Conv<1,32,32,6,5,8>,Pool<6,28,28,2>; CAPACITY, the samples that an array
 // of a batch holds. Shapes: arrays of a batch are (L, CAPACITY, ...), of which n samples are used, by slot; theta and gradient are one lane's
 // flat vector (SIZE), partial one slot's partial sums. Formulas and bounds: those of the layers' headers.
 #pragma once
@@ -10,7 +10,7 @@
 #include "pool.cuh"
 #include "update.cuh"
 
-// The layers from number INDEX on, whose parameters start at START and whose partial sums at PARTIAL_START: here, none.
+// The layers from number INDEX on; their parameters start at START and their partial sums at PARTIAL_START. Here: none.
 template <int INDEX, int START, int PARTIAL_START, class... Stages>
 struct Chain {
     static constexpr int LAYERS = INDEX, SIZE = START, OUTPUT_START = -1;
@@ -51,7 +51,7 @@ struct Chain<INDEX, START, PARTIAL_START, Stage, Rest...> {
             Next::parameter_gradient(layer, x, dy, partial, n);
     }
 
-    // The partial sums of all layers, added up.
+    // Adds up the partial sums of all layers.
     static __device__ void add(const real* partial, real* gradient, int n) {
         if constexpr (Stage::PARAMETERS > 0)
             add_shares(partial + PARTIAL_START, Stage::SHARES, Stage::PARAMETERS, Stage::WEIGHTS, gradient + START, n);

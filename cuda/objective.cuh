@@ -1,6 +1,7 @@
-// The loss over its output as a trial computes it: healthy, or with a known mistake. `ablate/problem/mistakes.py` names the structs.
+// The loss over its output function as a trial computes it: healthy, or with a known mistake. `ablate/problem/mistakes.py` names the
+// structs.
 //
-// OBJECTIVE, by -D: the struct that the kernels are compiled with; a cohort shares its mistake.
+// OBJECTIVE, by -D: the struct with which the kernels are compiled; the lanes of an engine share their mistake.
 #pragma once
 #include "losses.cuh"
 
@@ -8,9 +9,9 @@
 #define OBJECTIVE HealthyObjective
 #endif
 
-// The loss over its output, of a sample s.
+// The loss over its output function, for a sample s.
 struct HealthyObjective {
-    // The logits that the loss sees; `seen` (UNITS) is memory for others than z.
+    // The logits that the loss sees; `seen` (UNITS) is scratch memory for logits other than z.
     template <int UNITS>
     static __device__ const real* seen_logits(const real* z, real*) {
         return z;
@@ -27,7 +28,7 @@ struct HealthyObjective {
     static __device__ void gradient(const S& s, real* dz) {
         gradient_of(s, dz);
     }
-    // From the gradient by the logits seen to that by z, in place.
+    // From the gradient with respect to the logits seen to that with respect to z, in place.
     template <int UNITS>
     static __device__ void back_to_logits(const real*, real*) {}
 };
@@ -66,7 +67,7 @@ struct DoubleSoftmax : HealthyObjective {
     }
 };
 
-// One sample's outputs and value; returns the value. `seen` (UNITS) is what the loss sees where that is not z.
+// Computes one sample's outputs and returns its value. `seen` (UNITS) is scratch memory for the logits that the loss sees.
 template <int UNITS>
 __device__ real lose(const Kind& kind, const Constants& with, const real* z, real* p, real* seen, int target) {
     const Sample<UNITS> sample(kind, with, OBJECTIVE::seen_logits<UNITS>(z, seen), p, target);
@@ -74,7 +75,7 @@ __device__ real lose(const Kind& kind, const Constants& with, const real* z, rea
     return OBJECTIVE::value(sample);
 }
 
-// The gradient by the logits, after `lose`; dz is memory for what the loss sees, too.
+// The gradient with respect to the logits, after `lose`; dz also serves as scratch memory for the logits that the loss sees.
 template <int UNITS>
 __device__ void differentiate(const Kind& kind, const Constants& with, const real* z, real* p, real* dz, int target) {
     OBJECTIVE::gradient(Sample<UNITS>(kind, with, OBJECTIVE::seen_logits<UNITS>(z, dz), p, target), dz);

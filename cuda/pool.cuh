@@ -1,8 +1,8 @@
-// Max-pooling over squares side by side, remainders cut off: forward, and the gradient, which goes to the first maximum of a window.
+// Max-pooling over non-overlapping squares, remainders cut off: forward, and the gradient, which goes to the first maximum of a window.
 //
 // Shapes: x (n, MAPS, HEIGHT, WIDTH), y (n, MAPS, HEIGHT / SIZE, WIDTH / SIZE), of one lane. A thread computes one element: of y forward,
 // of dx backward. Bounds: n times a sample's numbers below 2^31.
-// The first maximum is the first in reading order; a window with NaN in it gives NaN, as NumPy's maximum does.
+// The first maximum is the first in row-major order; a window that contains NaN gives NaN, as NumPy's maximum does.
 #pragma once
 #include "common.cuh"
 

@@ -1,7 +1,7 @@
-// Update rules, w -= rate * step: from a gradient to a step, a struct a rule. `ablate/problem/optimizers.py` names it.
+// Update rules, w -= rate * step: from a gradient to a step, one struct per rule, named by `ablate/problem/optimizers.py`.
 //
-// A rule works on one number of the gradient and on that number's places in the rule's two states, 0 at first. RULES, a list of names, is
-// generated from ablate/problem, and so are the numbers of constants and corrections. Formulas: ablate/problem/optimizers.py.
+// A rule works on one element of the gradient and the same element of its two states, 0 at first. RULES, a list of names, is generated
+// from ablate/problem, and so are the numbers of constants and corrections. Formulas: ablate/problem/optimizers.py.
 #pragma once
 #include "common.cuh"
 

@@ -1,7 +1,7 @@
-// One sample at the network's output: its logits, what they become, and the Jacobian of that.
+// One sample at the network's output: its logits, its outputs, and the Jacobian of the output function.
 //
-// Shapes: z, p and dz (UNITS) of one sample; the target is a class, a single unit's the class 0 or 1 itself. A thread does one sample.
-// Which loss over which output it is, is a lane's own: `Kind` and `Constants`, so that lanes with different losses share a launch.
+// Shapes: z, p and dz (UNITS) of one sample; the target is a class; for a single unit, 0 or 1. A thread computes one sample.
+// Each lane has its own loss and output function, `Kind` and `Constants`, so that lanes with different losses share a launch.
 // LOSSES and OUTPUTS, lists of names, and LOSS_CONSTANTS are generated from ablate/problem. Formulas: ablate/problem/outputs.py.
 #pragma once
 #include "common.cuh"
@@ -15,12 +15,12 @@ enum OutputName { OUTPUTS(NAME) };
 struct Kind {
     int loss, output, is_naive;
 };
-// What a loss computes with besides; its own constants in the order of its fields.
+// The constants of a loss; its own are in the order of its fields.
 struct Constants {
     real eps_log, eps_sum, own[LOSS_CONSTANTS];
 };
 
-// Loops over the classes of a sample type S are left as loops: they are short work, and unrolled they would be most of the code.
+// Loops over the classes of a sample type S are not unrolled: they are short work, and unrolled they would be most of the code.
 #define CLASSES(c) _Pragma("unroll 1") for (int c = 0; c < S::COUNT; ++c)
 
 constexpr real TINY = sizeof(real) == 4 ? real(FLT_MIN) : real(DBL_MIN);
@@ -40,7 +40,7 @@ struct Softmax {
     __device__ real operator[](int c) const { return exp(z[c] - largest) / total; }
 };
 
-// p (d - Σ d p), in place; q is anything with an index that gives the probabilities.
+// q (d - Σ d q), in place of d; q[c] gives the probabilities.
 template <int UNITS, class Probabilities>
 __device__ void softmax_jacobian(const Probabilities& q, real* d) {
     using S = Softmax<UNITS>;
@@ -91,7 +91,7 @@ struct Sample {
     }
 };
 
-// The predicted class: the first largest logit, or for a single unit whether p > 1/2.
+// The predicted class: the first largest logit; for a single unit, whether p > 1/2.
 template <int UNITS>
 __device__ int predict(const real* z) {
     if (UNITS == 1) return z[0] > 0;

@@ -1,11 +1,11 @@
-// How hidden units stand on the first samples of a batch: which ReLU maps or units are 0 on all, and how many values are near the ends
-// of a sigmoid or tanh.
+// The state of hidden units on the first samples of a batch: how many ReLU maps or units are 0 on all of them, and how many values are near
+// the bounds of a sigmoid or tanh.
 //
-// y (L, capacity, units, places), a layer's values, of which the first `rows` samples are read: maps and the pixels of one, or units and 1.
+// y (L, capacity, units, places), a layer's values, of which the first `rows` samples are read: maps and pixels per map, or units and 1.
 // Grid: (any number, L). Bounds: rows times units times places below 2^31.
 #include "common.cuh"
 
-// dead (K): adds the units that are not above 0 anywhere.
+// Adds to dead (K) the units that are above 0 nowhere.
 KERNEL count_dead(const int* lanes, const real* y, int capacity, int units, int places, int rows, int* dead) {
     for (int unit = thread(); unit < units; unit += threads()) {
         const real* values = y + ((size_t)slot() * capacity * units + unit) * places;
@@ -16,7 +16,7 @@ KERNEL count_dead(const int* lanes, const real* y, int capacity, int units, int 
     }
 }
 
-// saturated (K): adds the values further than `reach` from `middle`.
+// Adds to saturated (K) the values that are further than `reach` from `middle`.
 KERNEL count_saturated(const int* lanes, const real* y, int capacity, int units, int places, int rows, real middle, real reach, int* saturated) {
     const int size = units * places;
     for (int at = thread(); at < rows * size; at += threads())

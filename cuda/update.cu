@@ -1,8 +1,8 @@
 // Kernels after the backward pass: watch the gradient, update the weights.
 //
-// theta, gradient, first and second (K, size); rules, rates and corrections (K) and (K, steps). A lane that has ended before this step
-// is left as it is: `ended` (K). Grid: (any number, L); of `watch` (layers, L).
-// Bounds: size below 2^31. The functions behind are in `update.cuh`.
+// theta, gradient, first and second (K, size); rules, rates and corrections (K) and (K, steps). A lane that ended before this step,
+// according to `ended` (K), stays unchanged. Grid: (any number, L); that of `watch` is (layers, L).
+// Bounds: size below 2^31. The functions called are in `update.cuh`.
 #include "update.cuh"
 
 KERNEL watch(const int* lanes, const int* ended, int step, const real* gradient, int size, const int* edges, int layers, const Rates* rates,

@@ -18,7 +18,7 @@ __device__ inline void add_shares(const real* partial, int shares, int parameter
     }
 }
 
-// `output_start`: the first parameter of the output layer, which has a rate of its own.
+// `output_start`: the first parameter of the output layer, which has its own learning rate.
 __device__ inline void update_weights(const Rule& rule, const Rates& rates, const Corrections& corrections, const real* gradient, real* first,
                                       real* second, real* theta, int size, int output_start) {
     for (int at = thread(); at < size; at += threads()) {
@@ -27,8 +27,8 @@ __device__ inline void update_weights(const Rule& rule, const Rates& rates, cons
     }
 }
 
-// What the gradient looks like from outside: each layer's sum of squares (layers), and how many numbers of the output layer's lr times
-// gradient are above 1, and below 1e-7 but not 0 (post D's bounds). A block takes a layer.
+// Watches the gradient: each layer's sum of squares (layers), and how many entries of the output layer's lr times gradient are above 1, and
+// below 1e-7 but not 0, in absolute value (the bounds of docs/posts/digit_mlp.md). A block takes a layer.
 __device__ inline void watch_gradient(const real* gradient, const int* edges, int layers, const Rates& rates, double* squares, int* counts) {
     for (int layer = blockIdx.x; layer < layers; layer += gridDim.x) {
         double sum = 0;

@@ -26,6 +26,7 @@ data: {train_limit: 64, test_limit: 20}
 cells:
   plain: {lr: 0.2}
   adam: {optimizer: adam, optimizer.beta2: 0.99, lr: 0.001}
+  spare: {lr: 7}
   own: {loss: mse, model: {output: sigmoid}}
 
 hydra:
@@ -70,12 +71,13 @@ def swept(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Done]:
     folder = tmp_path_factory.mktemp("cells")
     (folder / "own" / "experiment").mkdir(parents=True)
     (folder / "own" / "experiment" / "mine.yaml").write_text(PRESET)
-    done = run_in_process(folder, "--config-dir=own", "experiment=mine", "shuffle=true,false", "tracking=none")
+    done = run_in_process(folder, *WITHOUT_SPARE, "shuffle=true,false", "tracking=none")
     assert (done.code, done.err) == (0, "")
     [sweep] = (folder / "runs").iterdir()
     return sweep, done
 
 
+WITHOUT_SPARE = ["--config-dir=own", "experiment=mine", "~cells.spare"]
 # Factor by factor in the order of the columns, for each cell.
 FACTORS = ["lr", "optimizer", "optimizer.beta2", "loss", "model.output"]
 LEVELS = [
@@ -120,6 +122,7 @@ def test_report_table_and_frame_show_the_keys(swept: tuple[Path, Done]) -> None:
     assert lines[0][:6] == [*FACTORS, "shuffle"]
     assert {tuple(line[:5]) for line in lines[2:]} == {tuple(levels) for levels in LEVELS}
     assert "- `optimizer.beta2`: n/a, 0.99" in report
+    assert "python -m ablate --config-dir=own experiment=mine '~cells.spare' shuffle=true,false" in report
     table = [line.split() for line in swept[1].out.splitlines() if line.strip().startswith(("0 ", "4 ", "8 "))]
     assert sorted(line[:6] for line in table) == [[str(4 * i), *levels] for i, levels in enumerate(LEVELS)]
     frame = ablate_package.load(swept[0])
@@ -128,7 +131,7 @@ def test_report_table_and_frame_show_the_keys(swept: tuple[Path, Done]) -> None:
 
 
 def test_the_plan_says_all_of_it(mine: Callable[..., Done], tmp_path: Path) -> None:
-    done = mine("dry_run=true", "seed=0")
+    done = mine("dry_run=true", "seed=0", "~cells.spare")
     assert done.out.startswith("3 trials, factors: lr, optimizer, optimizer.beta2, loss, model.output\n")
     assert planned(done) == [
         " ".join(f"{key}={level}" for key, level in zip(FACTORS, cell, strict=True)) for cell in LEVELS
@@ -140,7 +143,7 @@ def test_another_launcher_runs_them_too(swept: tuple[Path, Done], tmp_path: Path
     (tmp_path / "own" / "experiment").mkdir(parents=True)
     (tmp_path / "own" / "experiment" / "mine.yaml").write_text(PRESET)
     launcher = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "tracking=none", "seed=0", "workers=1"]
-    done = run_as_process(tmp_path, "--config-dir=own", "experiment=mine", *launcher)
+    done = run_as_process(tmp_path, *WITHOUT_SPARE, *launcher)
     assert done.code == 0, done.err
     [sweep] = (tmp_path / "runs").iterdir()
     with (sweep / "results.csv").open(encoding="utf-8", newline="") as file:
@@ -198,7 +201,7 @@ CHANGES: dict[str, list[str]] = {
     "loss=mse model.output=sigmoid": [""],
     "loss=mse model.output=softmax,sigmoid": ["model.output=softmax", "model.output=sigmoid"],
     "loss=mse,bce": [f"model.output={output} loss={loss}" for output in ("auto", "sigmoid") for loss in ("mse", "bce")],
-    "loss=mse model={output: sigmoid}": [""],
+    "loss=mse model={output: softmax}": [""],
     "lr=3": ["loss=ce model.output=auto", "loss=mse model.output=sigmoid", "loss=bce model.output=auto"],
     "~cells.sigmoid_mse": ["loss=ce", "loss=bce"],
     "+cells.mine={loss: bce, lr: 1}": [

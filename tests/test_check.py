@@ -33,7 +33,7 @@ MODELS = {
 BUGS = ["diagonal_jacobian", "sum_for_mean", "bias_gradient", "stale_gradients"]
 HIDDEN = [("lenet5", "missing_activation_derivative"), ("mlp", "missing_activation_derivative")]
 NAMED = [*((model, bug) for model in MODELS for bug in BUGS), *HIDDEN, ("mlp", "missing_divisor")]
-OWN = ["loss=custom", "loss.target=custom_losses.Mistaken"]
+OWN = ["loss=custom", "loss.target=docs.studies.mistaken.Mistaken"]
 
 
 def examine(*overrides: str, dataset: Dataset | None = None) -> check.Check:

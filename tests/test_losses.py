@@ -41,7 +41,7 @@ def _both(loss: Objective, z: Any, y: Any, dtype: str = "float64") -> tuple[Arra
 
 
 def _by_hand(overrides: tuple[str, ...], z: list[float], t: int) -> float:
-    """DESIGN's table for one sample, term by term."""
+    """The formulas of docs/models.md for one sample, term by term."""
     name, others = overrides[0].removeprefix("loss="), range(len(z))
     total = sum(math.exp(v) for v in z)
     p = [math.exp(v) / total for v in z]

@@ -1,33 +1,33 @@
-"""Who computes: lanes in, numbers out. `get` gives a backend by its name, `register` adds one."""
+"""What computes the trials. `get` returns a backend by its name, `register` adds one."""
 
 from ablate.backends.backend import Backend
 from ablate.backends.cuda import CudaBackend
 from ablate.backends.numpy import NumpyBackend
 from ablate.problem.registry import Registry
 
-__all__ = ["Backend", "devices", "get", "names", "register"]
+__all__ = ["BACKENDS", "Backend", "devices", "get", "names", "register"]
 
-_BACKENDS: Registry[Backend] = Registry("backend")
+BACKENDS: Registry[Backend] = Registry("backend")
 
 
 def register(backend: Backend) -> Backend:
-    """Make a backend known by its name, so that `backend=NAME` chooses it."""
-    return _BACKENDS.add(backend.name, backend)
+    """Add a backend under its name, so that `backend=NAME` chooses it."""
+    return BACKENDS.add(backend.name, backend)
 
 
 def get(name: str) -> Backend:
-    """A backend by its name. Raises ConfigError, which lists the names, where there is none."""
-    return _BACKENDS.get(name)
+    """A backend by its name. Raises ConfigError, which lists the names, if there is none of that name."""
+    return BACKENDS.get(name)
 
 
 def names() -> list[str]:
-    """The names of the backends, in the order in which they were made known."""
-    return _BACKENDS.names()
+    """The names of the backends, in the order in which they were registered."""
+    return BACKENDS.names()
 
 
 def devices() -> list[str]:
     """The devices of all backends."""
-    return list(dict.fromkeys(device for backend in _BACKENDS for device in backend.devices))
+    return list(dict.fromkeys(device for backend in BACKENDS for device in backend.devices))
 
 
 register(NumpyBackend())

@@ -1,4 +1,4 @@
-"""What a backend is to the rest of the program: lanes in, numbers out."""
+"""What an engine is to the rest of the program: lanes in, numbers out."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,19 +15,19 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 
 class OutOfMemoryError(ConfigError):
-    """A device has less memory than was asked for; fewer lanes at once may fit."""
+    """A device has less memory than was requested; fewer lanes at once may fit."""
 
 
-# Hidden units are watched on so many rows of the test set.
+# Hidden units are watched on this many rows of the test set.
 WATCHED_ROWS = 50
 
 
 @dataclass(frozen=True)
 class Lane:
-    """What distinguishes one trial from its neighbours in a cohort.
+    """What distinguishes one trial from the others of an engine.
 
-    `rate` and `output_rate` carry the sign of the update and of the residual. `objective` is the loss over its output
-    function, the mistake included. The lanes of a cohort share their mistake.
+    `rate` and `output_rate` carry the signs of the update and of the residual. `objective` is the loss over its output
+    function, the mistake included. The lanes of an engine share their mistake.
     """
 
     weights: Mapping[str, Array]
@@ -40,7 +40,7 @@ class Lane:
 
     @property
     def objective_key(self) -> object:
-        """Equal for lanes whose objectives compute the same and may be asked in one call."""
+        """Equal for lanes whose objectives compute the same, so that one call serves them all."""
         return id(self) if self.loss.is_foreign else (str(self.loss), self.objective.output)
 
 
@@ -48,8 +48,8 @@ class Lane:
 class Epoch:
     """One pass over the training set. Arrays `(K,)` and `(K, S)` for S logged steps; NaN for lanes not trained.
 
-    `loss` and `accuracy` are means over the samples as they were met. `ended` says of each lane that stopped
-    within the epoch why: its loss is not finite, or it failed.
+    `loss` and `accuracy` are means over the samples, each measured before its own batch's update. `ended` says for each
+    lane that stopped within the epoch why: its loss is not finite, or it failed.
     """
 
     loss: Array
@@ -64,11 +64,11 @@ class Epoch:
 
 @dataclass(frozen=True)
 class Watched:
-    """What the logged steps of an epoch looked like from inside.
+    """What was watched at the logged steps of an epoch.
 
     `layer_norms` `(K, L)` are means of the gradient's norm over the steps logged, by the names in `layers`;
-    `too_large` and `too_small` `(K,)` count numbers of the output layer's update, lr times gradient, above 1,
-    and below 1e-7 but not 0, over the steps logged.
+    `too_large` and `too_small` `(K,)` count, over the steps logged, the entries of the output layer's update, lr times
+    gradient, that are above 1 in absolute value, and those below 1e-7 but not 0.
     """
 
     layers: Sequence[str]
@@ -79,7 +79,7 @@ class Watched:
 
 @dataclass(frozen=True)
 class Units:
-    """The hidden units on a few test samples, per lane `(K,)`; NaN where a network has none of a kind.
+    """The hidden units on a few test samples, per lane `(K,)`; NaN if the network has no units of that kind.
 
     `dead`: share of ReLU units (for images: maps) that are 0 on all of them. `saturated`: share of sigmoid
     and tanh values within a hundredth of the function's ends.
@@ -91,7 +91,7 @@ class Units:
 
 @dataclass(frozen=True)
 class Ended:
-    """A lane's untimely end: at which step of the epoch (from 0), and whether it failed or diverged."""
+    """Why a lane stopped early: at which step of the epoch (from 0), and whether it failed or diverged."""
 
     step: int
     why: str
@@ -110,34 +110,34 @@ class Evaluation:
 
 
 class Probe(Protocol):
-    """One lane on the whole of a small training set, held still."""
+    """One lane on the whole of a small training set, whose weights stay as they are."""
 
     def gradient(self) -> dict[str, Array]:
-        """The gradient as coded, its mistake included, by public names; a second call shows what the first left."""
+        """The gradient as coded, the mistake included, by public names; a second call shows state left by the first."""
         ...
 
 
 class Engine(Protocol):
-    """Trains K lanes side by side; lanes are numbered 0..K-1 for ever, whichever are still in training."""
+    """Trains K lanes side by side; a lane keeps its number, 0..K-1, whichever others are still in training."""
 
     def train_epoch(self, orders: Sequence[Array], logged: Sequence[int]) -> Epoch:
-        """Train every lane on the rows `orders[lane]` `(N,)`, batch after batch; log the steps named."""
+        """Train every active lane on the rows `orders[lane]` `(N,)`, batch after batch; log the steps named."""
         ...
 
     def evaluate(self, rows: int | None = None) -> Evaluation:
-        """The test set; or, with `rows`, the first rows of the training set."""
+        """Evaluate on the test set or, with `rows`, on the first rows of the training set."""
         ...
 
     def evaluate_lane(self, lane: int) -> Evaluation:
-        """The test set for one lane, whether it is still in training or not; NaN for the others."""
+        """Evaluate one lane on the test set, whether it is still in training or not; NaN for the others."""
         ...
 
     def units(self) -> Units:
-        """How the hidden units of the lanes in training stood when the test set was last evaluated."""
+        """The hidden units of the lanes in training, on the first rows of the test set."""
         ...
 
     def drop(self, lanes: Sequence[int]) -> None:
-        """Train these lanes no further; their weights stay as they are."""
+        """Stop training these lanes; their weights stay as they are."""
         ...
 
     def weights(self, lane: int) -> dict[str, Array]:

@@ -1,8 +1,8 @@
-"""Processes that train the same lanes together: each computes its shares of every batch, all gather all of them.
+"""Processes that train the same lanes together: each computes its shares of every batch, and an all-gather follows.
 
-Why processes, and not threads, though NumPy and BLAS release the interpreter's lock? What lies between two calls of
-theirs does not, and where the calls are short the threads wait for each other. Seconds of gradient and update of one
-LeNet-5 in float32, BLAS on one thread, over those of two processes:
+Why processes, and not threads, although NumPy and BLAS release the interpreter's lock? The code between two such calls
+holds the lock, and if the calls are short the threads wait for each other. Time for gradient and update of one LeNet-5
+in float32, with BLAS on one thread, relative to two processes:
 
 | batches | BLAS kernels | two threads | one process alone |
 | --- | --- | --- | --- |
@@ -12,9 +12,9 @@ LeNet-5 in float32, BLAS on one thread, over those of two processes:
 | digits, 32 | SkylakeX (AVX-512) | 1.31 to 1.50 | 1.35 to 1.55 |
 
 Measured on 2 cores of an AMD EPYC, Python 3.11.7, NumPy 2.4.6: medians of two runs of 12 rounds, those in which other
-programs had at most 6 % of the cores. One thread added up and updated while the other waited; two threads that do all
-that the processes do took 1.05 to 1.62, whatever the interpreter's switch interval. All gave the same bits. A Python
-without that lock was not tried.
+programs used at most 6 % of the cores. One thread added the sums and updated while the other waited; two threads that
+each did everything that the processes do took 1.05 to 1.62, whatever the interpreter's switch interval. All gave the
+same bits. A Python without that lock was not tried.
 """
 
 import os
@@ -32,21 +32,21 @@ import numpy as np
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
-# At most: PARTIAL_SUMS of them (`numpy/layout.py`) in double precision in two buffers, and some.
+# An upper bound: PARTIAL_SUMS (`numpy/layout.py`) copies in double precision, in two buffers, and a reserve.
 BYTES_A_NUMBER = 100
 ARRIVAL_SECONDS, FAREWELL_SECONDS = 60.0, 3.0
 
 
 @dataclass(frozen=True)
 class Rendezvous:
-    """Where a process meets the others of its group, and which of them it is. By default it is alone."""
+    """Where a process meets the others of its group, and its rank among them. By default it is alone."""
 
     rank: int = 0
     size: int = 1
     folder: Path = Path()
 
     def join(self) -> "ProcessGroup":
-        """Wait for the others; ConnectionError where one does not come."""
+        """Wait for the others. Raises ConnectionError if one does not come."""
         return ProcessGroup(self.rank, self.size, self.folder)
 
 
@@ -55,9 +55,9 @@ ALONE = Rendezvous()
 
 @contextmanager
 def rendezvous_folders(count: int, numbers: int) -> Iterator[list[Path]]:
-    """A folder for each of `count` groups that exchange gradients of so many numbers in all; gone afterwards.
+    """A folder for each of `count` groups, which exchange `numbers` numbers in all; removed afterwards.
 
-    Where nothing is exchanged nobody meets, and no folder is made.
+    If nothing is exchanged, no folder is created.
     """
     if not numbers:
         yield [Path() for _ in range(count)]
@@ -71,22 +71,22 @@ def rendezvous_folders(count: int, numbers: int) -> Iterator[list[Path]]:
 
 
 def _memory(needed: int) -> str | None:
-    """A folder in memory with so many bytes of room, if the system has one."""
+    """A folder in memory with room for that many bytes, if the system has one."""
     folder = Path("/dev/shm")
     has_room = os.access(folder, os.W_OK) and shutil.disk_usage(folder).free > needed
     return str(folder) if has_room else None
 
 
 class ProcessGroup:
-    """Processes that run the same training side by side; by default of one, which computes all and waits for nobody.
+    """Processes that run the same training side by side; by default a group of one, which computes everything itself.
 
-    They meet in a folder, which must be theirs alone. Each has its own copy of everything and makes every update
-    itself; only sums are exchanged, through two buffers that all map into memory, used in turn: so what was gathered
-    last may still be read while the next is written. Raises ConnectionError where another does not come or left.
+    They meet in a folder that no other group uses. Each has its own copy of everything and makes every update itself.
+    Only sums are exchanged, through two buffers that all of them map into memory and use in turn, so that one can still
+    be read while the other is written. Raises ConnectionError if another process does not come, or has left.
     """
 
-    # Files rather than `multiprocessing.shared_memory`: where /dev/shm is small, as in a container, they lie elsewhere;
-    # they grow when more is gathered; and no resource tracker of a process that ends takes them from the others.
+    # Files rather than `multiprocessing.shared_memory`: if /dev/shm is small, as in containers, they can lie elsewhere;
+    # they can grow; and no resource tracker of a process that ends removes them while the others need them.
 
     def __init__(self, rank: int = 0, size: int = 1, folder: Path = Path()) -> None:
         self.rank, self.size = rank, size
@@ -94,11 +94,11 @@ class ProcessGroup:
         self.connections = _connected(folder / "rendezvous", rank, size)
 
     def shares(self, count: int) -> range:
-        """Which of `count` shares are computed here."""
+        """Which of `count` shares this process computes."""
         return range(self.rank, count, self.size)
 
     def all_gather(self, arrays: Sequence[Array]) -> None:
-        """Fill in what the others computed: the first axis of each array is the share."""
+        """Fill in what the other processes computed: the first axis of each array counts the shares."""
         if self.size == 1:
             return
         self.buffers.reverse()
@@ -112,12 +112,12 @@ class ProcessGroup:
                     array[other :: self.size] = view[other :: self.size]
 
     def close(self) -> None:
-        """Leave; it is an error for those who still wait."""
+        """Leave the group. Others that still wait get a ConnectionError."""
         for connection in self.connections:
             connection.close()
 
     def _barrier(self) -> None:
-        """Go on when every process is here. Rank 0 knows all others; two know each other, more have to be told."""
+        """Wait for every process. Rank 0 is connected to all others; with more than two, it tells them to go on."""
         try:
             self._send()
             for connection in self.connections:
@@ -127,7 +127,7 @@ class ProcessGroup:
             elif self.size > 2:
                 self.connections[0].recv_bytes()
         except (EOFError, OSError) as error:
-            # Who ends the whole group ends one process after the other: this one may be next, and has nothing to say.
+            # Whoever terminates the group ends one process after another: this one may be next, so say nothing yet.
             time.sleep(FAREWELL_SECONDS)
             raise ConnectionError("a process that trained the same trial ended too early") from error
 
@@ -152,14 +152,14 @@ def _connected(address: Path, rank: int, size: int) -> "list[Connection[bytes, b
 
 
 class _SharedBuffer:
-    """A file mapped into memory, as large as was asked for so far."""
+    """A file mapped into memory, as large as the largest request so far."""
 
     def __init__(self, path: Path) -> None:
         self.path, self.memory = path, np.zeros(0, np.uint8)
         self.known: dict[Sequence[tuple[Any, ...]], list[Array]] = {}
 
     def views(self, arrays: Sequence[Array]) -> list[Array]:
-        """Arrays in the buffer of these shapes and kinds; every process that asks for the same gets the same."""
+        """Arrays in the buffer with these shapes and dtypes; processes that ask for the same get the same memory."""
         shapes = tuple((array.dtype, array.shape) for array in arrays)
         if shapes not in self.known:
             sizes = [-(-array.nbytes // 64) * 64 for array in arrays]

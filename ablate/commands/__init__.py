@@ -1,1 +1,1 @@
-"""What the command line calls. Hydra is known here only."""
+"""The commands. Only this package imports Hydra."""

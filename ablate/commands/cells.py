@@ -1,8 +1,8 @@
 """Cells: named combinations of keys, `cells: {NAME: {key: value}}`, crossed with the other factors of a sweep.
 
-What a user says of them is Hydra's own syntax: `~cells.NAME` drops one, `'+cells.NAME={loss: bce, lr: 1}'` adds one.
-A job hears of its own cell's keys as of any override, and by `cells='key key'` of all keys that the cells set: the
-trial reports its value of each.
+They are edited in Hydra's own syntax: `~cells.NAME` drops one, `'+cells.NAME={loss: bce, lr: 1}'` adds one. A job gets
+the keys of its own cell as overrides, and `cells='key key'` lists all the keys that any cell sets: the trial reports
+its value of each.
 """
 
 import re
@@ -31,25 +31,25 @@ _ARGUMENTS = "loss.args."
 
 @dataclass(frozen=True)
 class Cell:
-    """Some keys with one value each. It has several names where explicit keys made several cells the same."""
+    """Some keys with one value each. It has several names if explicit keys made several cells the same."""
 
     names: tuple[str, ...]
     values: Mapping[str, Any]
 
     @property
     def overrides(self) -> list[str]:
-        """The keys as Hydra reads them."""
+        """The keys and values as Hydra overrides."""
         plus = {key: "++" if key.startswith(_ARGUMENTS) else "" for key in self.values}
         return [f"{plus[key]}{key}={written(value)}" for key, value in self.values.items()]
 
     def is_named_in(self, said: str) -> bool:
-        """Whether a message names one of its keys with its value."""
+        """Whether a message mentions one of its keys with its value."""
         pairs = (re.escape(f"{key}={shown(value)}") for key, value in self.values.items())
         return any(re.search(rf"(?<![\w.]){pair}(?![\w.])", said) for pair in pairs)
 
     @property
     def advice(self) -> str:
-        """What to do where its keys do not go with others."""
+        """What to do if its keys conflict with others."""
         named = " and ".join(f"{KEY}.{name}" for name in self.names)
         values = " ".join(f"{key}={shown(value)}" for key, value in self.values.items())
         dropped = " ".join(f"~{KEY}.{name}" for name in self.names)
@@ -58,9 +58,9 @@ class Cell:
 
 
 def read(master: DictConfig) -> list[Cell]:
-    """The cells of a composed configuration; none where `cells` is null.
+    """The cells of a composed configuration; none if `cells` is null.
 
-    Raises ConfigError where one is no mapping of known keys to one value each.
+    Raises ConfigError if one is not a mapping of known keys to one value each.
     """
     whole: Any = OmegaConf.to_container(OmegaConf.masked_copy(master, KEY), resolve=False)
     node = whole.get(KEY)
@@ -91,7 +91,7 @@ def _cell(name: Any, values: Any, known: Mapping[str, str]) -> Cell:
 
 
 def _flat(values: Mapping[Any, Any], above: str = "") -> Iterator[tuple[str, Any]]:
-    """Keys with dots and their values; an empty mapping is a value."""
+    """Dotted keys and their values; an empty mapping is a value."""
     for key, value in values.items():
         if isinstance(value, Mapping) and value:
             yield from _flat(value, f"{above}{key}.")
@@ -100,7 +100,7 @@ def _flat(values: Mapping[Any, Any], above: str = "") -> Iterator[tuple[str, Any
 
 
 def _check(where: str, key: str, value: Any, known: Mapping[str, str]) -> None:
-    """Refuse a key that does not exist, and a value that is none or several; its range is the trial's matter."""
+    """Refuse a key that does not exist, and a value that is a mapping or a sweep; ranges are checked with the trial."""
     group, _, rest = key.partition(".")
     pair = f"{key}={shown(value)}"
     if group in GROUPS and rest == "name":
@@ -117,7 +117,7 @@ def _check(where: str, key: str, value: Any, known: Mapping[str, str]) -> None:
 
 
 def _is_several(key: str, value: Any, allowed: Sequence[str]) -> bool:
-    """Whether a value is meant as several, where the key takes neither a list nor any text."""
+    """Whether a value is meant as several, for a key that takes neither a list nor arbitrary text."""
     if isinstance(value, list):
         return "list" not in allowed
     if not isinstance(value, str) or "text" in allowed:
@@ -129,7 +129,7 @@ def _is_several(key: str, value: Any, allowed: Sequence[str]) -> bool:
 
 
 def written(value: Any) -> str:
-    """A value as Hydra's grammar reads it back."""
+    """A value in Hydra's override grammar."""
     if isinstance(value, list):
         return f"[{','.join(map(written, value))}]"
     if isinstance(value, Mapping):
@@ -146,10 +146,10 @@ def is_about(override: Override) -> bool:
 
 
 def crossed(master: DictConfig, params: Sequence[Override], given: Sequence[Override]) -> list[Cell]:
-    """The cells that a sweep has, in order: the preset's, where no key that the user gave takes the place of theirs.
+    """The cells of a sweep, in order: those of the preset, without the keys that the user gave explicitly.
 
-    `params` are the preset's own sweep, `given` the overrides of the command line. Raises ConfigError where the cells
-    are malformed, or share a key with the preset's sweep.
+    `params` are the preset's own sweep, `given` the overrides of the command line. Raises ConfigError if the cells are
+    malformed, or share a key with the preset's sweep.
     """
     for override in (*params, *given):
         if is_about(override) and override.is_sweep_override():
@@ -166,7 +166,7 @@ def crossed(master: DictConfig, params: Sequence[Override], given: Sequence[Over
 
 
 def _explicit(overrides: Sequence[Override]) -> set[str]:
-    """The keys that overrides give, with dots: those of a mapping one by one."""
+    """The dotted keys that overrides set; those of a mapping one by one."""
     found: set[str] = set()
     for override in overrides:
         value, key = override.value(), override.key_or_group
@@ -175,7 +175,7 @@ def _explicit(overrides: Sequence[Override]) -> set[str]:
 
 
 def _beside(cells: list[Cell], explicit: set[str], master: DictConfig) -> list[Cell]:
-    """What is left of the cells beside explicit keys; those that these make the same are one."""
+    """The cells without explicit keys; cells that become the same are merged."""
     left = [
         Cell(cell.names, {key: value for key, value in cell.values.items() if not _is_given(key, cell, explicit)})
         for cell in cells
@@ -191,10 +191,10 @@ def _beside(cells: list[Cell], explicit: set[str], master: DictConfig) -> list[C
 
 
 def _is_given(key: str, cell: Cell, explicit: set[str]) -> bool:
-    """Whether an explicit key takes the place of one of a cell's: it is the same, or stands above it.
+    """Whether an explicit key replaces a key of a cell: it is the same key, or one above it.
 
-    What a cell sets below an option that it chooses belongs to that option, and goes with it; below one that it
-    leaves open it stays.
+    A key below an option that the cell itself chooses belongs to that option, and is removed with it; a key below an
+    option that the cell leaves open stays.
     """
     return any(
         key == one or (key.startswith(f"{one}.") and (one not in GROUPS or one in cell.values)) for one in explicit
@@ -202,7 +202,7 @@ def _is_given(key: str, cell: Cell, explicit: set[str]) -> bool:
 
 
 def _changes(cell: Cell, master: DictConfig) -> frozenset[tuple[str, str]]:
-    """What a cell makes different from the configuration without it."""
+    """What a cell changes in the configuration without it."""
     base = dict(master.hydra.runtime.choices)
     chosen = {key for key, value in cell.values.items() if key in GROUPS and base.get(key) != value}
     changes = set()
@@ -210,7 +210,7 @@ def _changes(cell: Cell, master: DictConfig) -> frozenset[tuple[str, str]]:
         if key in GROUPS:
             is_changed = key in chosen
         else:
-            # What the configuration has below another option says nothing of the cell's.
+            # The values below another option say nothing about this one.
             is_changed = key.partition(".")[0] in chosen or _select(master, key) != value
         if is_changed:
             changes.add((key, written(value)))
@@ -218,13 +218,13 @@ def _changes(cell: Cell, master: DictConfig) -> frozenset[tuple[str, str]]:
 
 
 def _select(plain: DictConfig, key: str) -> Any:
-    """The value at a key, `ABSENT` where there is no such key."""
+    """The value of a key, `ABSENT` if there is no such key."""
     value = OmegaConf.select(plain, key, default=ABSENT, throw_on_resolution_failure=False)
     return OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
 
 
 def note(cells: Sequence[Cell]) -> str:
-    """The override by which a job hears of the keys of all cells; without cells it takes them out of its preset."""
+    """The override that tells a job the keys of all cells; without cells it removes those of its preset."""
     keys = dict.fromkeys(key for cell in cells for key in cell.values)
     return f"{KEY}={written(' '.join(keys)) if cells else 'null'}"
 
@@ -232,7 +232,7 @@ def note(cells: Sequence[Cell]) -> str:
 def reported(plain: DictConfig, mode: RunMode, choices: Mapping[str, str]) -> Mapping[str, str]:
     """The keys that the cells of a job's sweep set, with the job's values as written on the command line.
 
-    Raises ConfigError where cells were not crossed: nobody sweeps, or somebody else does.
+    Raises ConfigError if cells were not crossed: there is no sweep, or another sweeper runs it.
     """
     node = plain.get(KEY)
     if node is None:

@@ -16,17 +16,22 @@ from ablate.commands.composer import Composer
 from ablate.commands.grid import grid
 from ablate.commands.job import compose_job
 from ablate.commands.refusals import is_mistake, said
-from ablate.config.groups import conf_dir
+from ablate.config.groups import DECLARED, conf_dir
 from ablate.errors import ConfigError
 from ablate.trials.trial import Trial
+
+# The groups whose options are declared, each with the names of its options.
+Declared = tuple[tuple[str, tuple[str, ...]], ...]
 
 
 def compose(*overrides: str, config_dir: str | Path | None = None) -> list[Trial]:
     """The trials that these overrides mean on the command line: a key with several values is swept over.
 
-    `config_dir` is a folder of one's own models and presets, as `--config-dir`. Raises ConfigError, one line, where an
+    `config_dir` is a folder with your own models and presets, like `--config-dir`. Raises ConfigError, one line, if an
     override or a value is wrong.
     """
+    if config_dir is not None and not Path(config_dir).is_dir():
+        raise ConfigError(f"config_dir={config_dir}: no such folder")
     try:
         return _compose(overrides, None if config_dir is None else str(Path(config_dir).absolute()))
     except Exception as error:
@@ -36,11 +41,8 @@ def compose(*overrides: str, config_dir: str | Path | None = None) -> list[Trial
 
 
 def _compose(words: Sequence[str], folder: str | None) -> list[Trial]:
-    loader = _loader(folder)
-    # What presets say of the sweep itself is in the whole configuration only, which takes time to compose.
-    is_plain = not any(word.lstrip("+~").startswith(("experiment", "hydra", "cells")) for word in words)
-    composer = _plain(folder) if is_plain else Composer(loader, _master(loader, words))
-    parser = OverridesParser.create(config_loader=loader)
+    composer = _composer(words, folder)
+    parser = OverridesParser.create(config_loader=composer.loader)
     params = [f"{key}={value}" for key, value in (composer.master.hydra.sweeper.params or {}).items()]
     planned = grid(composer.master, parser.parse_overrides(params), parser.parse_overrides(list(words)))
     try:
@@ -52,7 +54,33 @@ def _compose(words: Sequence[str], folder: str | None) -> list[Trial]:
         raise
 
 
+def _declared() -> Declared:
+    return tuple((group, tuple(options.names())) for group, options in DECLARED.items())
+
+
+def _composer(words: Sequence[str], folder: str | None) -> Composer:
+    # What presets say of the sweep itself is in the whole configuration only, which takes time to compose.
+    is_plain = not any(word.lstrip("+~").startswith(("experiment", "hydra", "cells")) for word in words)
+    if is_plain and folder is None:
+        return _shipped_composer(_declared())
+    # What stands in a folder of one's own may change from call to call.
+    loader = _shipped_loader(_declared()) if folder is None else _loader(folder)
+    return Composer(loader, _master(loader, [] if is_plain else words))
+
+
 @cache
+def _shipped_composer(declared: Declared) -> Composer:
+    """The composer of overrides that say nothing of the sweep; it remembers what it has composed."""
+    loader = _shipped_loader(declared)
+    return Composer(loader, _master(loader, []))
+
+
+@cache
+def _shipped_loader(declared: Declared) -> ConfigLoader:
+    """Hydra's loader, which knows the options that are declared now: there may be more of them at any time."""
+    return _loader(None)
+
+
 def _loader(folder: str | None) -> ConfigLoader:
     launcher.declare()
     path = create_config_search_path(str(conf_dir()))
@@ -63,9 +91,3 @@ def _loader(folder: str | None) -> ConfigLoader:
 
 def _master(loader: ConfigLoader, words: Sequence[str]) -> DictConfig:
     return loader.load_configuration("config", [*words, "hydra.mode=MULTIRUN"], RunMode.MULTIRUN)
-
-
-@cache
-def _plain(folder: str | None) -> Composer:
-    """The composer of overrides that say nothing of the sweep; it remembers what it has composed."""
-    return Composer(_loader(folder), _master(_loader(folder), []))

@@ -1,6 +1,6 @@
-"""The configurations of a sweep's jobs: Hydra composes the first of a kind, those like it are copies."""
+"""The configurations of a sweep's jobs: Hydra composes the first of a kind, and similar ones are copies."""
 
-import copy
+import pickle
 from collections.abc import Sequence
 
 from hydra._internal.config_loader_impl import get_overrides_dirname
@@ -11,13 +11,16 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 
 class Composer:
-    """Composes jobs as Hydra's `load_sweep_config` does, but a job that differs from an earlier one in plain values
-    only is a copy of that with its own values: 4 ms instead of 57, which counts in a sweep of many trials."""
+    """Composes jobs as Hydra's `load_sweep_config` does, but faster.
+
+    A job that differs from an earlier one in plain values only is a copy with its own values: 4 ms instead of 57.
+    """
 
     def __init__(self, loader: ConfigLoader, master: DictConfig) -> None:
         self.loader, self.master = loader, master
         self.parser = OverridesParser.create(config_loader=loader)
-        self.known: dict[tuple[str, ...], DictConfig] = {}
+        # Pickled: to read one is ten times as fast as to copy one.
+        self.known: dict[tuple[str, ...], bytes] = {}
         self.groups: dict[str, bool] = {}
 
     def compose(self, job: Sequence[str], number: int) -> DictConfig:
@@ -25,10 +28,13 @@ class Composer:
         overrides = self.parser.parse_overrides(list(job))
         values = [override for override in overrides if not self._is_choice(override)]
         plain = [override for override in values if _is_plain(override, values)]
-        kind = tuple(str(override.key_or_group if override in plain else override.input_line) for override in overrides)
+        kind = tuple(str(override.input_line) for override in overrides if override not in plain)
         if kind not in self.known:
-            self.known[kind] = self.loader.load_sweep_config(self.master, list(job))
-        composed = copy.deepcopy(self.known[kind])
+            self.known[kind] = pickle.dumps(self.loader.load_sweep_config(self.master, list(kind)))
+        composed: DictConfig = pickle.loads(self.known[kind])
+        if not all(_has(composed, str(override.key_or_group)) for override in plain):
+            # Hydra says what is wrong.
+            composed = self.loader.load_sweep_config(self.master, list(job))
         for override in plain:
             OmegaConf.update(composed, override.key_or_group, override.value(), merge=True)
         with open_dict(composed):
@@ -54,8 +60,15 @@ class Composer:
         )
 
 
+def _has(composed: DictConfig, key: str) -> bool:
+    """Whether a configuration has a key, whatever its value."""
+    above, _, last = key.rpartition(".")
+    node = OmegaConf.select(composed, above) if above else composed
+    return isinstance(node, DictConfig) and last in node
+
+
 def _is_plain(override: Override, others: Sequence[Override]) -> bool:
-    """Whether an override gives one value to one key that no other has to do with."""
+    """Whether an override gives one value to one key that no other override touches."""
     key, value = override.key_or_group, override.value()
     is_change = override.type == OverrideType.CHANGE and override.package is None and not key.startswith("hydra")
     is_one = value is None or isinstance(value, int | float | str)

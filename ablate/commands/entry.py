@@ -1,4 +1,4 @@
-"""How a command of Hydra's starts: signals, notices, the entry, and mistakes told in one line."""
+"""How a Hydra command starts: signals, log messages, the entry point, and errors in one line."""
 
 import atexit
 import gc
@@ -10,10 +10,10 @@ from ablate import interrupts
 
 
 def command(action: str) -> None:
-    """Do with the trials of the command line what a function of `ablate.commands.launcher` does: `run` or `examine`."""
+    """Call a function of `ablate.commands.launcher`, `run` or `examine`, with the trials of the command line."""
     interrupts.listen()
     interrupts.outlive_readers()
-    # At its end Python goes through all objects for garbage: with MLflow loaded they are 400,000, and it takes 0.6 s.
+    # At exit Python collects garbage over all objects: with MLflow loaded there are 400,000, which takes 0.6 s.
     atexit.register(gc.freeze)
     try:
         _command(action)
@@ -23,7 +23,7 @@ def command(action: str) -> None:
 
 
 def _command(action: str) -> None:
-    # Hydra's parser takes overrides in one piece only: -m may stand anywhere between them.
+    # Hydra's parser needs all overrides together: allow -m anywhere between them.
     sys.argv[1:] = sorted(sys.argv[1:], key=lambda word: word not in ("-m", "--multirun"))
     wants_traceback = "HYDRA_FULL_ERROR" in os.environ
     os.environ["HYDRA_FULL_ERROR"] = "1"

@@ -1,4 +1,4 @@
-"""What is known of a trial, and what to try next: `python -m ablate.explain runs/<sweep>/<trial>`."""
+"""What is known about a trial, and what to try next: `python -m ablate.explain runs/<sweep>/<trial>`."""
 
 import argparse
 import sys
@@ -19,7 +19,7 @@ from ablate.terminal.tables import print_check
 
 
 def read(path: Path) -> Known:
-    """Read a trial's folder. Raises ConfigError where it is none, or the trial has not ended."""
+    """Read a trial's folder. Raises ConfigError if it is not one, or if the trial has not ended."""
     folder = TrialFolder(path)
     config = folder.read_config()
     if not config:
@@ -33,7 +33,7 @@ def read(path: Path) -> Known:
 
 
 def explain(console: Console, known: Known) -> None:
-    """Print what happened, what the checks and the watching saw, and what to try."""
+    """Print what happened, what the checks and the watching found, and what to try."""
     row = known.row
     console.print(f"trial {row['trial']}: {_described(known)}", markup=False, highlight=False, soft_wrap=True)
     console.print(f"\nverdict  {row['verdict']}: {row['why']}", markup=False, highlight=False, soft_wrap=True)
@@ -68,7 +68,7 @@ def _described(known: Known) -> str:
 
 
 def _seen(known: Known) -> Iterator[str]:
-    """What the watching during training noticed, where it is worth a line."""
+    """Lines on what the watching during training noticed."""
     large, small = known.total("watch/too_large"), known.total("watch/too_small")
     if large:
         yield f"{large:.0f} times a number of the output layer moved by more than 1 in one step: a large step"
@@ -88,7 +88,7 @@ def _seen(known: Known) -> Iterator[str]:
 
 
 def main() -> None:
-    """Explain the trial that the command line names; code 2 and one line where it names none."""
+    """Explain the trial named on the command line; exit code 2 and one line if there is no such trial."""
     interrupts.outlive_readers()
     parser = argparse.ArgumentParser(prog="python -m ablate.explain", description=__doc__)
     parser.add_argument("trial", type=Path, help="the folder of a trial, runs/<sweep>/<number>")

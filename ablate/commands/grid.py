@@ -12,19 +12,19 @@ from ablate.commands import cells
 from ablate.commands.cells import Cell
 from ablate.errors import ConfigError
 
-# Hydra's first scan for plugins executes their modules again: a class imported before would not be theirs.
+# Hydra's first scan for plugins executes their modules again: a class imported earlier would be another object.
 Plugins.instance()
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper  # noqa: E402
 
 __all__ = ["BasicSweeper", "Grid", "grid"]
 
-# More is a mistake in the command, and would take hours to make before anything is trained.
+# More is a mistake in the command, and would take hours to compose before anything is trained.
 MAX_TRIALS = 10_000
 
 
 @dataclass(frozen=True)
 class Grid:
-    """Cells, which vary slowest, and the overrides of all jobs of one cell, each with what tells it of the cells."""
+    """The cells, which vary slowest, the overrides of all jobs of one cell, and the note on cells for every job."""
 
     cells: Sequence[Cell]
     others: Sequence[Sequence[str]]
@@ -40,26 +40,26 @@ class Grid:
         return self.cells[number // len(self.others)]
 
     def without_cell(self, number: int) -> list[str]:
-        """A job's overrides but for those of its cell."""
+        """A job's overrides without those of its cell."""
         return [*self.noted, *self.others[number % len(self.others)]]
 
 
 def grid(master: DictConfig, params: Sequence[Override], given: Sequence[Override]) -> Grid:
     """The jobs of a sweep; `params` are those that the preset sweeps over, `given` the overrides of the command.
 
-    Raises ConfigError where the cells are malformed, and where there are no jobs or too many, before they are made.
+    Raises ConfigError if the cells are malformed, or if there are no jobs or too many.
     """
     found = cells.crossed(master, params, given)
     overrides = [override for override in (*params, *given) if not cells.is_about(override)]
     _check_count(found, overrides)
     [others] = BasicSweeper.split_arguments(overrides, None)
-    # A job of a sweep without cells may still have a preset with cells, if the user took them away.
+    # A sweep without cells may still have a preset with cells, if the user removed them.
     noted = [cells.note(found)] if found or len(overrides) < len(params) + len(given) else []
     return Grid(found or [Cell((), {})], others, noted)
 
 
 def _check_count(found: Sequence[Cell], overrides: Sequence[Override]) -> None:
-    # A key that the user gives takes the place of the preset's.
+    # A key that the user gives replaces the preset's.
     last = {override.get_key_element(): override for override in overrides}.values()
     count = max(1, len(found)) * math.prod(_levels(override) for override in last)
     if not 0 < count <= MAX_TRIALS:
@@ -69,7 +69,7 @@ def _check_count(found: Sequence[Cell], overrides: Sequence[Override]) -> None:
 
 
 def _levels(override: Override) -> int:
-    """How many values an override sweeps over, without making them."""
+    """How many values an override sweeps over, without creating them."""
     value = override.value()
     if isinstance(value, RangeSweep):
         assert value.start is not None

@@ -16,7 +16,7 @@ from ablate.trials.trial import Trial
 
 
 def compose_job(composer: Composer, job: Sequence[str], number: int) -> tuple[DictConfig, Trial]:
-    """A job's whole configuration, and its trial. Raises ConfigError, the trial's number with it, where it is wrong."""
+    """A job's whole configuration, and its trial. Raises ConfigError, with the trial's number, if it is wrong."""
     try:
         whole = composer.compose(job, number)
         return whole, trial(whole, whole.hydra)
@@ -27,7 +27,7 @@ def compose_job(composer: Composer, job: Sequence[str], number: int) -> tuple[Di
 
 
 def trial(composed: DictConfig, hydra: DictConfig) -> Trial:
-    """The trial of a composed job, which may hold Hydra's node. Raises ConfigError where a value is wrong."""
+    """The trial of a composed job, which may contain Hydra's node. Raises ConfigError if a value is wrong."""
     number = int(OmegaConf.select(hydra, "job.num", default=0) or 0)
     try:
         return _trial(number, composed, hydra)
@@ -48,13 +48,13 @@ def _trial(number: int, composed: DictConfig, hydra: DictConfig) -> Trial:
             raise ConfigError(
                 f"{group}={choice}: choose one of {allowed}; a sweep is written -m {group}={choice[1:-1]}"
             )
-    # Cells are no part of a trial.
+    # Cells are not part of a trial.
     values = resolve(composed, leaving_out=("hydra", cells.KEY))
     return Trial(number=number, settings=parse(values), overrides=overrides, choices=chosen, config=values)
 
 
 def written_overrides(hydra: DictConfig) -> list[str]:
-    """The overrides as the user wrote them, a `${...}` in them included, but for those about cells."""
+    """The overrides as the user wrote them, `${...}` included, without those about cells."""
     written: Any = OmegaConf.to_container(hydra.overrides.task, resolve=False)
     return [str(override) for override in written if not re.match(rf"[+~]*{cells.KEY}\b", str(override))]
 

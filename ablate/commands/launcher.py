@@ -1,5 +1,6 @@
-"""The way from Hydra to a sweep: one trial of a run, all trials of a multirun at once, one of a foreign launcher."""
+"""From Hydra to a sweep: one trial of a run, all trials of a multirun at once, or one for another launcher."""
 
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -44,15 +45,15 @@ Presets and keys are those of the command that trains:
 
 
 def register(action: Callable[[Path, Sequence[Trial]], int]) -> None:
-    """Say what is done with a command's trials, and make Hydra know what is ours."""
+    """Set what is done with a command's trials, and register our plugins and options with Hydra."""
     CohortLauncher.action = staticmethod(action)
-    # Hydra asks for the help's text at every start; to write it takes a third of the start's own time.
+    # Hydra asks for the help text at every start; composing it would take a third of the start time.
     text = help_text() if any(word.startswith(("-h", "--h")) for word in sys.argv[1:]) else ""
     declare(f"{_ABOUT_CHECK}\n{text}" if action is examine else text)
 
 
 def declare(text: str = "") -> None:
-    """Make Hydra know the launcher, the sweeper, the text of the help, and the options that are declared as classes."""
+    """Register with Hydra the launcher, the sweeper, the help text, and the options that are declared as classes."""
     plugins, store = Plugins.instance(), ConfigStore.instance()
     for kind, cls in (("launcher", CohortLauncher), ("sweeper", GridSweeper)):
         plugins.register(cls)
@@ -72,7 +73,7 @@ def declare(text: str = "") -> None:
 class GridSweeper(BasicSweeper):
     """Hydra's own grid, crossed with the preset's cells, which vary slowest.
 
-    It is handed over as it is: all jobs at once, none composed, and no folder made for them yet.
+    All jobs are handed to the launcher at once, uncomposed and without folders.
     """
 
     def __init__(self, params: dict[str, str] | None) -> None:
@@ -88,7 +89,7 @@ class GridSweeper(BasicSweeper):
         try:
             done = self.launcher.launch(planned.jobs, initial_job_idx=0)
             for job in done:
-                _ = job.return_value  # raises where a job of a foreign launcher failed
+                _ = job.return_value  # raises if a job of another launcher failed
         except ConfigError as error:
             if error.trial is None:
                 raise
@@ -98,16 +99,16 @@ class GridSweeper(BasicSweeper):
         return [done]
 
     def _advised(self, said: str, cell: Cell, without: Sequence[str]) -> str:
-        """What is wrong with a job, and where its cell has a part in it, what to do about that.
+        """What is wrong with a job and, if its cell contributes to it, what to do about that.
 
-        It has one where the message names its choice, or the job is not refused for the same without it.
+        The cell contributes if the message names one of its values, or if the job without it is not refused likewise.
         """
         if cell.values and (cell.is_named_in(said) or self._refusal(without) != said):
             return f"{said}; {cell.advice}"
         return said
 
     def _refusal(self, job: Sequence[str]) -> str | None:
-        """What is wrong with a job, if anything is."""
+        """What is wrong with a job, if anything."""
         assert self.hydra_context is not None
         assert self.config is not None
         try:
@@ -119,11 +120,11 @@ class GridSweeper(BasicSweeper):
 
 
 class TrialFailedError(RuntimeError):
-    """How a foreign launcher hears that its job failed, after the job's row is written."""
+    """Tells another launcher that its job failed, after the job's row is written."""
 
 
 class CohortLauncher(Launcher):
-    """Gets all jobs of a multirun at once, to do with their trials what the command is for (`action`)."""
+    """Gets all jobs of a multirun at once, and calls the command's `action` with their trials."""
 
     action: Callable[[Path, Sequence[Trial]], int]
     exit_code = sweep.FINISHED
@@ -137,13 +138,13 @@ class CohortLauncher(Launcher):
         composer = Composer(self.hydra_context.config_loader, self.config)
         jobs = [compose_job(composer, job, initial_job_idx + index) for index, job in enumerate(job_overrides)]
         code = type(self).action(folder, [one for _, one in jobs])
-        # Hydra raises at the first job that failed, and then leaves out its callbacks: so the code goes this way.
+        # Hydra raises at the first failed job and then skips its callbacks: so the exit code is kept here.
         type(self).exit_code = max(type(self).exit_code, code)
         return [_job_return(folder, whole) for whole, _ in jobs]
 
 
 def _job_return(folder: Path, composed: DictConfig) -> JobReturn:
-    """What a sweeper hears of a job: its final test accuracy, to be made as large as can be."""
+    """What a sweeper is told about a job: its final test accuracy, to be maximised."""
     row = SweepFolder(folder).trial(composed.hydra.job.num).read_result()
     done = JobReturn(
         overrides=written_overrides(composed.hydra), cfg=composed, working_dir=str(folder), status=JobStatus.COMPLETED
@@ -153,9 +154,9 @@ def _job_return(folder: Path, composed: DictConfig) -> JobReturn:
 
 
 def run(folder: Path, trials: Sequence[Trial]) -> int:
-    """Check the trials and train them, or print the plan only; returns the exit code."""
+    """Check the trials and train them, or with `dry_run` print the plan; returns the exit code."""
     console = terminal()
-    prepared = prepare(folder, trials)
+    prepared = prepare(folder, trials, shlex.join(["ablate", *sys.argv[1:]]))
     if trials[0].settings.dry_run:
         tables.print_plan(console, trials)
         return sweep.FINISHED
@@ -163,7 +164,7 @@ def run(folder: Path, trials: Sequence[Trial]) -> int:
 
 
 def examine(folder: Path, trials: Sequence[Trial]) -> int:
-    """Print the checks before training, each distinct one once; returns 1 where one found something."""
+    """Print the checks before training, each distinct one once; returns 1 if one found something."""
     console = terminal()
     prepared = prepare(folder, trials)
     distinct = {check.key(one.settings): one for one in trials}
@@ -176,7 +177,7 @@ def examine(folder: Path, trials: Sequence[Trial]) -> int:
 
 
 def task(cfg: DictConfig) -> float | None:
-    """What Hydra calls for a single run, and a foreign launcher for each of its jobs: a sweep of one.
+    """What Hydra calls for a single run, and another launcher for each of its jobs: a sweep of one trial.
 
     A single run ends the process with its exit code; a job returns its test accuracy.
     """
@@ -185,7 +186,7 @@ def task(cfg: DictConfig) -> float | None:
     try:
         one = trial(cfg, hydra)
         folder = Path(str(hydra.sweep.dir)).absolute()
-        # In a process that a foreign launcher started nothing is registered: there is only training to do.
+        # In a process that another launcher started no action is registered: train.
         code = getattr(CohortLauncher, "action", run)(folder, [one])
     except ConfigError as error:
         if hydra.mode == RunMode.RUN:

@@ -1,4 +1,4 @@
-"""A user's mistake in one line: Hydra's own errors in our words."""
+"""A user's error in one line: Hydra's own errors reworded."""
 
 import re
 import sys
@@ -23,19 +23,19 @@ def is_mistake(error: Exception) -> bool:
 
 
 def refuse(error: Exception, code: int = 2) -> NoReturn:
-    """Tell a user's mistake in one line and end."""
+    """Print a user's error in one line and exit."""
     print(f"ablate: {said(error, sys.argv[1:])}", file=sys.stderr)
     raise SystemExit(code)
 
 
 def said(error: Exception, words: Sequence[str]) -> str:
-    """An error of the words of a command as one line."""
+    """An error in the words of a command, as one line."""
     line = " ".join(_said(error, words).split())
     return line or f"{type(error).__name__} in the command or in a YAML of --config-dir"
 
 
 def _said(error: Exception, words: Sequence[str]) -> str:
-    """An error in our words: Hydra's leave out the key or the value, and tell of its insides."""
+    """An error in our words: Hydra's messages omit the key or the value, and mention internals."""
     text = str(error)
     if isinstance(error, OverrideParseException):
         heard = [line for line in text.splitlines() if not line.startswith(("Error parsing", "See http"))]

@@ -10,7 +10,7 @@ from ablate.report import page
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Returns the exit code: 0, or 2 with one line where a folder is wrong."""
+    """Returns the exit code: 0, or 2 with one line if a folder is wrong."""
     interrupts.outlive_readers()
     parser = argparse.ArgumentParser(prog="python -m ablate.report", description=__doc__)
     parser.add_argument("sweeps", nargs="+", type=Path, metavar="runs/<sweep>", help="folder of a sweep")

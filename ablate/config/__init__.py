@@ -1,1 +1,1 @@
-"""The typed configuration of a trial, and where its choices come from."""
+"""The typed configuration of a trial, and the source of its options."""

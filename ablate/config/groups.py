@@ -1,4 +1,4 @@
-"""Where the options of the configuration groups come from: declared classes, or YAML files of a folder."""
+"""The options of the configuration groups: declared classes, or YAML files in a folder."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,7 +15,7 @@ from ablate.problem.losses import LOSSES
 from ablate.problem.optimizers import OPTIMIZERS
 from ablate.problem.registry import Group
 
-# Groups whose options are classes; a model is data, a YAML that lists its layers.
+# Groups whose options are classes. A model is data: a YAML file that lists its layers.
 DECLARED: Mapping[str, Group[Any]] = {
     group.kind: group for group in (LOSSES, OPTIMIZERS, DATA_SETS, INITS, STOPS, TRACKERS)
 }
@@ -37,7 +37,7 @@ def choices(group: str) -> list[str]:
 
 
 def option(group: str, name: str) -> dict[str, Any]:
-    """An option as the configuration holds it where nothing else is said."""
+    """An option with its default values, as the configuration holds it."""
     if group in DECLARED:
         return dict(DECLARED[group].get(name).defaults())
     loaded = OmegaConf.to_container(OmegaConf.load(conf_dir() / group / f"{name}.yaml"))
@@ -51,7 +51,7 @@ def presets() -> Mapping[str, str]:
 
 
 def primary() -> Any:
-    """`conf/config.yaml` as it stands."""
+    """The content of `conf/config.yaml`."""
     return OmegaConf.load(conf_dir() / "config.yaml")
 
 

@@ -1,4 +1,4 @@
-"""What `--help` says: every key with what it may be and its sentence, read off the types that check it."""
+"""The text of `--help`: every key with its allowed values and its sentence, derived from the types that check it."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -17,7 +17,7 @@ def keys() -> Iterator[tuple[str, str, str]]:
         if name not in GROUPS:
             yield name, *plain[name]
             continue
-        # The default first, as of every key.
+        # The default first, as for every key.
         yield name, "|".join(sorted(choices(name), key=lambda choice: choice != chosen[name])), field.description or ""
         seen: set[str] = set()
         for section in _options(name):
@@ -25,7 +25,7 @@ def keys() -> Iterator[tuple[str, str, str]]:
                 if key != "name" and key not in seen and sentence:
                     seen.add(key)
                     yield f"{name}.{key}", allowed, sentence
-    # No part of a trial's settings: a sweep is made of them (`ablate.commands.cells`).
+    # Not part of a trial's settings: they belong to the sweep (`ablate.commands.cells`).
     yield "cells", "mapping", "named combinations of keys, each crossed with the other keys of the sweep"
 
 

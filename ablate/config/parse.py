@@ -17,7 +17,7 @@ from ablate.problem.custom_loss import CustomLoss
 
 
 def resolve(composed: DictConfig, leaving_out: Sequence[str] = ()) -> dict[str, Any]:
-    """The values of a composed configuration, its interpolations resolved. Raises ConfigError where one cannot be."""
+    """The values of a composed configuration, with interpolations resolved. Raises ConfigError if that fails."""
     try:
         return {
             str(key): OmegaConf.to_container(value, resolve=True, throw_on_missing=True)
@@ -56,7 +56,7 @@ def _chosen(group: str, values: Any) -> Any:
 
 def _refuse(error: ValidationError, *above: str) -> NoReturn:
     first = error.errors()[0]
-    # Pydantic's location holds the type that was tried, too; a key does not.
+    # Pydantic's location also contains the type that was tried; a key does not.
     tried = {"int", "constrained-int", "list[constrained-int]"}
     key = ".".join(str(part) for part in (*above, *first["loc"]) if part not in tried)
     value, expected = first["input"], _expected(key, first["msg"])
@@ -71,7 +71,7 @@ def _refuse(error: ValidationError, *above: str) -> NoReturn:
 
 
 def _expected(key: str, otherwise: str) -> str:
-    """What is allowed at a key, in the words of the help; pydantic's where the help does not know it."""
+    """What a key allows, in the words of the help, or in pydantic's if the help does not list the key."""
     allowed = {name: words for name, words, _ in keys()}.get(re.sub(r"(\.\d+)+$", "", key))
     if allowed is None:
         return otherwise
@@ -80,7 +80,7 @@ def _expected(key: str, otherwise: str) -> str:
 
 
 def unknown_key(key: str, written: str) -> str:
-    """What to say of a key that does not exist here: which option has it, or which key may have been meant."""
+    """The message for a key that does not exist here: which option has it, or which key may have been meant."""
     group, _, rest = key.partition(".")
     if key.startswith("loss.args."):
         return f"{written}: an argument of your own loss is added with a plus, +{written}, and loss=custom"
@@ -100,7 +100,7 @@ def unknown_key(key: str, written: str) -> str:
 
 
 def _check_combination(settings: Settings) -> None:
-    """Refuse what no single key shows: an output that the loss has no formula for, and the like."""
+    """Refuse combinations of valid keys, such as an output function for which the loss has no formula."""
     allowed = settings.loss.allowed_outputs
     if allowed and settings.output not in allowed:
         raise ConfigError(

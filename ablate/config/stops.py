@@ -1,4 +1,4 @@
-"""Rules that stop a trial before its last epoch, each declared once."""
+"""Rules for early stopping, each declared once."""
 
 import math
 from typing import Annotated, Literal
@@ -10,16 +10,16 @@ from ablate.problem.section import Count
 
 
 class Stop(Choice):
-    """An option of the group `stop`: a trial stops at the first of these limits, infinity where there is none."""
+    """An option of the group `stop`: a trial stops at the first of these limits; infinity means no limit."""
 
     @property
     def worse_epochs(self) -> float:
-        """Epochs without a lower test loss."""
+        """The number of epochs without a lower test loss."""
         return math.inf
 
     @property
     def reached(self) -> tuple[float, float]:
-        """A test accuracy, and at the end of how many epochs it was reached."""
+        """A test accuracy, and the number of epochs at whose end it must have been reached."""
         return math.inf, math.inf
 
 
@@ -35,7 +35,7 @@ class Never(Stop):
 
 @STOPS.declare
 class Patience(Stop):
-    """The test loss has not been lower for some epochs."""
+    """Stop when the test loss has not improved for some epochs."""
 
     name: Literal["patience"] = "patience"
     patience: Count = Field(5, description="patience: epochs without a lower test loss before the trial stops")
@@ -47,7 +47,7 @@ class Patience(Stop):
 
 @STOPS.declare
 class Target(Stop):
-    """A test accuracy was reached, several times if so wished."""
+    """Stop when a test accuracy has been reached, once or several times."""
 
     name: Literal["target"] = "target"
     accuracy: Annotated[float, Field(gt=0, le=1)] = Field(0.95, description="target: test accuracy to reach")

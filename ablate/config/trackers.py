@@ -1,4 +1,4 @@
-"""Where runs may be tracked besides their folder, each way declared once."""
+"""Trackers of runs besides their folder, each declared once."""
 
 from typing import Annotated, Literal
 
@@ -27,6 +27,6 @@ class MlflowTracking(Tracking):
 
 @TRACKERS.declare
 class NoTracking(Tracking):
-    """The folder is all there is."""
+    """Runs are recorded in their folder only."""
 
     name: Literal["none"] = "none"

@@ -1,4 +1,4 @@
-"""What is known of a trial that has run, and what to try next."""
+"""What is known about a trial that has run, and what to try next."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from ablate.problem.mistakes import MISTAKES
 
 @dataclass(frozen=True)
 class Known:
-    """A trial as its folder tells of it: configuration, row, checks (None where none were made), all metrics."""
+    """A trial read from its folder: configuration, row, check (None if there was none), all metrics."""
 
     config: Mapping[str, Any]
     row: Mapping[str, Any]
@@ -18,22 +18,22 @@ class Known:
     metrics: list[dict[str, Any]]
 
     def last(self, name: str) -> float | None:
-        """The last value recorded of a metric, None where there is none."""
+        """The last recorded value of a metric, None if there is none."""
         return next((record[name] for record in reversed(self.metrics) if record.get(name) is not None), None)
 
     @property
     def creeps(self) -> bool:
-        """Whether the loss was still at its lowest at the end, after steps none of which was large."""
+        """Whether the test loss was lowest at the end, and no step was large: training is merely slow."""
         curve = [record["test/loss"] for record in self.metrics if record.get("test/loss") is not None]
         return len(curve) > 2 and curve[-1] <= min(curve) < curve[0] and not self.total("watch/too_large")
 
     def total(self, name: str) -> float:
-        """A counting metric over the whole training."""
+        """The sum of a counting metric over the whole training."""
         return sum(record.get(name) or 0 for record in self.metrics)
 
 
 def advice(known: Known) -> list[str]:
-    """What to try, the likeliest first; never empty."""
+    """What to try, the most likely first; never empty."""
     lines = list(_advice(known))
     return lines or ["look at the curves beside those of its neighbours: mlflow ui"]
 

@@ -1,12 +1,12 @@
 """The checks before training: is the gradient as coded the derivative of the loss, and does a step descend?
 
-All in float64, on a few training samples, by central differences of the loss alone: what is measured shares
-nothing with the backward pass. Whether a gradient is right does not depend on where one looks, so the checks
-look where nothing is saturated, dead or overflowing; the trial's own start is tried once, for numbers that are
-not finite. `python -m ablate.check key=value ...` prints them.
+Everything is done in float64, on a few training samples, by central differences of the loss alone: the measurement
+shares nothing with the backward pass. Whether a gradient is right does not depend on the point at which it is tested,
+so the checks choose weights where nothing is saturated, dead or overflowing. The trial's own initialisation is tried
+once, for numbers that are not finite. `python -m ablate.check key=value ...` prints the checks.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
@@ -47,12 +47,12 @@ DRAWS = 5
 
 @dataclass(frozen=True)
 class Check:
-    """What was found. `gradient_error` is over all tensors, `descent_cosine` over the weights; `guess` names a
+    """What a check found. `gradient_error` is over all tensors, `descent_cosine` over the weights; `guess` names a
     likely cause.
 
-    The tensor `logits` is the loss by itself, without the network: its gradient at made-up logits, of sample and
-    class. `predicted` and `actual` are the change of the loss for one small raw step: by the numerical slope along
-    it, and as measured. A configuration without a true gradient has `left_out` and no figures.
+    The tensor `logits` is the loss by itself, without the network: its gradient at made-up logits, indexed by sample
+    and class. `predicted` and `actual` are the change of the loss for one small step against the gradient: from the
+    numerical slope, and as measured. `left_out` says why a configuration was not checked; it then has no figures.
     """
 
     tensors: tuple[TensorCheck, ...] = ()
@@ -79,8 +79,8 @@ class Check:
 
 
 def key(settings: Settings) -> str:
-    """Equal for trials whose checks are the same: model, loss, signs, bug, data, the start's law and precision, and who
-    computes."""
+    """Equal for trials whose checks are the same: same model, loss, signs, mistake, data, initialisation, precision and
+    backend."""
     named = {"model", "loss", "update_sign", "residual", "bug", "data", "init", "dtype", "backend", "device"}
     if not backends.get(settings.backend).is_reference:
         named.add("optimizer")  # its kernels are tried too
@@ -91,8 +91,8 @@ def key(settings: Settings) -> str:
 def check(trial: PreparedTrial, seed: int = 0) -> Check:
     """Check a trial's gradient and the direction of its step, on the first training samples of several classes.
 
-    `seed` draws where to look; the trial's own has no part in it, so that trials that differ in their seed have
-    the same check. A loss that raises is told as what was found.
+    `seed` draws the point at which the gradient is tested. The trial's own seed is not used, so that trials that differ
+    in their seed have the same check. If the loss raises, the check reports that.
     """
     trial = PreparedTrial(trial.settings.model_copy(update={"seed": seed}), trial.dataset)
     logits = trial.settings.model.logits
@@ -108,18 +108,18 @@ def check(trial: PreparedTrial, seed: int = 0) -> Check:
 
 
 def check_all(trials: Sequence[PreparedTrial]) -> list[Check | None]:
-    """The checks of trials on one data set, each distinct one made once; None where `check=false`."""
+    """The checks of trials on one data set, each distinct one made once; None for trials with `check=false`."""
     distinct = {key(trial.settings): trial for trial in trials if trial.settings.check}
     made = {name: check(trial) for name, trial in distinct.items()}
     return [made[key(trial.settings)] if trial.settings.check else None for trial in trials]
 
 
 def _few(dataset: Dataset) -> Dataset:
-    """A handful of training samples, of as many classes as there are among them."""
+    """A few training samples, from as many classes as possible."""
     firsts = np.unique(dataset.y_train[:200], return_index=True)[1]
     others = np.setdiff1d(np.arange(min(len(dataset.y_train), 200)), firsts)
     rows = np.concatenate([np.sort(firsts), others])[:SAMPLES]
-    # An odd number: where two classes are equally many, a bias's gradient may cancel, and nothing is seen of it.
+    # An odd number: if two classes are equally frequent, the gradient of a bias may cancel to 0.
     rows = np.sort(rows[:-1] if len(rows) > 2 and len(rows) % 2 == 0 else rows)
     x, y = dataset.x_train[rows], dataset.y_train[rows]
     return replace(dataset, x_train=x, y_train=y, x_test=x, y_test=y)
@@ -131,7 +131,7 @@ def _in_float64(few: Dataset) -> Dataset:
 
 
 def _gentle(architecture: Architecture, few: Dataset, seed: int) -> dict[str, Array]:
-    """Weights at which nothing is extreme: Glorot's, over the data's scale and times what the model divides by."""
+    """Weights at which nothing is extreme: Glorot's, divided by the data's scale, times the model's divisors."""
     weights = GlorotUniform(bias="same").weights(architecture.parameters, np.random.default_rng(seed))
     weights[next(iter(weights))] /= float(np.sqrt(np.mean(np.square(few.x_train)))) or 1.0
     for stage, after in pairwise(architecture.stages):
@@ -141,17 +141,13 @@ def _gentle(architecture: Architecture, few: Dataset, seed: int) -> dict[str, Ar
 
 
 def _awake(architecture: Architecture, few: Dataset, own: Lane, seed: int) -> Lane:
-    """The lane at gentle weights where no tensor's gradient is 0 throughout, if a few draws find such."""
+    """The lane at gentle weights where no tensor's gradient is entirely 0, if a few draws find any."""
     lane = own
     for attempt in range(DRAWS):
         lane = replace(own, weights=_gentle(architecture, few, seed + attempt))
         if all(tensor.any() for tensor in NumpyProbe(architecture, few, lane).gradient().values()):
             break
     return lane
-
-
-def _ones(weights: Mapping[str, Array]) -> dict[str, Array]:
-    return {name: np.ones(tensor.shape) for name, tensor in weights.items()}
 
 
 def _examine(trial: PreparedTrial, few: Dataset) -> Check:
@@ -161,7 +157,7 @@ def _examine(trial: PreparedTrial, few: Dataset) -> Check:
     few = _in_float64(few)
     lane = _awake(architecture, few, own, settings.seed)
     probe = NumpyProbe(architecture, few, lane)
-    # Whose gradient it is that trains: that of the trial's backend.
+    # The gradient under test is that of the trial's own backend.
     kernels = backend.probe(architecture, few, lane, settings.device)
     start, coded, again = probe.loss(), kernels.gradient(), kernels.gradient()
     if not is_finite(start, coded):
@@ -175,7 +171,8 @@ def _examine(trial: PreparedTrial, few: Dataset) -> Check:
         return Check(
             guess="not repeatable", advice="the same samples give another loss the second time: it keeps a state"
         )
-    if not any(tensor.any() for tensor in coded.values()) and probe.loss_along(_ones(coded), CHANGE) == start:
+    ones = {name: np.ones(tensor.shape) for name, tensor in coded.items()}
+    if not any(tensor.any() for tensor in coded.values()) and probe.loss_along(ones, CHANGE) == start:
         return Check(left_out="neither loss nor gradient moves with the weights: nothing can be said")
     alone = LossAlone.at_made_up_logits(lane.loss, lane.objective, architecture.units, settings.seed)
     tensors = [tensor_check(probe, name, sign, coded[name], start, settings.seed) for name in coded]
@@ -194,14 +191,14 @@ def _examine(trial: PreparedTrial, few: Dataset) -> Check:
     if error > TOLERANCE and not causes:
         causes = [("wrong derivative", "the gradient is not the loss's derivative: compare the worst entry by hand")]
     if sign > 0 and not causes and cosine is not None and cosine < -0.5:
-        # A loss so small that its gradient is within rounding still has a direction.
+        # Even a gradient as small as the rounding error still has a direction.
         causes = [(WRONG_SIGN, f"{NEGATIVE}: change it")]
     guess, advice = _told(causes, settings.residual, sign)
     return Check(tuple(tensors), error, cosine, predicted, actual, guess, advice)
 
 
 def _told(causes: Sequence[Cause], residual: str, sign: int) -> tuple[str | None, str | None]:
-    """The first cause names what is wrong, the others are added to its advice; an uphill update comes before all."""
+    """The guess is the first cause, and the others are added to its advice; an uphill update comes first of all."""
     if sign < 0:
         remedy = "update_sign=minus or residual=y-p" if residual == "p-y" else "residual=p-y or update_sign=plus"
         climbs = WRONG_SIGN, f"the update adds the gradient, so every step climbs: use {remedy}"

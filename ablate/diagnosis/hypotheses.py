@@ -1,4 +1,4 @@
-"""What may be wrong: hypotheses, each held against what was measured. A cause is a name and what to tell the user."""
+"""Hypotheses about what is wrong, each tested numerically. A cause is a name and the advice for the user."""
 
 import math
 from collections.abc import Mapping
@@ -35,7 +35,7 @@ Cause = tuple[str, str]
 SAMPLES = 5
 MOST_MADE_UP = 32
 UPDATES = 3
-# So far apart, of a tensor's largest weight, may float64 and another order of additions bring them.
+# How far apart, relative to a tensor's largest weight, float64 and another order of additions may bring weights.
 ROUNDING = 1e-7
 LOGITS = "logits"
 WRONG_SIGN = "wrong sign"
@@ -46,7 +46,7 @@ def is_finite(loss: float, gradient: Mapping[str, Array]) -> bool:
 
 
 def not_finite(probe: NumpyProbe, loss: Loss) -> Cause | None:
-    """What is not finite at the trial's own start, in its own precision."""
+    """What is not finite at the trial's own initialisation, in its own precision; None if nothing is."""
     value = probe.loss()
     if is_finite(value, probe.gradient()):
         return None
@@ -75,7 +75,7 @@ def not_finite(probe: NumpyProbe, loss: Loss) -> Cause | None:
 class LossAlone:
     """A loss at made-up logits: z, p, y `(1, C, N)`, the gradient as coded and by central differences (NaN at kinks).
 
-    `size` is that of the values, whose rounding the differences cannot tell from an error.
+    `size` is the magnitude of the values, which limits how accurate the differences can be.
     """
 
     objective: Objective
@@ -88,9 +88,9 @@ class LossAlone:
 
     @classmethod
     def at_made_up_logits(cls, loss: Loss, objective: Objective, units: int, seed: int) -> "LossAlone":
-        # With two classes some mistakes are the same as others; a loss of our own takes any number.
+        # With two classes some mistakes look the same; ablate's own losses take any number of classes.
         classes = max(units, 3) if units > 1 and not loss.is_foreign else units
-        # Every class is a target once, or the mistake in one of them would not show.
+        # Every class is a target once, or a mistake in one of them would go unnoticed.
         samples = max(SAMPLES, min(classes, MOST_MADE_UP))
         z = 1.5 * np.random.default_rng((seed, 2)).standard_normal((1, classes, samples))
         labels = np.arange(samples) % max(classes, 2)
@@ -105,7 +105,7 @@ class LossAlone:
 
     @staticmethod
     def _by_class(objective: Objective, z: Array, y: Array, index: int, size: float) -> Array:
-        """The derivative of every sample's value by its logit of one class, `(1, N)`."""
+        """The derivative of every sample's value with respect to the logit of one class, `(1, N)`."""
 
         def value(step: float) -> Array:
             moved = z.copy()
@@ -122,14 +122,14 @@ class LossAlone:
         return self._difference(self.coded, self.numeric)
 
     def _difference(self, a: Array, b: Array) -> float:
-        """The largest difference, kinks left out, over the largest number there is."""
+        """The largest difference, without kinks, relative to the largest entry."""
         known = np.isfinite(self.numeric)
         scale = max(float(np.abs(each[known]).max(initial=0.0)) for each in (a, b))
         worst = float(np.abs(a - b)[known].max(initial=0.0))
         return worst / max(scale, rounding(self.size, STEPS[0]) / TOLERANCE) if math.isfinite(worst) else math.inf
 
     def tensor(self, sign: int) -> TensorCheck:
-        """For the table: sample by sample, class by class."""
+        """The comparison as a row of the table of tensors; entries are indexed by sample and class."""
         entries = tuple(
             Entry(LOGITS, (sample, index), float(self.coded[0, index, sample]), float(self.numeric[0, index, sample]))
             for index, sample in np.argwhere(np.isfinite(self.numeric[0])).tolist()
@@ -137,7 +137,7 @@ class LossAlone:
         return TensorCheck(LOGITS, entries, self.error, descent_cosine(entries, sign))
 
     def cause(self, loss: Loss) -> Cause | None:
-        """The first hypothesis that explains the gradient as coded; None where it is right."""
+        """The first hypothesis that explains the gradient as coded; None if the gradient is right."""
         if self.error <= TOLERANCE:
             return None
         name, words = self._first() or ("wrong derivative", "the loss's gradient is not its value's derivative")
@@ -156,7 +156,7 @@ class LossAlone:
         return self._mixed_up()
 
     def _scaled(self, coded: Array) -> Cause | None:
-        """Hypotheses about one factor everywhere; a negative one is left to the other sign."""
+        """Hypotheses about one constant factor; a negative one is left to the call with the other sign."""
         known = np.isfinite(self.numeric)
         square = float(np.square(self.numeric[known]).sum())
         factor = float((coded * self.numeric)[known].sum()) / square if square else 0.0
@@ -197,7 +197,7 @@ class LossAlone:
         return self._difference(candidate, self.numeric) <= MATCH
 
     def _mixed_up(self) -> Cause | None:
-        """Whether value or gradient is that of one of ablate's own losses, and the other is not."""
+        """Whether only one of value and gradient is that of one of ablate's own losses."""
         others = over(self.objective.output) if self.z.shape[-2] > 1 else []
         gradients = [
             (each.name, each.objective(self.objective.output).gradient(self.z, self.p, self.y)) for each in others
@@ -216,7 +216,7 @@ _EACH_SAMPLE = "give each sample its own gradient, the batch's mean is taken for
 
 
 def not_repeatable(coded: Mapping[str, Array], again: Mapping[str, Array]) -> Cause | None:
-    """Whether the same samples and weights give the same gradient a second time."""
+    """Whether the same samples and weights give a different gradient the second time."""
     if alike(again, coded):
         return None
     if alike(again, {name: 2 * tensor for name, tensor in coded.items()}):
@@ -225,7 +225,7 @@ def not_repeatable(coded: Mapping[str, Array], again: Mapping[str, Array]) -> Ca
 
 
 def of_backward(architecture: Architecture, few: Dataset, lane: Lane, coded: Mapping[str, Array]) -> Cause | None:
-    """Hypotheses that need a backward pass of their own: the correct one with the mistake made on purpose."""
+    """Hypotheses that need a backward pass with a known mistake made on purpose."""
 
     def gradient(name: str) -> Mapping[str, Array]:
         return NumpyProbe(architecture, few, replace(lane, mistake=MISTAKES.get(name))).gradient()
@@ -239,14 +239,14 @@ def of_backward(architecture: Architecture, few: Dataset, lane: Lane, coded: Map
 
 
 def of_kernels(backend: Backend, probe: NumpyProbe, coded: Mapping[str, Array]) -> Cause | None:
-    """Whether a backend computes another gradient than the reference does of the same loss and network."""
+    """Whether a backend computes a different gradient than the reference for the same loss and network."""
     if backend.is_reference or alike(coded, probe.gradient()):
         return None
-    return "kernel", f"the CUDA kernels' gradient is not NumPy's: {_A_KERNEL}"
+    return "kernel", f"{backend.possessive} gradient is not NumPy's: {backend.fault}"
 
 
 def of_updates(backend: Backend, device: str, architecture: Architecture, few: Dataset, lane: Lane) -> Cause | None:
-    """Whether some updates by a backend lead to other weights than the reference's: a faulty update rule, say."""
+    """Whether a few updates by a backend lead to other weights than the reference's: a wrong update rule, say."""
     if backend.is_reference:
         return None
     rows = len(few.y_train)
@@ -262,19 +262,16 @@ def of_updates(backend: Backend, device: str, architecture: Architecture, few: D
     apart = max(_distance(found[name], tensor) for name, tensor in expected.items())
     if not is_finite or apart <= ROUNDING:
         return None
-    return "kernel", f"after {UPDATES} updates the CUDA kernels' weights are not NumPy's: {_A_KERNEL}"
+    return "kernel", f"after {UPDATES} updates {backend.possessive} weights are not NumPy's: {backend.fault}"
 
 
 def _distance(found: Array, expected: Array) -> float:
-    """The largest difference, over the largest number; NaN counts as far away."""
+    """The largest difference, relative to the largest entry; infinite if it is NaN."""
     difference = np.abs(found - expected).max() / (np.abs(expected).max() or 1.0)
     return float(difference) if np.isfinite(difference) else math.inf
 
 
-_A_KERNEL = "the mathematics is right, a kernel is not (docs/cuda.md says how to look for it)"
-
-
 def of_catalogue(name: str) -> Cause:
-    """A known mistake by its name."""
+    """A known mistake as a cause."""
     known = MISTAKES.get(name)
     return name, f"{known.mistake}: {known.fix}"

@@ -1,6 +1,6 @@
 """Central differences of the loss, and what is compared with them.
 
-All in float64, on a few training samples, by the loss alone: what is measured shares nothing with the backward pass.
+Everything is done in float64, on a few training samples, with the loss alone, independently of the backward pass.
 """
 
 import math
@@ -16,15 +16,15 @@ from ablate.backends.numpy.probe import NumpyProbe
 Array = np.ndarray[Any, np.dtype[Any]]
 
 # Enough to see every kind of mistake on every model, and few enough for a tenth of a second on LeNet-5
-# (`python -m benchmarks.checks`).
+# (`python -m docs.studies.checks`).
 COORDINATES = 16
 DIRECTIONS = 3
-# The first step is the most precise; a smaller one misses kinks that it hits.
+# The first difference step is the most precise; a smaller one avoids kinks that it crosses.
 STEPS = (1e-6, 1e-7, 1e-8)
 KINK = 1e-3
 TOLERANCE = 1e-4
 CHANGE = 1e-4
-# So far apart two gradients are the same.
+# Gradients that differ by no more than this are the same.
 MATCH = 1e-4
 
 
@@ -40,8 +40,11 @@ class Entry:
 
 @dataclass(frozen=True)
 class TensorCheck:
-    """A tensor's sampled coordinates. `error` is the largest difference over the tensor's largest gradient;
-    `cosine` that of the raw step and the negative numerical gradient, None where either is zero."""
+    """A tensor's sampled coordinates.
+
+    `error` is the largest difference relative to the tensor's largest gradient; `cosine` that of the angle between the
+    gradient step and the negative numerical gradient, None if either is zero.
+    """
 
     name: str
     entries: tuple[Entry, ...]
@@ -50,12 +53,12 @@ class TensorCheck:
 
 
 def rounding(loss: float, step: float) -> float:
-    """How far rounding of the loss may move a central difference."""
+    """How much rounding of the loss may change a central difference."""
     return 20 * float(np.finfo(float).eps) * max(1.0, abs(loss)) / step
 
 
 def central_difference(loss: Callable[[float], float], start: float, step: float) -> float | None:
-    """The central difference; None where the slopes to both sides differ by more than curvature can do: a kink."""
+    """The central difference; None at a kink, where the two one-sided slopes differ by more than curvature explains."""
     forward, backward = loss(step) - start, start - loss(-step)
     kink = abs(forward - backward) > KINK * max(abs(forward), abs(backward)) + rounding(start, 1.0)
     return None if kink else (forward + backward) / (2 * step)
@@ -64,10 +67,10 @@ def central_difference(loss: Callable[[float], float], start: float, step: float
 def nearest_slope(
     loss: Callable[[float], float], start: float, analytic: float, scale: float, steps: Sequence[float]
 ) -> tuple[float, float] | None:
-    """The slope nearest to the analytic one over the steps, and its difference beyond rounding in units of `scale`.
+    """The slope over the difference steps that is nearest to the analytic one, and its error in units of `scale`.
 
-    A wrong gradient is wrong at every step, a right one beside a kink at the larger ones only. None where all
-    the steps cross a kink.
+    A wrong gradient is wrong at every step size, a right one next to a kink at the larger ones only. None if all the
+    steps cross a kink.
     """
     found: tuple[float, float] | None = None
     for step in steps:
@@ -85,7 +88,7 @@ def nearest_slope(
 
 
 def tensor_check(probe: NumpyProbe, name: str, sign: int, coded: Array, start: float, seed: int) -> TensorCheck:
-    """Compare a sample of a tensor's coordinates, the largest among them; kinks of the loss are passed over."""
+    """Compare a sample of a tensor's coordinates, including the largest; kinks of the loss are skipped."""
     rng = np.random.default_rng((seed, len(name), coded.size))
     places = rng.choice(coded.size, min(COORDINATES, coded.size), replace=False)
     places = np.union1d(places[: COORDINATES - 1], [int(np.abs(coded).argmax())])
@@ -99,13 +102,13 @@ def tensor_check(probe: NumpyProbe, name: str, sign: int, coded: Array, start: f
             index = tuple(int(i) for i in np.unravel_index(place, coded.shape))
             entries.append(Entry(name, index, analytic, found[0]))
             errors.append(found[1])
-            # One coordinate that is wrong at every step is enough; the others need no patience.
+            # One coordinate that is wrong at every step size is enough; try the others with one only.
             steps = STEPS[:1] if max(errors) > TOLERANCE else STEPS
     return TensorCheck(name, tuple(entries), max(errors), descent_cosine(entries, sign))
 
 
 def descent_cosine(entries: Sequence[Entry], sign: int) -> float | None:
-    """Between the raw step and the negative numerical gradient."""
+    """The cosine of the angle between the gradient step and the negative numerical gradient."""
     step = np.array([-sign * entry.analytic for entry in entries])
     descent = np.array([-entry.numeric for entry in entries])
     norms = float(np.linalg.norm(step) * np.linalg.norm(descent))
@@ -115,7 +118,7 @@ def descent_cosine(entries: Sequence[Entry], sign: int) -> float | None:
 def one_step(
     probe: NumpyProbe, coded: Mapping[str, Array], sign: int, start: float, seed: int
 ) -> tuple[float | None, float | None, float]:
-    """Change of the loss for one small raw step, predicted and actual, and the error along random directions."""
+    """Change of the loss for one small gradient step, predicted and actual, and the error along random directions."""
     norm = _norm(coded)
     if norm == 0:
         return None, None, 0.0

@@ -1,4 +1,4 @@
-"""Verdicts: how a trial's training went, with a reason a learner understands."""
+"""Verdicts: how a trial's training went, with a reason that a learner understands."""
 
 import math
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ LEARNED = 0.99
 
 @dataclass(frozen=True)
 class Verdict:
-    """One of DESIGN's words, and why it was given, in one sentence."""
+    """A word for how a trial went, and the reason for it in one sentence."""
 
     name: str
     why: str
@@ -30,11 +30,12 @@ class Verdict:
 def verdict(summary: Summary, check: Check | None = None) -> Verdict:
     """The first of these that holds: failed, ascending, diverged, collapsed, stuck, slow, trained, plateau.
 
-    What the check before training found besides is said behind the reason.
+    Anything else that the check before training found is added to the reason.
     """
-    found = _failed(summary) or _ascending(check)
-    if found:
-        return found
+    if summary.error is not None:
+        return Verdict("failed", summary.error)
+    if ascending := _ascending(check):
+        return ascending
     rules = (_diverged, _collapsed, _stuck, _slow, _trained, _plateau)
     found = next(found for rule in rules if (found := rule(summary)))
     if check is None or check.is_right:
@@ -49,15 +50,11 @@ def _ascending(check: Check | None) -> Verdict | None:
 
 
 def _advice(check: Check) -> str:
-    """What the check says; with its figures where the gradient is not the loss's derivative."""
+    """The advice of the check, with its figures if the gradient is not the loss's derivative."""
     advice = check.advice or "the step points uphill"
     if check.gradient_error is None or check.gradient_error <= TOLERANCE or check.descent_cosine is None:
         return advice
     return f"{advice} (gradient error {check.gradient_error:.2g}, descent cosine {check.descent_cosine:.2f})"
-
-
-def _failed(summary: Summary) -> Verdict | None:
-    return Verdict("failed", summary.error) if summary.error is not None else None
 
 
 def _diverged(summary: Summary) -> Verdict | None:
@@ -66,7 +63,7 @@ def _diverged(summary: Summary) -> Verdict | None:
         return Verdict("diverged", why)
     if not math.isfinite(summary.train_loss):
         return Verdict("diverged", "the training loss is not a finite number")
-    # For a loss of the user's own, which may be negative, a rise by its own size is what doubling is for others.
+    # A user's own loss may be negative: a rise by its own magnitude corresponds to doubling.
     if summary.train_loss - summary.initial_loss > (DIVERGED_RATIO - 1) * abs(summary.initial_loss):
         rise = f"from {summary.initial_loss:.3g} to {summary.train_loss:.3g}"
         return Verdict("diverged", f"the training loss rose {rise}, more than {DIVERGED_RATIO:g} times its start")
@@ -77,7 +74,7 @@ def _collapsed(summary: Summary) -> Verdict | None:
     total = sum(summary.predicted)
     most = max(range(len(summary.predicted)), key=summary.predicted.__getitem__)
     share, chance = summary.predicted[most] / total, summary.labels[most] / total
-    # Where the test set has one class only, to predict it alone is right.
+    # If the test set has one class only, predicting it always is right.
     if share < COLLAPSED_SHARE or abs(summary.test_accuracy - chance) > COLLAPSED_MARGIN or chance == 1:
         return None
     why = f"{share:.0%} of the test predictions are class {most}, so the accuracy is that class's share, {chance:.1%}"
@@ -90,7 +87,7 @@ def _collapsed(summary: Summary) -> Verdict | None:
 def _stuck(summary: Summary) -> Verdict | None:
     drop = _drop(summary.initial_loss, summary.train_loss)
     # An epoch's mean hides its end: a network that began to learn in the last steps of its only epoch has learned
-    # something, and so has one whose accuracy rises while its loss is high from too large a rate.
+    # something. So has one whose accuracy rises while too large a learning rate keeps its loss high.
     chance = max(summary.labels) / sum(summary.labels)
     if drop >= STUCK_DROP or summary.test_accuracy >= chance + STUCK_MARGIN:
         return None
@@ -103,8 +100,8 @@ def _stuck(summary: Summary) -> Verdict | None:
 
 def _slow(summary: Summary) -> Verdict | None:
     drop = _late_drop(summary.test_losses)
-    # A loss that jumps up and down is not falling because its last jump was down, and where the training set is
-    # learned there is nothing left to wait for.
+    # A loss that jumps up and down is not falling just because its last jump was down; and once the training set is
+    # learned, more epochs do not help.
     recent = summary.test_losses[len(summary.test_losses) // 2 :]
     lowest = summary.test_losses[-1] <= (1 + SLOW_DROP) * min(recent)
     if summary.test_accuracy >= TARGET_ACCURACY or drop <= SLOW_DROP or not lowest or summary.train_accuracy >= LEARNED:
@@ -135,7 +132,7 @@ def _plateau(summary: Summary) -> Verdict:
 
 
 def _late_drop(losses: Sequence[float]) -> float:
-    """The share by which the test loss fell over the last fifth of the epochs, the last one at least."""
+    """The relative fall of the test loss over the last fifth of the epochs, at least the last one."""
     return _drop(losses[min(len(losses) - 2, math.floor((len(losses) - 1) * (1 - SLOW_TAIL)))], losses[-1])
 
 
@@ -144,5 +141,5 @@ def _span(summary: Summary) -> str:
 
 
 def _drop(start: float, end: float) -> float:
-    """The share of its size by which a loss fell from `start` to `end`."""
+    """The relative fall of a loss from `start` to `end`."""
     return (start - end) / abs(start) if start else 0.0

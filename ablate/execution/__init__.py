@@ -1,1 +1,1 @@
-"""A sweep from its trials to its results."""
+"""Running a sweep, from its trials to its results."""

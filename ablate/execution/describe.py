@@ -1,7 +1,6 @@
-"""The description of a sweep: how it was started, with what, and of what it consists."""
+"""The description of a sweep: its command, the versions, its trials."""
 
 import platform
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,7 +18,7 @@ _PACKAGES = ("ablate", "numpy", "hydra-core", "mlflow")
 def describe(sweep: Sweep) -> None:
     """Write the description of a sweep into its folder.
 
-    A foreign launcher's jobs share the folder: each adds its trial to those that are there.
+    The jobs of another Hydra launcher share the folder: each adds its trial to those listed already.
     """
     with sweep.folder.lock():
         listed = {entry["trial"]: entry for entry in sweep.folder.read_description().get("trials", [])}
@@ -30,7 +29,7 @@ def describe(sweep: Sweep) -> None:
         given = [_Listed(entry["overrides"], sweep.folder.trial(entry["trial"])) for entry in trials]
         sweep.folder.write_description(
             {
-                "command": " ".join(["ablate", *sys.argv[1:]]),
+                "command": sweep.command,
                 "versions": {"python": platform.python_version(), **{name: _version(name) for name in _PACKAGES}},
                 "git_commit": git_commit(),
                 "factors": sweep.factors or factors(given),
@@ -41,7 +40,7 @@ def describe(sweep: Sweep) -> None:
 
 @dataclass(frozen=True)
 class _Listed:
-    """A trial of a description, as `trials.factors` wants it: its levels are what was given, as it was written."""
+    """A trial in a description, as `trials.factors` needs it: its levels are its overrides as they were written."""
 
     overrides: Mapping[str, str]
     folder: TrialFolder

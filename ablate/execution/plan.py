@@ -10,13 +10,13 @@ from ablate.execution.prepare import Sweep
 from ablate.trials.cohorts import chunks, cohorts
 from ablate.trials.trial import Trial
 
-# So many multiplications forward, about two seconds of one core in all, are worth the start of another process.
+# Starting another process pays from this many forward multiplications on, about two seconds of one core in all.
 WORTH_A_PROCESS = 1.5e10
 
 
 @dataclass(frozen=True)
 class Chunk:
-    """Trials of one cohort that are trained together, and the number of processes that do it."""
+    """Trials of one cohort that one engine trains together, and the size of its process group."""
 
     trials: Sequence[Trial]
     processes: int
@@ -29,23 +29,23 @@ def plan(sweep: Sweep) -> list[Chunk]:
 
 
 def numbers_exchanged(sweep: Sweep, work: Sequence[Chunk]) -> int:
-    """How many numbers the parameters are of all lanes that several processes train."""
+    """The number of parameters of all lanes that are trained by more than one process."""
     shared = [sweep.of(chunk.trials) for chunk in work if chunk.processes > 1]
     return sum(len(trials) * trials[0].architecture.size for trials in shared)
 
 
 def _processes(sweep: Sweep, cohort: Sequence[Trial]) -> int:
-    """How many processes a cohort's lanes are dealt out to."""
+    """The number of processes over which a cohort's lanes are spread."""
     [first, *_] = sweep.of(cohort)
     most = first.backend.most_processes(first.settings.device)
     return sweep.workers if most is None else min(most, sweep.workers)
 
 
 def _group_size(sweep: Sweep, chunk: Sequence[Trial], spare: int) -> int:
-    """How many processes are to train a chunk, where there are so many for it."""
+    """The size of a chunk's process group, if `spare` processes are available for it."""
     [first, *_] = sweep.of(chunk)
     forward = first.architecture.multiplications * len(first.dataset.y_train) * first.settings.epochs * len(chunk)
-    # A user's loss is asked by one process alone: it may keep something in mind from call to call.
+    # A user's loss is called by one process only: it may keep state from call to call.
     if forward < WORTH_A_PROCESS or any(trial.settings.loss.is_foreign for trial in chunk):
         return 1
     return max(1, min(spare, first.backend.largest_process_group(first.architecture, first.batch_size)))

@@ -1,4 +1,4 @@
-"""A sweep before it starts: its data is loaded, and every trial is checked against it."""
+"""Preparing a sweep: its data is loaded, and every trial is checked against it."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -24,11 +24,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Sweep:
-    """Checked trials, ready to train: their folder and, by trial number, what is prepared of them."""
+    """Checked trials, ready to train: their folder and, by trial number, what is prepared of them.
+
+    `command` is what repeats the sweep, empty where no command line does.
+    """
 
     folder: SweepFolder
     trials: Sequence[Trial]
     prepared: Mapping[int, PreparedTrial]
+    command: str = ""
 
     @property
     def factors(self) -> list[str]:
@@ -42,7 +46,7 @@ class Sweep:
 
     @property
     def results(self) -> "pd.DataFrame":
-        """One row a trial that has ended, as `ablate.load` gives it."""
+        """One row per trial that has ended, as `ablate.load` gives it."""
         return load(self.folder.path)
 
     @property
@@ -51,15 +55,15 @@ class Sweep:
         return load(self.folder.path, curves=True)
 
     def of(self, trials: Sequence[Trial]) -> list[PreparedTrial]:
-        """What is prepared of some of its trials."""
+        """The prepared trials of some of its trials."""
         return [self.prepared[trial.number] for trial in trials]
 
 
-def prepare(folder: Path, trials: Sequence[Trial]) -> Sweep:
+def prepare(folder: Path, trials: Sequence[Trial], command: str = "") -> Sweep:
     """Load every data set, once each, and check every trial against it.
 
-    Raises ConfigError before anything is created, for what `trials.prepared.prepare` refuses, for trials that are the
-    same, and for a device that cannot be had.
+    Raises ConfigError, before anything is created, for what `trials.prepared.prepare` refuses, for duplicate trials,
+    and for a device that is not available.
     """
     _check_together(trials)
     loaded: dict[str, Dataset] = {}
@@ -73,13 +77,13 @@ def prepare(folder: Path, trials: Sequence[Trial]) -> Sweep:
             ready[trial.number] = prepared.prepare(settings, loaded[key])
         except ConfigError as error:
             raise ConfigError(str(error), trial.number) from None
-    # Last: what no device can mend is told first.
+    # Last: errors that do not depend on the device are reported first.
     _check_devices(trials)
-    return Sweep(SweepFolder(folder), trials, ready)
+    return Sweep(SweepFolder(folder), trials, ready, command)
 
 
 def _check_together(trials: Sequence[Trial]) -> None:
-    """Refuse what concerns the whole sweep but differs between its trials, and trials that are the same."""
+    """Refuse keys of the whole sweep that differ between its trials, and duplicate trials."""
     for key in ("workers", "dry_run", "tracking"):
         if len({str(getattr(trial.settings, key)) for trial in trials}) > 1:
             raise ConfigError(f"{key}: it concerns the whole sweep, so it cannot vary; give it one value")
@@ -92,7 +96,7 @@ def _check_together(trials: Sequence[Trial]) -> None:
 
 
 def _check_devices(trials: Sequence[Trial]) -> None:
-    """Refuse a device that cannot be had here, before anything is created; a plan can be made anywhere."""
+    """Refuse a device that is not available here, before anything is created; a dry run works anywhere."""
     if trials[0].settings.dry_run:
         return
     for name, device in dict.fromkeys((trial.settings.backend, trial.settings.device) for trial in trials):

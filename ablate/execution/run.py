@@ -1,4 +1,4 @@
-"""A sweep from Python: `ablate.run`."""
+"""Running a sweep from Python: `ablate.run`."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -14,9 +14,9 @@ from ablate.trials.trial import Trial
 def run(trials: Sequence[Trial], folder: str | Path | None = None) -> Sweep:
     """Train trials as the command does, with the same checks, records and report, and print nothing.
 
-    `trials` are those of `ablate.compose`. The folder is one of its own under `runs/` unless one is given. The sweep
-    has `results` and `curves` as data frames; a trial that failed has its row there. Raises ConfigError before anything
-    is created, where a trial is refused, and KeyboardInterrupt after the results so far are written.
+    `trials` come from `ablate.compose`. The folder is a new one under `runs/` unless one is given. The returned sweep
+    has `results` and `curves` as data frames; a failed trial has its row, too. Raises ConfigError before anything is
+    created if a trial is refused, and KeyboardInterrupt after the results so far have been written.
     """
     path = Path("runs") / f"{datetime.now():%Y-%m-%d_%H-%M-%S-%f}" if folder is None else Path(folder)
     sweep = prepare(path.absolute(), trials)

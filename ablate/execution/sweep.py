@@ -1,4 +1,4 @@
-"""A sweep from its checked trials to its results: trained, recorded and told."""
+"""A sweep from its checked trials to its results: trained, recorded and reported."""
 
 import contextlib
 import logging
@@ -32,7 +32,7 @@ FINISHED, SOME_FAILED, INTERRUPTED = 0, 1, 130
 def run(sweep: Sweep, console: Console) -> int:
     """Train the sweep, keep going when a trial fails, and end with one table.
 
-    Returns the exit code: 0, 1 where a trial failed, 130 where the user interrupted.
+    Returns the exit code: 0, 1 if a trial failed, 130 if the user interrupted.
     """
     create(sweep)
     with _log_file(sweep.folder), interrupts.terminable():
@@ -51,7 +51,7 @@ def run(sweep: Sweep, console: Console) -> int:
                 console.print("interrupted: writing the results so far")
             _close_unfinished(sweep, interrupted)
             results.write(sweep.folder, sweep.trials)
-            # Before the tracker ends: its thread delivers meanwhile. A process that has trained draws on another core.
+            # Before the tracker ends, whose thread delivers meanwhile. A process that has trained draws the report.
             report = _report(sweep.folder, 1 if interrupted else min(sweep.workers, len(sweep.trials)))
             with console.status("sending the rest to MLflow (Ctrl-C has to wait for it)"):
                 tracker.finish()
@@ -66,13 +66,13 @@ def run(sweep: Sweep, console: Console) -> int:
 
 
 def create(sweep: Sweep) -> None:
-    """Make the sweep's folder, and those of its trials. Raises ConfigError where that cannot be."""
+    """Create the sweep's folder and those of its trials. Raises ConfigError if that fails."""
     sweep.folder.create(sweep.trials)
     describe(sweep)
 
 
 def tracker_of(sweep: Sweep) -> tracking.Tracker:
-    """Who delivers the sweep to MLflow, if anybody."""
+    """The tracker that delivers the sweep to MLflow, or one that does nothing."""
     settings = sweep.trials[0].settings.tracking
     if not isinstance(settings, MlflowTracking):
         return tracking.Tracker()
@@ -101,7 +101,7 @@ def _log_file(folder: SweepFolder) -> Iterator[None]:
 
 
 def _report(folder: SweepFolder, workers: int) -> Path | None:
-    """Write the report. What goes wrong with it costs the sweep nothing: one line, and no report."""
+    """Write the report. If that fails, the sweep is unaffected: one line, and no report."""
     try:
         [path] = Parallel(n_jobs=workers)([delayed(_write_report)(folder)])
         return Path(path)

@@ -25,8 +25,8 @@ def train_chunk(
 ) -> int:
     """Train trials of one cohort together, in this process, and write their folders; returns the first's number.
 
-    Whatever goes wrong is in the trials' rows: nothing but an interrupt is raised. Where a device has too little memory
-    for all of them, they are trained in halves, one after the other.
+    Errors go into the trials' rows; only an interrupt is raised. If a device has too little memory for all of them,
+    they are trained in halves, one after the other.
     """
     recorder = Recorder(folder, trials)
     turn = prepared[0].backend.turn(prepared[0].settings.device)
@@ -54,9 +54,9 @@ def train_chunk(
 def help_to_train(
     folder: SweepFolder, trials: Sequence[Trial], prepared: Sequence[PreparedTrial], rendezvous: Rendezvous
 ) -> None:
-    """Train the same trials as another process of the group does, and write nothing.
+    """Train the same trials as rank 0 of the process group, and write nothing.
 
-    What goes wrong here ends the group, and the one that records says so.
+    An error here ends the group, and rank 0 reports it.
     """
     try:
         with threadpool_limits(1, user_api="blas"), contextlib.closing(rendezvous.join()) as group:

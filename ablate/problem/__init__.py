@@ -1,1 +1,1 @@
-"""What is trained on what: data, models, losses, update rules, starts, mistakes. It knows no engine, no YAML."""
+"""What is trained on what: data, models, losses, update rules, initialisations, mistakes; no engine, no YAML."""

@@ -1,7 +1,7 @@
-"""Element-wise functions, each declared once: value, derivative, and what the rest of the program must know of it.
+"""Element-wise functions, each declared once: value, derivative, and what the rest of the program must know about it.
 
-Arrays are of any shape. Every backend must reproduce `value` and `derivative`; the NumPy engine works in place, by
-`apply` and `backpropagate`, which an activation may write again for speed.
+Arrays are of any shape. Every backend must reproduce `value` and `derivative`. The NumPy engine works in place, with
+`apply` and `backpropagate`, which an activation may override for speed.
 """
 
 from abc import ABC, abstractmethod
@@ -18,27 +18,27 @@ Workspace = tuple[Array, ...]
 class Activation(ABC):
     """An element-wise function y = f(x).
 
-    `kernel` is its struct in `cuda/activations.cuh`, None where it has none.
+    `kernel` is its struct in `cuda/activations.cuh`, or None.
     """
 
     name: ClassVar[str]
     kernel: ClassVar[str | None] = None
-    # Whether it never falls, so that a maximum may as well be taken before it.
+    # Whether it is non-decreasing, so that max-pooling may be moved before it.
     is_monotone: ClassVar[bool]
-    # The values between which it lies and near which it is flat, None where there are none.
+    # The bounds of its range, near which it is flat; None if it is unbounded.
     limits: ClassVar[tuple[float, float] | None] = None
-    # Whether a unit that is 0 on all samples has no gradient any more.
+    # Whether a unit that is 0 on all samples receives no gradient.
     can_die: ClassVar[bool] = False
-    # Whether the derivative must be given x; else a function of y alone will do.
+    # Whether the derivative needs x; otherwise it is a function of y alone.
     needs_input: ClassVar[bool] = False
-    # Whether hidden layers may pass through it (`model.activation`).
+    # Whether hidden layers may use it (`model.activation`).
     is_hidden: ClassVar[bool] = True
     # False where forward and backward differ on purpose.
     has_true_gradient: ClassVar[bool] = True
 
     @property
     def reach(self) -> tuple[float, float] | None:
-        """Its middle, and how far from it a value counts as saturated: within a hundredth of its ends."""
+        """The middle of its range, and how far from it a value counts as saturated: within 1 % of a bound."""
         if self.limits is None:
             return None
         low, high = self.limits
@@ -53,7 +53,7 @@ class Activation(ABC):
         """f'(x), with y = f(x). Unless `needs_input`, x is y."""
 
     def workspace(self, x: Array) -> Workspace:
-        """Memory that `apply` and `backpropagate` need for arrays like x."""
+        """Scratch arrays that `apply` and `backpropagate` need for arrays like x."""
         return ()
 
     def apply(self, x: Array, work: Workspace) -> None:
@@ -61,7 +61,7 @@ class Activation(ABC):
         np.copyto(x, self.value(x))
 
     def backpropagate(self, d: Array, x: Array, y: Array, work: Workspace) -> None:
-        """Multiply d, the gradient by y, by f'(x), in place."""
+        """Multiply d, the gradient with respect to y, by f'(x), in place."""
         np.multiply(d, self.derivative(x, y), out=d)
 
 
@@ -69,13 +69,13 @@ ACTIVATIONS: Registry[Activation] = Registry("model.activation")
 
 
 def declare(activation: type[Activation]) -> type[Activation]:
-    """Class decorator: make an activation known by its name."""
+    """Class decorator: register an activation under its name."""
     ACTIVATIONS.add(activation.name, activation())
     return activation
 
 
 def hidden_names() -> list[str]:
-    """The activations that hidden layers may pass through."""
+    """The activations that hidden layers may use."""
     return [each.name for each in ACTIVATIONS if each.is_hidden]
 
 
@@ -116,7 +116,7 @@ class Relu(Activation):
 
 @declare
 class StraightThroughRelu(Relu):
-    """max(x, 0) forward, the identity backward (post A's output layer)."""
+    """max(x, 0) forward, the identity backward (as in docs/posts/lenet5_mnist.md)."""
 
     name = "straight_through_relu"
     kernel = "StraightThroughRelu"
@@ -127,7 +127,7 @@ class StraightThroughRelu(Relu):
         return np.ones_like(y)
 
     def backpropagate(self, d: Array, x: Array, y: Array, work: Workspace) -> None:
-        """The gradient passes as it is."""
+        """The gradient passes unchanged."""
 
 
 @declare

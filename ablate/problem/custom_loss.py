@@ -1,4 +1,4 @@
-"""A loss of the user's own, behind the face that all losses have."""
+"""A loss of the user's own, behind the interface that all losses have."""
 
 import importlib
 import sys
@@ -27,7 +27,7 @@ class CustomLoss(Loss):
     args: dict[str, Any] = Field({}, description="custom: the arguments of its constructor (+loss.args.alpha=2)")
 
     def objective(self, output: str) -> "CustomObjective":
-        """Raises ConfigError where the class cannot be imported or built, or lacks output, value or gradient."""
+        """Raises ConfigError if the class cannot be imported or built, or lacks output, value or gradient."""
         target = str(self.target)
         instance = _instantiate(target, self.args)
         for method in ("value", "gradient"):
@@ -48,7 +48,7 @@ class CustomLoss(Loss):
 
 @dataclass(frozen=True)
 class CustomObjective:
-    """A user's loss behind the engine's face: it sees one lane at a time, samples first, `(N, C)`."""
+    """A user's loss as an engine asks for it; the user's class sees one lane at a time, samples first, `(N, C)`."""
 
     target: str
     args: tuple[tuple[str, Any], ...]
@@ -117,9 +117,9 @@ def _made_up(units: int, samples: int) -> tuple[Array, Array]:
 
 
 def try_out(objective: Objective, units: int) -> None:
-    """Try a user's loss on made-up samples, two numbers of them.
+    """Try a user's loss on made-up samples, in two batch sizes.
 
-    Raises ConfigError where it gives wrong shapes. Where it raises, its trial will fail of that while it runs.
+    Raises ConfigError if its results have wrong shapes. If the loss raises, its trial fails later, while it runs.
     """
     if not isinstance(objective, CustomObjective):
         return
@@ -148,10 +148,5 @@ def _instantiate(target: str, args: Mapping[str, Any]) -> Any:
     try:
         return cls(**args)
     except (Exception, SystemExit) as error:
-        raise ConfigError(
-            f"loss.target={target}: {name}({_shown(args)}) raised {type(error).__name__}: {error}"
-        ) from None
-
-
-def _shown(args: Mapping[str, Any]) -> str:
-    return ", ".join(f"{key}={value!r}" for key, value in args.items())
+        given = ", ".join(f"{key}={value!r}" for key, value in args.items())
+        raise ConfigError(f"loss.target={target}: {name}({given}) raised {type(error).__name__}: {error}") from None

@@ -1,4 +1,4 @@
-"""How weights start, each way declared once."""
+"""Initialisations of the weights, each declared once."""
 
 import math
 from abc import abstractmethod
@@ -27,7 +27,7 @@ class Init(Choice):
     def weights(self, parameters: Sequence[Parameter], rng: np.random.Generator) -> dict[str, Array]:
         """A trial's initial weights in float64, drawn tensor by tensor from the input on, weight before bias.
 
-        Biases are 0 and draw nothing, or are drawn like the rest.
+        Biases are 0, and nothing is drawn for them, or they are drawn like the weights.
         """
         return {
             parameter.name: np.zeros(parameter.shape)

@@ -1,7 +1,7 @@
-"""Layers as data, each declared once: how it is written, the shapes it leads to, the parameters it owns.
+"""Layers as data, each declared once: how it is written, its output shape, its parameters.
 
 Shapes are of one sample: `(C, H, W)` for images, `(D,)` for vectors. A layer that does not fit raises ValueError with
-the reason. How a layer is computed is the backends' business: each has an operation for every kind of layer.
+the reason. How a layer is computed is left to the backends.
 """
 
 import math
@@ -19,7 +19,7 @@ Shape = tuple[int, ...]
 
 @dataclass(frozen=True)
 class Weights:
-    """The tensor of weights that a layer has in its place, and the fans that its initial scale depends on."""
+    """The weight tensor of a layer for a given input shape, and the fans that its initial scale depends on."""
 
     shape: Shape
     fan_in: int
@@ -27,10 +27,10 @@ class Weights:
 
 
 class Layer(ABC):
-    """A layer in an architecture.
+    """A kind of layer with its sizes, without a place in a network.
 
-    Its parameters are called after `key` (`conv1`). `is_elementwise`: whether it changes every number by itself, the
-    shape not at all.
+    Its parameters are named after `key` (`conv1`). `is_elementwise`: whether it maps every number by itself and keeps
+    the shape.
     """
 
     key: ClassVar[str] = ""
@@ -38,22 +38,22 @@ class Layer(ABC):
 
     @abstractmethod
     def after(self, before: Shape) -> Shape:
-        """The shape that it gives. Raises ValueError where it does not fit."""
+        """Its output shape. Raises ValueError if the layer does not fit."""
 
     def weights(self, before: Shape) -> Weights | None:
-        """Its weights in this place, None where it has none; there is one bias for each of its outputs or maps."""
+        """Its weights for this input shape, None if it has none; there is one bias for each output or map."""
         return None
 
     @property
     def is_monotone(self) -> bool:
-        """Whether it is element-wise and never falls, so that a maximum may as well be taken before it."""
+        """Whether it is element-wise and non-decreasing, so that max-pooling may be moved before it."""
         return False
 
 
 class Written(Protocol):
-    """What may be written as an entry of `model.layers`, a mapping.
+    """A mapping that may be an entry of `model.layers`.
 
-    `key` is the key that tells it from others, `example` how it may be written.
+    `key` is the key that identifies it, `example` one way to write it.
     """
 
     key: ClassVar[str]
@@ -61,7 +61,7 @@ class Written(Protocol):
 
     @classmethod
     def read(cls, entry: Mapping[str, Any]) -> Iterator[Layer]:
-        """The layers that an entry stands for. Raises ValueError where it is not understood."""
+        """The layers that an entry stands for. Raises ValueError if the entry is not understood."""
         ...
 
 
@@ -70,13 +70,13 @@ W = TypeVar("W", bound=type[Written])
 
 
 def declare(layer: W) -> W:
-    """Class decorator: make a way of writing layers known by its key."""
+    """Class decorator: register a way of writing layers under its key."""
     LAYERS.add(layer.key, layer)
     return layer
 
 
 def _only(entry: Mapping[str, Any], *keys: str) -> list[Any]:
-    """The values of exactly these keys."""
+    """The values of these keys. Raises ValueError if the entry has other keys, or lacks one."""
     if set(entry) != set(keys):
         raise ValueError("not understood")
     return [entry[key] for key in keys]
@@ -150,7 +150,7 @@ class Conv(Layer):
 @declare
 @dataclass(frozen=True)
 class Pool(Layer):
-    """Max-pooling over `size` x `size` windows side by side; the gradient goes to a window's first maximum."""
+    """Max-pooling over non-overlapping `size` x `size` windows; the gradient goes to a window's first maximum."""
 
     size: int
 
@@ -172,7 +172,7 @@ class Pool(Layer):
 @declare
 @dataclass(frozen=True)
 class Dense(Layer):
-    """Affine map of the flattened input: `(D,) -> (units,)`. Written `classes`, it has as many units as the output."""
+    """Affine map of the flattened input: `(D,) -> (units,)`. For `{dense: classes}` `units` is None."""
 
     units: int | None
 
@@ -196,7 +196,7 @@ class Dense(Layer):
 @declare
 @dataclass(frozen=True)
 class Divide(Layer):
-    """Division of every value by a constant (post D's net/78.5)."""
+    """Division of every value by a constant (net/78.5 in docs/posts/digit_mlp.md)."""
 
     divisor: float
 
@@ -219,7 +219,7 @@ class Divide(Layer):
 
 @declare
 class Hidden:
-    """Dense layers with an activation each, its pre-activation divided by a constant on the way: a way of writing."""
+    """Shorthand for dense layers, each with an activation, whose input may first be divided by a constant."""
 
     key: ClassVar[str] = "hidden"
     example: ClassVar[str] = "{hidden: [30], activation: tanh}"
@@ -244,7 +244,7 @@ def _image(before: Shape) -> Shape:
 
 
 def read_layers(written: Sequence[Any]) -> Iterator[Layer]:
-    """The layers of `model.layers`. Raises ConfigError, naming the entry, where one is not understood."""
+    """The layers of `model.layers`. Raises ConfigError, which names the entry, if one is not understood."""
     for position, entry in enumerate(written):
         try:
             yield from _read(entry)

@@ -1,8 +1,8 @@
-"""Losses, each declared once: its keys, the outputs it allows, value and gradient in two numerical forms.
+"""Losses, each declared once: its keys, the output functions it allows, value and gradient in two numerical forms.
 
-Arrays are `(..., C, N)`: classes on the last axis but one, samples on the last; leading axes are lanes.
+Arrays are `(..., C, N)`: classes on the second last axis, samples on the last; leading axes are lanes.
 z are logits, p the outputs, y one-hot targets. A value is per sample, `(..., N)`, a sum over its classes; a gradient is
-the derivative of each sample's value, `(..., C, N)`, a new array. The formulas are those of DESIGN, section 3.
+the derivative of each sample's value, `(..., C, N)`, a new array.
 """
 
 from abc import abstractmethod
@@ -22,11 +22,11 @@ Formula = Callable[[Array, Array, Array], Array]
 
 
 class LossFailedError(Exception):
-    """A user's loss raised, or gave something that is not a value or gradient, while it was training."""
+    """A user's loss raised during training, or returned something that is not a value or gradient."""
 
 
 class Objective(Protocol):
-    """A loss over its output function: what an engine asks for. Equal settings give objectives that compute alike."""
+    """A loss over its output function, as an engine computes it. Equal settings give equal objectives."""
 
     @property
     def output(self) -> str:
@@ -45,7 +45,7 @@ class Objective(Protocol):
 
     @property
     def gradient(self) -> Formula:
-        """The derivative of each sample's loss by its logits for (z, p, y), `(..., C, N)`, a new array."""
+        """The derivative of each sample's loss with respect to its logits for (z, p, y), `(..., C, N)`, a new array."""
         ...
 
 
@@ -62,13 +62,13 @@ class Formulas:
 class Loss(Choice):
     """An option of the group `loss`.
 
-    `allowed_outputs` are the output functions that it has formulas for, the first is what `model.output=auto` chooses
-    (none where only the loss itself knows). `kernel` is its struct in `cuda/losses.cuh`, None where it has none.
+    `allowed_outputs` are the output functions that it has formulas for; `model.output=auto` chooses the first. For a
+    user's loss, which names its own, it is empty. `kernel` is its struct in `cuda/losses.cuh`, or None.
     """
 
     allowed_outputs: ClassVar[tuple[str, ...]] = ()
     kernel: ClassVar[str | None] = None
-    # A user's loss may fail, and then only its own lane; and it may keep something in mind from call to call.
+    # A user's loss may fail, and then only its own lane does; and it may keep state from call to call.
     is_foreign: ClassVar[bool] = False
 
     reduction: Literal["mean", "sum"] = Field(
@@ -77,14 +77,14 @@ class Loss(Choice):
 
     @abstractmethod
     def objective(self, output: str) -> Objective:
-        """The loss over an output function, `auto` the one that suits it. Raises ConfigError where it cannot be had."""
+        """The loss over an output function, `auto` for the loss's own. Raises ConfigError if that is impossible."""
 
 
 class BuiltinLoss(Loss):
-    """A loss with formulas of our own, in two numerical forms.
+    """One of ablate's own losses, in two numerical forms.
 
-    The stable form computes from logits; by default it is the other one, through the output function's Jacobian. The
-    naive form computes value and derivative from the outputs p, the way it is written by hand.
+    The naive form computes value and derivative from the outputs p, the way one writes it by hand. The stable form
+    computes from the logits; unless a loss overrides it, it is the naive one through the output function's Jacobian.
     """
 
     from_logits: bool = Field(True, description="true: the stable fused form; false: the naive one, from probabilities")
@@ -97,14 +97,14 @@ class BuiltinLoss(Loss):
 
     @abstractmethod
     def naive_gradient(self, p: Array, y: Array) -> Array:
-        """The derivative of `naive_value` by the outputs, `(..., C, N)`."""
+        """The derivative of `naive_value` with respect to the outputs, `(..., C, N)`."""
 
     def value(self, z: Array, p: Array, y: Array) -> Array:
         """The value of each sample from the logits."""
         return self.naive_value(p, y)
 
     def gradient(self, z: Array, p: Array, y: Array, output: str) -> Array:
-        """The derivative of `value` by the logits."""
+        """The derivative of `value` with respect to the logits."""
         return OUTPUTS.get(output).jacobian(p, self.naive_gradient(p, y))
 
     def objective(self, output: str) -> Formulas:
@@ -114,7 +114,7 @@ class BuiltinLoss(Loss):
         return Formulas(name, OUTPUTS.get(name).function, self.value, partial(self.gradient, output=name))
 
     def naive(self, output: str) -> Formulas:
-        """The objective from probabilities, whatever form is configured."""
+        """The objective in the naive form, whichever form is configured."""
         function = OUTPUTS.get(output)
         outputs = function.function
         if not self.from_logits and self.eps_sum and output == "softmax":
@@ -127,7 +127,7 @@ class BuiltinLoss(Loss):
         )
 
     def own_constants(self) -> tuple[float, ...]:
-        """The numbers that it has besides those of every loss, in the order of its fields, as the kernels take them."""
+        """Its own keys as numbers, in the order of its fields, but for those of every loss; for the kernels."""
         own = (key for key in self.field_names() if key not in BuiltinLoss.model_fields)
         return tuple(float(getattr(self, key)) for key in own)
 
@@ -140,7 +140,7 @@ class _AgainstTarget(BuiltinLoss):
 
     @abstractmethod
     def target(self, y: Array) -> Array:
-        """The distribution `(..., C, N)` that the outputs are held against."""
+        """The target distribution `(..., C, N)`."""
 
     def value(self, z: Array, p: Array, y: Array) -> Array:
         return -(self.target(y) * log_softmax(z)).sum(axis=-2)
@@ -150,7 +150,7 @@ class _AgainstTarget(BuiltinLoss):
 
     def naive_value(self, p: Array, y: Array) -> Array:
         target = self.target(y)
-        # 0·ln 0 is 0: a class that is no target costs nothing however small its probability.
+        # 0·ln 0 is 0: a class that is not a target costs nothing, however small its probability.
         return -(target * np.log(np.where(target > 0, p + self.eps_log, 1))).sum(axis=-2)
 
     def naive_gradient(self, p: Array, y: Array) -> Array:
@@ -172,7 +172,7 @@ class CrossEntropy(_AgainstTarget):
 
 @LOSSES.declare
 class SquaredError(BuiltinLoss):
-    """½ Σ (p - y)²; p - y by p."""
+    """½ Σ (p - y)²; its derivative with respect to p is p - y."""
 
     name: Literal["mse"] = "mse"
     allowed_outputs: ClassVar[tuple[str, ...]] = ("softmax", "sigmoid")
@@ -194,7 +194,7 @@ class BinaryCrossEntropy(BuiltinLoss):
     kernel: ClassVar[str | None] = "BinaryCrossEntropy"
 
     def value(self, z: Array, p: Array, y: Array) -> Array:
-        # softplus(z) = max(z, 0) + ln(1 + exp(-|z|)), less y z; the small term last, or it loses its digits
+        # softplus(z) = max(z, 0) + ln(1 + exp(-|z|)), minus y z; the small term is added last, to keep its digits.
         return (np.maximum(z, 0) - y * z + np.log1p(np.exp(-np.abs(z)))).sum(axis=-2)
 
     def gradient(self, z: Array, p: Array, y: Array, output: str) -> Array:
@@ -209,7 +209,7 @@ class BinaryCrossEntropy(BuiltinLoss):
 
 @LOSSES.declare
 class AbsoluteError(BuiltinLoss):
-    """Σ |p - y|; its sign by p."""
+    """Σ |p - y|; its derivative with respect to p is the sign of p - y."""
 
     name: Literal["mae"] = "mae"
     allowed_outputs: ClassVar[tuple[str, ...]] = ("softmax",)
@@ -276,7 +276,7 @@ class Focal(BuiltinLoss):
 
     @staticmethod
     def _complement(z: Array, y: Array) -> Array:
-        """1 - p_t as the sum of the other classes' probabilities, which keeps its digits when p_t is near 1."""
+        """1 - p_t as the sum of the other classes' probabilities, which stays accurate when p_t is near 1."""
         return sum_classes(softmax(z) * (1 - y))
 
 

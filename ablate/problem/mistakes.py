@@ -1,8 +1,8 @@
-"""The zoo of known mistakes: each can be made on purpose by `bug=`, to see what it looks like.
+"""The zoo of known mistakes: each can be made on purpose with `bug=`, to see what it looks like.
 
-A mistake is a wrapper around a healthy training step: it replaces the hooks of `Mistake` in which it is wrong. An
-engine calls the hooks and knows no mistake by name. In the kernels the hooks have counterparts, in `cuda/mistakes.cuh`:
-`objective_kernel` and `backward_kernel` name the structs that replace the healthy ones.
+A mistake overrides the hooks of `Mistake` in which it is wrong. An engine calls the hooks and knows no mistake by name.
+The kernels have counterparts of the hooks, in `cuda/objective.cuh` and `cuda/mistakes.cuh`: `objective_kernel` and
+`backward_kernel` name the structs that replace the healthy ones.
 """
 
 from collections.abc import Sequence
@@ -18,9 +18,9 @@ from ablate.problem.registry import Registry
 
 
 class Mistake:
-    """No mistake: what a training step does where nothing is wrong, hook by hook.
+    """No mistake: what a correct training step does, hook by hook.
 
-    `mistake` says in words what was written, and `fix` what to write instead.
+    `mistake` says in words what is wrong in the code, and `fix` what to write instead.
     """
 
     name: ClassVar[str] = "none"
@@ -28,13 +28,13 @@ class Mistake:
     fix: ClassVar[str] = ""
     objective_kernel: ClassVar[str] = "HealthyObjective"
     backward_kernel: ClassVar[str] = "HealthyBackward"
-    # Whether the gradient of one batch tells it: it is no other loss, no other data, and needs no second batch.
+    # Whether the gradient of one batch reveals it: loss and data are the right ones, and no second batch is needed.
     shows_in_gradient: ClassVar[bool] = False
-    # Whether `batch_gradient` needs the gradient that the batch before ended with.
+    # Whether `batch_gradient` needs the final gradient of the previous batch.
     remembers_gradient: ClassVar[bool] = False
 
     def refusal(self, loss: Loss, output: str, architecture: Architecture) -> str | None:
-        """Why there is nothing that it could be wrong in, so that the trial would be a correct one; else None."""
+        """Why the mistake would change nothing here, so that the trial would be a correct one; else None."""
         return None
 
     def labels(self, labels: Array, classes: int) -> Array:
@@ -50,7 +50,7 @@ class Mistake:
         return True
 
     def scale(self, reduction: Literal["mean", "sum"], n: int) -> float:
-        """What a sample's gradient is multiplied by in a batch of n."""
+        """The factor of a sample's gradient in a batch of n."""
         return 1 / n if reduction == "mean" else 1.0
 
     def batch_gradient(self, gradient: Array, before: Array, biases: Sequence[slice], n: int) -> None:
@@ -61,7 +61,7 @@ MISTAKES: Registry[Mistake] = Registry("bug")
 
 
 def declare(mistake: type[Mistake]) -> type[Mistake]:
-    """Class decorator: make a mistake known by its name."""
+    """Class decorator: register a mistake under its name."""
     MISTAKES.add(mistake.name, mistake())
     return mistake
 
@@ -70,7 +70,7 @@ declare(Mistake)
 
 
 class SoftmaxMistake(Mistake):
-    """A mistake in the softmax of a loss of our own."""
+    """A mistake in the softmax of one of ablate's own losses."""
 
     def refusal(self, loss: Loss, output: str, architecture: Architecture) -> str | None:
         if output == "softmax" and isinstance(loss, BuiltinLoss):

@@ -1,4 +1,4 @@
-"""Architectures as data: layers in their places, the shapes they lead to, and the parameters they own.
+"""Architectures as data: layers in their places, the shapes between them, and their parameters.
 
 Shapes here are of one sample: `(C, H, W)` for images, `(D,)` for vectors.
 """
@@ -66,7 +66,7 @@ class Parameter:
 
 @dataclass(frozen=True)
 class Stage:
-    """A layer in its place: the shape of one sample before and after, its name and parameters if it has any."""
+    """A layer in its place: the shape of one sample before and after it, and its name and parameters if it has any."""
 
     layer: Layer
     before: Shape
@@ -77,10 +77,10 @@ class Stage:
 
 @dataclass(frozen=True)
 class Architecture:
-    """A checked network: every stage from the fitted input to the logits.
+    """The checked layers of a network: every stage from the fitted input to the logits.
 
-    `sample` is the shape the data set gives, `fitted` the shape the first layer sees, `units` the number of
-    logits (the classes, or 1), `output_layer` the name of the last dense layer.
+    `sample` is the shape of a sample in the data set, `fitted` the shape that the first layer sees, `units` the number
+    of logits (the classes, or 1), `output_layer` the name of the last dense layer.
     """
 
     sample: Shape
@@ -95,12 +95,12 @@ class Architecture:
 
     @property
     def size(self) -> int:
-        """How many numbers the parameters are."""
+        """The number of parameters, all tensors together."""
         return sum(parameter.size for parameter in self.parameters)
 
     @property
     def multiplications(self) -> int:
-        """Products of weights and activations that one sample takes forward."""
+        """Multiplications of weights and activations in one sample's forward pass."""
         weights = ((stage, stage.parameters[0]) for stage in self.stages if stage.parameters)
         return sum(weight.size * math.prod(stage.after[1:]) for stage, weight in weights)
 
@@ -112,7 +112,7 @@ class Architecture:
 def build(model: Model, output: str, sample: Shape, classes: int) -> Architecture:
     """Read the layers of `model` for samples of shape `sample`.
 
-    Raises ConfigError, naming the layer, where a layer is not understood or its shapes do not fit.
+    Raises ConfigError, which names the layer, if one is not understood or its shapes do not fit.
     """
     units = _output_units(model, output, classes)
     layers = list(read_layers(model.layers))
@@ -193,9 +193,9 @@ def fit_indices(sample: Shape, fitted: Shape) -> np.ndarray[Any, np.dtype[np.int
 
 
 def pools_first(stages: Sequence[Stage]) -> list[Stage]:
-    """Max-pooling moved before the element-wise layers it follows, as far as they never fall.
+    """Move max-pooling before the element-wise layers that it follows, as long as they are non-decreasing.
 
-    The maximum is the same then, and they run over a fraction of the values. Pooling of single pixels is left out.
+    The maximum is the same, and those layers process fewer values. Pooling of single pixels is dropped.
     """
     moved: list[Stage] = []
     for stage in stages:

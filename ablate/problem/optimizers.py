@@ -16,27 +16,26 @@ from ablate.problem.section import Fraction, Positive
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
-# A rule keeps at most so many arrays, and has at most so many constants and decays: the kernels have places for them
-# (cuda/rules.cuh).
+# The most state arrays, constants and decays of a rule: the kernels have room for this many (cuda/rules.cuh).
 MOST_STATES, MOST_CONSTANTS, MOST_DECAYS = 2, 3, 2
 
 
 class Optimizer(Choice):
     """An option of the group `optimizer`.
 
-    `states` is how many arrays it keeps from step to step, all 0 at first; `kernel` its struct in `cuda/rules.cuh`,
-    None where it has none.
+    `states` is the number of arrays that it keeps from step to step, all 0 at first; `kernel` is its struct in
+    `cuda/rules.cuh`, or None.
     """
 
     states: ClassVar[int] = 0
     kernel: ClassVar[str | None] = None
 
     def constants(self) -> tuple[float, ...]:
-        """What `step` computes with, in float64; engines cast them to their precision."""
+        """The constants of `step`, in float64; engines cast them to their precision."""
         return ()
 
     def decays(self) -> tuple[float, ...]:
-        """Decays d of running means that start at 0: `step` is given the correction 1 / (1 - d^t) of each, t from 1."""
+        """Decays d of running means that start at 0; `step` is given the correction 1 / (1 - d^t) of each, t from 1."""
         return ()
 
     @classmethod
@@ -44,7 +43,7 @@ class Optimizer(Choice):
     def step(
         cls, gradient: Array, states: Sequence[Array], constants: Sequence[Array], corrections: Sequence[Array]
     ) -> Array:
-        """The step for this gradient, which may be overwritten; the states move on by one.
+        """The step s for this gradient, which may be overwritten; the states advance by one.
 
         Gradient and states are `(K, P)`; constants and corrections are columns `(K, 1)` of the same dtype.
         """
@@ -169,7 +168,7 @@ class Adagrad(Optimizer):
 
 
 class Rule:
-    """The optimisers of K lanes, which are of one kind; their settings may differ. `shape` is `(K, P)`."""
+    """The update rule of K lanes and its state: one kind, whose settings may differ by lane. `shape` is `(K, P)`."""
 
     def __init__(self, optimizers: Sequence[Optimizer], shape: tuple[int, int], dtype: np.dtype[Any]) -> None:
         self.kind, self.dtype, self.steps = type(optimizers[0]), dtype, 0
@@ -178,13 +177,13 @@ class Rule:
         self.decays = _columns([each.decays() for each in optimizers], np.dtype(np.float64))
 
     def step(self, gradient: Array) -> Array:
-        """The step `(K, P)` for this gradient `(K, P)`, which may be overwritten; the state moves on by one."""
+        """The step s `(K, P)` for this gradient `(K, P)`, which may be overwritten; the state advances by one."""
         self.steps += 1
         corrections = [correction(decay, self.steps).astype(self.dtype) for decay in self.decays]
         return self.kind.step(gradient, self.states, self.constants, corrections)
 
     def keep(self, lanes: Array) -> None:
-        """Forget every lane that is not in `lanes` (indices, ascending)."""
+        """Drop every lane that is not in `lanes` (indices, ascending)."""
         self.states = [state[lanes] for state in self.states]
         self.constants = [column[lanes] for column in self.constants]
         self.decays = [column[lanes] for column in self.decays]

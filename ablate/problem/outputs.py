@@ -1,6 +1,6 @@
-"""Output functions: what turns logits into a network's outputs, each with the product by its Jacobian.
+"""Output functions: what turns logits into a network's outputs, each with the product with its Jacobian.
 
-Arrays are `(..., C, N)`: classes on the last axis but one, samples on the last; leading axes are lanes.
+Arrays are `(..., C, N)`: classes on the second last axis, samples on the last; leading axes are lanes.
 z are logits, p the outputs.
 """
 
@@ -44,7 +44,7 @@ def softmax_jacobian(p: Array, d: Array) -> Array:
 
 
 def sigmoid(z: Array) -> Array:
-    """1 / (1 + exp(-z)); where exp overflows the result is the right one, 0."""
+    """1 / (1 + exp(-z)); if exp overflows the result is 0, which is right."""
     p = np.exp(-z)
     p += p.dtype.type(1)
     return np.reciprocal(p, out=p)

@@ -1,7 +1,8 @@
-"""Where the choices of one kind are declared, and found again by name."""
+"""Registries: things of one kind are declared in one, and found in it by name."""
 
 import inspect
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, Generic, TypeVar
 
 from ablate.errors import ConfigError
@@ -15,18 +16,20 @@ class Choice(Section):
 
     @classmethod
     def field_names(cls) -> Iterator[str]:
-        """The names of its keys: its own first, then those that all options of the group have."""
+        """The names of its keys: its own first, then those that all options of the group share."""
         seen = dict.fromkeys(key for kind in cls.__mro__ for key in inspect.get_annotations(kind))
         return (key for key in seen if key in cls.model_fields)
 
     @classmethod
     def defaults(cls) -> dict[str, Any]:
-        """The option as the configuration holds it where nothing else is said."""
+        """The option with its default values, as the configuration holds it."""
         return {key: cls.model_fields[key].get_default(call_default_factory=True) for key in cls.field_names()}
 
 
 C = TypeVar("C", bound=Choice)
 T = TypeVar("T")
+
+_REGISTRIES: dict[str, "Registry[Any]"] = {}
 
 
 class Registry(Generic[T]):
@@ -38,13 +41,27 @@ class Registry(Generic[T]):
     def __init__(self, kind: str) -> None:
         self.kind = kind
         self._known: dict[str, T] = {}
+        _REGISTRIES[kind] = self
 
     def add(self, name: str, thing: T) -> T:
-        """Declare a thing. Raises ValueError where the name is taken by another."""
+        """Declare a thing. Raises ValueError if another has the same name."""
         if self._known.get(name, thing) is not thing:
             raise ValueError(f"{self.kind}={name}: declared twice")
         self._known[name] = thing
         return thing
+
+    def replace(self, name: str, thing: T) -> None:
+        """Declare a thing, replacing any other of that name."""
+        self._known[name] = thing
+
+    @contextmanager
+    def temporarily(self) -> Iterator[None]:
+        """A context in which declarations are temporary: they are removed at its end."""
+        before = dict(self._known)
+        try:
+            yield
+        finally:
+            self._known = before
 
     def names(self) -> list[str]:
         return list(self._known)
@@ -53,7 +70,7 @@ class Registry(Generic[T]):
         return iter(self._known.values())
 
     def get(self, name: str) -> T:
-        """Raises ConfigError, which lists the names, where there is no such thing."""
+        """Raises ConfigError, which lists the names, if there is no such thing."""
         if name not in self._known:
             raise ConfigError(f"{self.kind}={name}: no such choice; choose one of {', '.join(sorted(self._known))}")
         return self._known[name]
@@ -63,12 +80,32 @@ class Group(Registry[type[C]]):
     """The options of a configuration group, each a class."""
 
     def declare(self, choice: type[C]) -> type[C]:
-        """Class decorator: make an option known by the default of its field `name`."""
+        """Class decorator: register an option under the default of its field `name`."""
         return self.add(str(choice.model_fields["name"].default), choice)
 
     def read(self, values: Mapping[str, Any]) -> C:
         """The option that a resolved configuration describes.
 
-        Raises ConfigError where its name is none of the group's, pydantic's ValidationError where a value is wrong.
+        Raises ConfigError if the group has no option of that name, pydantic's ValidationError if a value is wrong.
         """
         return self.get(str(values.get("name"))).model_validate(values)
+
+
+# By kind and name.
+Declarations = Sequence[tuple[str, str, Any]]
+
+
+def declared_outside() -> Declarations:
+    """What modules outside of ablate have declared, to be declared again in another process."""
+    every = ((kind, name, registry.get(name)) for kind, registry in _REGISTRIES.items() for name in registry.names())
+    return [each for each in every if not _module(each[2]).startswith(f"{__package__.partition('.')[0]}.")]
+
+
+def declare_again(declared: Declarations) -> None:
+    """Declare in this process what `declared_outside` returned in another."""
+    for kind, name, thing in declared:
+        _REGISTRIES[kind].replace(name, thing)
+
+
+def _module(thing: Any) -> str:
+    return str((thing if isinstance(thing, type) else type(thing)).__module__)

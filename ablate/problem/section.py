@@ -1,4 +1,4 @@
-"""What every part of a trial's configuration is: a checked, frozen section, and the fields its help is made of."""
+"""The base of every part of a trial's configuration: a checked, frozen section, and the types of its fields."""
 
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any
@@ -13,13 +13,13 @@ Count = Annotated[int, Field(ge=1)]
 
 
 class Section(BaseModel):
-    """A part of the configuration: frozen, nothing unknown, nothing converted, no NaN and no infinity."""
+    """A part of the configuration: frozen, no unknown keys, no conversions, no NaN and no infinity."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 class OneOf:
-    """Annotates a text that must be one of some names, which may grow while the program runs."""
+    """Annotates a string that must be one of some names, whose list may grow while the program runs."""
 
     def __init__(self, names: Callable[[], Sequence[str]]) -> None:
         self.names = names

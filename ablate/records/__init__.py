@@ -1,1 +1,1 @@
-"""What is written down: a trial's folder, a sweep's table, and what MLflow is told of both."""
+"""What is written: a trial's folder, a sweep's folder and table, and the delivery to MLflow."""

@@ -1,10 +1,10 @@
-"""Which version of the user's own code a sweep ran with."""
+"""The version of the user's own code with which a sweep ran."""
 
 import subprocess
 
 
 def git_commit() -> str | None:
-    """The commit checked out in the working directory, with `+` behind it where files differ; None outside git."""
+    """The commit checked out in the working directory, followed by `+` if files differ; None outside git."""
     try:
         commit = _git("rev-parse", "HEAD")
         return commit + ("+" if _git("status", "--porcelain", "--untracked-files=no") else "")

@@ -1,4 +1,4 @@
-"""The local record: what is written to the trials' folders first, before anything else hears of it."""
+"""The local record: everything is written to the trials' folders before it goes anywhere else."""
 
 import math
 import time
@@ -25,12 +25,12 @@ WHY_CHARACTERS = 600
 
 
 def finite(value: float) -> float | None:
-    """A number as JSON can hold it: None where it is not finite."""
+    """A number as JSON can represent it: None if it is not finite."""
     return value if math.isfinite(value) else None
 
 
 class Metrics:
-    """The growing metrics of each trial: written after an epoch, at most every half second, and at the end."""
+    """The metrics of each trial: written after an epoch, at most every half second, and at the end."""
 
     def __init__(self, folders: Sequence[TrialFolder]) -> None:
         self.files: list[IO[bytes]] = [folder.open_metrics() for folder in folders]
@@ -38,7 +38,7 @@ class Metrics:
         self.flushed = time.monotonic()
 
     def add(self, lanes: Sequence[int], step: int, epoch: int, values: Mapping[str, Array]) -> None:
-        """One record of each of these lanes: by name, an array with a place for every lane."""
+        """Add one record for each of these lanes: by name, an array with an element for every lane."""
         self.held.append((tuple(lanes), step, epoch, values))
         # An epoch's records come all at once, the test set's last.
         if "test/loss" in values and time.monotonic() - self.flushed > FLUSH_SECONDS:
@@ -66,7 +66,7 @@ class Metrics:
 
 
 def _form(step: int, epoch: int, names: Sequence[str]) -> bytes:
-    """A record as a line of JSON, with places for the numbers; to write the names anew each time would cost more."""
+    """A record as a line of JSON, with placeholders for the numbers; encoding the names every time would cost more."""
     places = b",".join(orjson.dumps(name) + b":%b" for name in names)
     return b'{"step":%d,"epoch":%d,' % (step, epoch) + places + b"}\n"
 
@@ -77,9 +77,9 @@ def _numbers(column: Array) -> list[bytes]:
 
 
 class Recorder:
-    """Listens to a cohort's training and writes each trial's folder; see `ablate.training.loop.Observer`.
+    """Observes the training of a chunk and writes each trial's folder; see `ablate.training.loop.Observer`.
 
-    Elapsed time is shared out evenly over the lanes that are in training at the time.
+    Elapsed time is divided evenly among the lanes that are in training at the time.
     """
 
     def __init__(self, sweep: SweepFolder, trials: Sequence[Trial]) -> None:
@@ -92,7 +92,7 @@ class Recorder:
         self.clock = time.perf_counter()
 
     def checked(self, checks: Sequence[Check | None]) -> None:
-        """Write what was found before training, trial by trial; the clock of training starts here."""
+        """Write what the checks found, trial by trial; the clock of training starts here."""
         self.checks = checks
         for lane, (folder, check) in enumerate(zip(self.folders, checks, strict=True)):
             if check is not None:
@@ -124,7 +124,7 @@ class Recorder:
         folder.write_result(row)
 
     def fail(self, why: str) -> None:
-        """The whole cohort broke: every trial not yet finished failed of it."""
+        """Mark every trial that has not finished as failed for this reason."""
         self._share_time()
         self.close()
         for lane in sorted(self.unfinished):
@@ -132,7 +132,7 @@ class Recorder:
         self.unfinished.clear()
 
     def close(self) -> None:
-        """Flush what is written so far, whatever happened."""
+        """Flush and close the metrics."""
         self.written.close()
 
     def _share_time(self) -> None:
@@ -143,7 +143,7 @@ class Recorder:
 
 
 def close(folder: TrialFolder, trial: Trial, status: str, verdict: str, why: str) -> None:
-    """Write the row of a trial that did not come to its end, with the last metrics it recorded."""
+    """Write the row of a trial that did not run to its end, with the last metrics it recorded."""
     last: dict[str, Any] = {}
     for record in folder.read_metrics():
         last.update({name: value for name, value in record.items() if value is not None})
@@ -167,7 +167,7 @@ _FIGURES = ("test_accuracy", "test_loss", "train_accuracy", "train_loss")
 
 
 def _row(trial: Trial, status: str, verdict: str, why: str, figures: Mapping[str, float | None], epochs: int) -> Row:
-    # As one line that a table can hold; a user's own error may be of any length.
+    # One line for a table; a user's own error may be of any length.
     line = " ".join(why.split())
     return {
         "trial": trial.number,

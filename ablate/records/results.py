@@ -1,4 +1,4 @@
-"""The results of a sweep: one row a trial, in `results.csv` and as a data frame."""
+"""The results of a sweep: one row per trial, in `results.csv` and as a data frame."""
 
 import csv
 import io
@@ -33,8 +33,8 @@ _TAIL = [
 def write(sweep: SweepFolder, plan: Sequence[Trial] = ()) -> list[EndedTrial]:
     """Write `results.csv` of the trials that have ended so far; several processes may do so at once.
 
-    The factors are those of the sweep's plan; where it has none, those of the trials there are: a foreign launcher's
-    jobs are planned one by one.
+    The factors are those of the sweep's plan or, if it has none, those of the trials that have ended: the jobs of
+    another Hydra launcher are planned one by one.
     """
     with sweep.lock():
         ended = sweep.ended(plan)
@@ -52,9 +52,9 @@ def write(sweep: SweepFolder, plan: Sequence[Trial] = ()) -> list[EndedTrial]:
 def load(*sweeps: str | Path, curves: bool = False) -> "pd.DataFrame":
     """The results of one sweep or several as a data frame.
 
-    One row a trial, columns as in `results.csv`, and `sweep`, the folder's name. With `curves`, the metrics in
-    long form instead: `sweep, trial`, the factors, `seed, step, epoch, metric, value` (NaN where a value was
-    not finite). Raises ConfigError where a folder is not a sweep's.
+    One row per trial, columns as in `results.csv`, and `sweep`, the folder's name. With `curves`, the metrics in long
+    form instead: `sweep, trial`, the factors, `seed, step, epoch, metric, value` (NaN if a value was not finite).
+    Raises ConfigError if a folder is not that of a sweep.
     """
     import pandas as pd
 
@@ -92,7 +92,7 @@ def _curves(sweep: SweepFolder, table: "pd.DataFrame") -> "pd.DataFrame":
             continue
         wide = pd.DataFrame(lines)
         long = wide.melt(["step", "epoch"], var_name="metric", value_name="value")
-        # A wide table has a gap for every metric that a line does not have, and one for every null it has.
+        # The wide table has NaN both for a metric that a line lacks and for a null in it: keep only the latter.
         present = [name in line for name in wide.columns[2:] for line in lines]
         long = long[present]
         for place, key in enumerate(keys):

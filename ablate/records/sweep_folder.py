@@ -1,4 +1,4 @@
-"""A sweep's folder: the one place that knows which files it holds besides its trials' folders."""
+"""A sweep's folder: the only module that knows which files it contains besides its trials' folders."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from ablate.trials.trial import Trial
 
 @dataclass(frozen=True)
 class SweepFolder:
-    """The folder of a sweep, `runs/<sweep>`, or, of a report on several sweeps, the folder that it is written to."""
+    """The folder of a sweep, `runs/<sweep>`, or the folder to which a report on several sweeps is written."""
 
     path: Path
 
@@ -32,20 +32,20 @@ class SweepFolder:
 
     @property
     def curves(self) -> Path:
-        """The report's picture."""
+        """The report's plot."""
         return self.path / "curves.png"
 
     @property
     def log(self) -> Path:
-        """What happened, and the tracebacks of errors."""
+        """The log, with the tracebacks of errors."""
         return self.path / "ablate.log"
 
     def lock(self) -> FileLock:
-        """Held by who reads the trials to write a file of the sweep: several processes may share the folder."""
+        """The lock to hold while writing a file of the sweep from its trials: processes may share the folder."""
         return FileLock(self.path / ".results.lock")
 
     def create(self, trials: Iterable[Trial]) -> None:
-        """Make the folder and those of the trials. Raises ConfigError where that cannot be."""
+        """Create the folder and those of the trials. Raises ConfigError if that fails."""
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             for trial in trials:
@@ -57,25 +57,25 @@ class SweepFolder:
         return TrialFolder(self.path / str(number))
 
     def trials(self) -> list[TrialFolder]:
-        """The folders in this one, by their trials' numbers."""
+        """The folders of the trials, sorted by number."""
         found = [TrialFolder(path) for path in self.path.iterdir() if path.is_dir()] if self.path.is_dir() else []
         return sorted(found, key=lambda folder: folder.number)
 
     def ended(self, plan: Sequence[Trial] = ()) -> list[EndedTrial]:
-        """The trials that have ended, in order; the configurations of those of a plan need not be read."""
+        """The trials that have ended, in order; for those in `plan` the configuration need not be read."""
         planned = {trial.number: trial.config for trial in plan}
         rows = ((folder, folder.read_result()) for folder in self.trials())
         return [EndedTrial(row, folder, planned.get(row["trial"])) for folder, row in rows if row is not None]
 
     def check_begun(self) -> None:
-        """Raises ConfigError where this is not the folder of a sweep of which at least one chunk has ended."""
+        """Raise ConfigError if this is not the folder of a sweep of which at least one chunk has ended."""
         if not self.results.is_file():
             raise ConfigError(
                 f"{self.path}: no {self.results.name} there; expected the folder of a sweep, such as runs/<sweep>"
             )
 
     def read_description(self) -> Mapping[str, Any]:
-        """How the sweep was started, with what, and of which trials it consists; empty where it is not known."""
+        """The sweep's command, versions and trials; empty if the file is missing."""
         return read_yaml(self._description, {"command", "trials"})
 
     def write_description(self, described: Mapping[str, Any]) -> None:

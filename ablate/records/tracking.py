@@ -1,7 +1,7 @@
-"""Delivery to MLflow: the local records, sent in batches by a thread beside the training.
+"""Delivery to MLflow: a thread sends the local records in batches while the trials train.
 
-Only this process writes, and it sends only what the trials' folders hold, so nothing here is on the path of
-training and a run that could not be sent can be sent later from the same files.
+Only this process talks to MLflow, and it sends only what the trials' folders contain. So MLflow never delays training,
+and a run that could not be sent can be sent later from the same files.
 """
 
 import contextlib
@@ -32,16 +32,16 @@ from ablate.trials.trial import Trial
 
 log = logging.getLogger("ablate")
 
-# Points of a metric, the more trials the fewer: MLflow takes some 70 µs for each, and a trial has about ten metrics.
+# Points per metric, fewer with more trials: MLflow takes some 70 µs for each, and a trial has about ten metrics.
 MAX_POINTS, MIN_POINTS, SWEEP_POINTS = 1000, 30, 2000
 BATCH = 1000
 SEND_SECONDS = 2.0
 STALLED_SECONDS = 30.0
-# A fresh browser opens another page of the UI than the runs' charts.
+# Without this, a fresh browser opens another page of the UI than the charts.
 _CHARTS = "workflowType=machine_learning&compareRunsMode=CHART"
-# By what a line of a trial's metrics is known to hold metrics of a kind; an epoch's may hold the last kind besides.
+# How to recognise the kind of metrics in a line of a trial's metrics; an epoch's line may also hold the last kind.
 _CHECK, _STEP, _EPOCH, _SELDOM = b'"check/', b'"step/loss"', b'"test/loss"', b'"watch/too_large"'
-# The metrics of every epoch; what else is in its record is seldom.
+# The metrics of every epoch; other metrics in its record are of the last kind.
 _EVERY_EPOCH = {
     *("train/loss", "train/accuracy"),
     *("test/loss", "test/accuracy", "test/confidence", "watch/largest_class"),
@@ -50,12 +50,12 @@ _STATUS = {"finished": "FINISHED", "failed": "FAILED", "killed": "KILLED"}
 
 
 class Tracker:
-    """Where a sweep is tracked besides its folder; this one does nothing (`tracking=none`)."""
+    """A tracker of a sweep; this one does nothing (`tracking=none`)."""
 
     how: str | None = None
 
     def start(self) -> None:
-        """Begin to deliver, in the background."""
+        """Start delivering in the background."""
 
     def finish(self) -> None:
         """Deliver what is left, and wait until it is done."""
@@ -75,10 +75,10 @@ class _Delivery:
 
 
 class MlflowTracker(Tracker):
-    """Creates one flat MLflow run a trial and keeps it up to date from the trial's folder.
+    """Creates one flat MLflow run per trial and keeps it up to date from the trial's folder.
 
-    If MLflow cannot be reached or refuses, that is said once, the trials stay marked as unsent, and the sweep
-    goes on.
+    If MLflow cannot be reached or refuses, one warning is logged, the trials stay marked as unsent, and the sweep goes
+    on.
     """
 
     def __init__(
@@ -169,7 +169,7 @@ class MlflowTracker(Tracker):
         return f"{command}   then open http://127.0.0.1:5000{page}"
 
     def _try_file(self) -> None:
-        """A file that SQLite cannot open fails here at once, where MLflow would try again for minutes."""
+        """Fail at once if SQLite cannot open the file; MLflow would retry for minutes."""
         path = self.uri.removeprefix("sqlite:///")
         if self.is_local and path != ":memory:":
             with contextlib.closing(sqlite3.connect(path, timeout=10)) as store:
@@ -184,7 +184,7 @@ class MlflowTracker(Tracker):
             try:
                 return str(self.client.create_experiment(self.settings.experiment, artifact_location=location))
             except MlflowException:
-                # Another machine's sweep, on the same server, was quicker.
+                # Another sweep on the same server was faster.
                 found = self.client.get_experiment_by_name(self.settings.experiment)
                 if found is None:
                     raise
@@ -243,7 +243,7 @@ class MlflowTracker(Tracker):
         delivery.folder.write_delivery(delivery.run_id, sent=True)
 
     def _thin(self, delivery: _Delivery, lines: Iterable[bytes], is_last: bool) -> Iterator[Any]:
-        """Of the metrics of each kind every so many-th record, and of each metric the last; no others are parsed."""
+        """Every n-th record of each kind of metrics, and the last value of each metric; no others are parsed."""
         strides = _strides(self.prepared[delivery.trial.number], self.most_points)
         for line in lines:
             for kind in _kinds(line):
@@ -254,14 +254,14 @@ class MlflowTracker(Tracker):
 
 
 def _kinds(line: bytes) -> Sequence[bytes]:
-    """Of what kinds the metrics of a record are; most are an epoch's, so that is asked first."""
+    """The kinds of metrics in a record. Most are an epoch's, so that is tested first."""
     if _EPOCH in line:
         return (_EPOCH, _SELDOM) if _SELDOM in line else (_EPOCH,)
     return (_STEP,) if _STEP in line else (_CHECK,)
 
 
 def _every(stride: int, delivery: _Delivery, kind: bytes, line: bytes) -> Iterator[Any]:
-    """The points of every so many-th record of a kind; the others are held, until all metrics of a later one went."""
+    """The points of every n-th record of a kind; the others are held until all metrics of a later one are sent."""
     count, held = delivery.seen.get(kind, 0), delivery.held.setdefault(kind, [])
     delivery.seen[kind] = count + 1
     is_sent = count % stride == 0
@@ -275,7 +275,7 @@ def _every(stride: int, delivery: _Delivery, kind: bytes, line: bytes) -> Iterat
 
 
 def _values(kind: bytes, record: Mapping[str, Any]) -> dict[str, float]:
-    """A record's metrics of a kind, none that is not finite."""
+    """A record's finite metrics of a kind."""
     values = {name: value for name, value in record.items() if name not in ("step", "epoch") and value is not None}
     if kind not in (_EPOCH, _SELDOM):
         return values
@@ -283,7 +283,7 @@ def _values(kind: bytes, record: Mapping[str, Any]) -> dict[str, float]:
 
 
 def _points(record: Mapping[str, Any], values: Mapping[str, float]) -> Iterator[Any]:
-    """Some of a record's metrics as MLflow holds them."""
+    """Some of a record's metrics as MLflow entities."""
     from mlflow.entities import Metric
 
     now = int(time.time() * 1000)
@@ -293,7 +293,7 @@ def _points(record: Mapping[str, Any], values: Mapping[str, float]) -> Iterator[
 
 
 def _last_points(kind: bytes, held: Sequence[tuple[bytes, bool]]) -> Iterator[Any]:
-    """The last finite value of every metric in the records since all of one was sent, if it was left out."""
+    """The last finite value of every metric in the held records, unless it has been sent."""
     last: dict[str, tuple[Mapping[str, Any], bool]] = {}
     for line, is_sent in held:
         record = orjson.loads(line)
@@ -304,7 +304,7 @@ def _last_points(kind: bytes, held: Sequence[tuple[bytes, bool]]) -> Iterator[An
 
 
 def _strides(trial: PreparedTrial, most: int) -> dict[bytes, int]:
-    """By kind: of how many records one is sent; one point is kept for the last."""
+    """By kind, the n of every n-th record; one point is reserved for the last."""
     steps = math.ceil(trial.settings.epochs * trial.steps_per_epoch / trial.log_every)
     return {
         _CHECK: 1,
@@ -315,7 +315,7 @@ def _strides(trial: PreparedTrial, most: int) -> dict[bytes, int]:
 
 
 def run_name(trial: Trial, factors: Sequence[str]) -> str:
-    """The varying values first, since the UI cuts names after some 14 characters; of a lone trial, all it was given."""
+    """The varying values first, since the UI cuts names after some 14 characters; for a single trial, all overrides."""
     values = [shown(level(trial, key)) for key in factors or trial.overrides if key != "seed"]
     return " ".join([*values, f"seed={trial.settings.seed}", f"#{trial.number}"])
 

@@ -1,4 +1,4 @@
-"""A trial's folder: the one place that knows which files it holds, and how each is written and read."""
+"""A trial's folder: the only module that knows which files it contains, and how each is written and read."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -22,13 +22,16 @@ Record = dict[str, Any]
 _CONFIG, _OVERRIDES = ".hydra/config.yaml", ".hydra/overrides.yaml"
 _RESULT, _CHECK, _METRICS, _DELIVERY = "result.json", "check.json", "metrics.jsonl", "mlflow.json"
 _INITIAL, _FINAL, _PREDICTIONS = "init.npz", "final.npz", "predictions.npz"
-# What readers rely on of a configuration, whichever version of ablate wrote it; the last of them stands near its end.
+# The keys of a configuration on which readers rely, whichever version wrote it; the last stands near the file's end.
 _SECTIONS = {"loss", "model", "data", "init", "lr", "epochs", "dtype"}
 
 
 class Row(TypedDict):
-    """How a trial ended. `overrides` are the levels of the keys that were given; a figure that is not finite, or not
-    known, is None. Of a trial that did not come to its end nobody knows whether its check `is_flagged`."""
+    """How a trial ended.
+
+    `overrides` are the levels of the keys that were given; a number that is not finite, or not known, is None. A trial
+    that did not run to its end has no `is_flagged`, which says whether its check found something.
+    """
 
     trial: int
     status: str
@@ -47,7 +50,7 @@ class Row(TypedDict):
 
 
 class Delivery(TypedDict):
-    """What is known of a trial's MLflow run: which it is, and whether all of it was sent."""
+    """A trial's MLflow run: its id, and whether all of it was sent."""
 
     run_id: str | None
     sent: bool
@@ -57,14 +60,14 @@ class Delivery(TypedDict):
 class TrialFolder:
     """The folder of one trial, `runs/<sweep>/<number>`.
 
-    Readers give None, or what is empty, where a file is not there yet, and raise ConfigError where one is damaged.
+    Readers return None, or something empty, if a file does not exist yet, and raise ConfigError if one is damaged.
     """
 
     path: Path
 
     @property
     def number(self) -> int:
-        """The trial's; -1 of a folder with another name."""
+        """The trial's number; -1 for a folder with another name."""
         return int(self.path.name) if self.path.name.isdigit() else -1
 
     @property
@@ -73,7 +76,7 @@ class TrialFolder:
         return (self.path / _CONFIG).is_file()
 
     def create(self, trial: Trial) -> None:
-        """Make the folder and write down the trial's configuration. Raises OSError."""
+        """Create the folder and write the trial's configuration. Raises OSError."""
         (self.path / _CONFIG).parent.mkdir(parents=True, exist_ok=True)
         given = [f"{key}={value}" for key, value in trial.overrides.items() if value != ABSENT]
         for name, content in ((_CONFIG, dict(trial.config)), (_OVERRIDES, given)):
@@ -88,11 +91,11 @@ class TrialFolder:
         return cast("Row | None", read_json(self.path / _RESULT, Row.__required_keys__))
 
     def write_result(self, row: Row) -> None:
-        """Last of all: who finds it may rely on every other file of the trial."""
+        """Write the row, last of all: if it exists, every other file of the trial is complete."""
         replace_file(self.path / _RESULT, json.dumps(row))
 
     def read_check(self) -> Check | None:
-        """What was found before the trial's training; None where nothing was looked for."""
+        """What the check before training found; None if there was no check."""
         values = read_json(self.path / _CHECK, {"tensors"})
         if values is None:
             return None
@@ -109,7 +112,7 @@ class TrialFolder:
         replace_file(self.path / _CHECK, json.dumps(asdict(check)))
 
     def read_delivery(self) -> Delivery:
-        """How far the trial is delivered to MLflow; nothing is sent where nothing is known."""
+        """The state of the trial's delivery to MLflow; nothing sent if there is no file."""
         found = read_json(self.path / _DELIVERY, Delivery.__required_keys__)
         return cast("Delivery", found or {"run_id": None, "sent": False})
 
@@ -117,7 +120,7 @@ class TrialFolder:
         replace_file(self.path / _DELIVERY, json.dumps({"run_id": run_id, "sent": sent}))
 
     def open_metrics(self) -> IO[bytes]:
-        """The file of the metrics, to be written anew: an object with `step`, `epoch` and metrics by name, a line."""
+        """Open a new file for the metrics: each line an object with `step`, `epoch` and metrics by name."""
         return (self.path / _METRICS).open("wb")
 
     def tail(self) -> "Tail":
@@ -125,7 +128,7 @@ class TrialFolder:
         return Tail(self.path / _METRICS)
 
     def read_metrics(self) -> list[Record]:
-        """Every whole record of metrics so far."""
+        """Every complete record of metrics so far."""
         return self.tail().read()
 
     def write_initial_weights(self, weights: Mapping[str, Array]) -> None:
@@ -136,7 +139,7 @@ class TrialFolder:
         np.savez(self.path / _FINAL, **weights)  # type: ignore[arg-type]
 
     def read_final_weights(self) -> dict[str, Array]:
-        """Weights by tensor. Raises FileNotFoundError where the trial did not come to its end."""
+        """Weights by tensor. Raises FileNotFoundError if the trial did not run to its end."""
         with np.load(self.path / _FINAL) as arrays:
             return dict(arrays)
 
@@ -145,14 +148,14 @@ class TrialFolder:
         np.savez(self.path / _PREDICTIONS, outputs=outputs)
 
     def read_predictions(self) -> Array:
-        """The outputs on the test set, `(N, C)`. Raises FileNotFoundError where they were too many to be kept."""
+        """The outputs on the test set, `(N, C)`. Raises FileNotFoundError if they were too many to keep."""
         with np.load(self.path / _PREDICTIONS) as arrays:
             return np.asarray(arrays["outputs"])
 
 
 @dataclass
 class Tail:
-    """Reads metrics that grow: each call gives the whole records since the last."""
+    """Reads a growing file of metrics: each call returns the complete records since the last call."""
 
     path: Path
     offset: int = 0
@@ -161,7 +164,7 @@ class Tail:
         return self.parsed(self.lines())
 
     def lines(self) -> list[bytes]:
-        """The same, not parsed."""
+        """The same records, not parsed."""
         if not self.path.exists():
             return []
         with self.path.open("rb") as file:
@@ -181,8 +184,10 @@ class Tail:
 
 @dataclass(frozen=True)
 class EndedTrial:
-    """A trial that has ended, as its folder tells of it. It is described as `trials.factors` wants it: with the
-    levels of its row, and a configuration that is read once it is asked for, unless it is `planned` here."""
+    """A trial that has ended, read from its folder, with what `trials.factors` needs.
+
+    Its levels are those of its row; its configuration is read on first use, unless it is `planned` here.
+    """
 
     row: Row
     folder: TrialFolder
@@ -205,9 +210,9 @@ class EndedTrial:
         return self.folder.read_config() if self.planned is None else self.planned
 
     def thinned(self, holding: str, most: int) -> list[Record]:
-        """Of the records of metrics with some text in their line, `most` + 1 at most; the others are not parsed.
+        """At most `most` + 1 of the records of metrics whose line contains `holding`; the others are not parsed.
 
-        They are dense at the start, where curves change most: a power of an even spacing, the last always among them.
+        They are dense at the start, where curves change most (the square of an even spacing), and include the last.
         """
         found = [line for line in self._lines if holding.encode() in line]
         if len(found) > most:

@@ -15,14 +15,7 @@ def report(study: Study, picture: str) -> str:
 
 def _commands(study: Study) -> Iterator[str]:
     if study.commands:
-        yield "\n".join(["```sh", *(_runnable(command) for command in study.commands), "```"])
-
-
-def _runnable(command: str) -> str:
-    """`ablate ...` as a shell takes it: words with characters that mean something to it are quoted."""
-    first, *words = command.split(" ")
-    quoted = [f"'{word}'" if set(word) & set('()[]{}*$<>&;|"~') and "'" not in word else word for word in words]
-    return " ".join(["python", "-m", first, *quoted])
+        yield "\n".join(["```sh", *(f"python -m {command}" for command in study.commands), "```"])
 
 
 def facts(study: Study) -> str:

@@ -1,1 +1,1 @@
-"""The epoch loop over a cohort."""
+"""The epoch loop."""

@@ -1,4 +1,4 @@
-"""The epoch loop over a cohort. It knows neither which backend computes nor who listens."""
+"""The epoch loop over the lanes of an engine. It knows neither the backend nor who observes."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -20,12 +20,12 @@ INITIAL_ROWS = 2000
 
 @dataclass(frozen=True)
 class Summary:
-    """How a trial's training went, in figures: what the verdict and the results are made of.
+    """How a trial's training went, in numbers: the basis of the verdict and the results.
 
     `initial_loss` is the loss before the first update on the first rows of the training set (2,000 at most);
-    `test_losses` has one entry an epoch, the untrained network's first; `predicted` counts the test set's
+    `test_losses` has one entry per epoch, preceded by that of the untrained network; `predicted` counts the test set's
     predictions by class, `labels` its true classes. `too_large` and `too_small` count updates of the output layer
-    out of range (`ablate.backends.Watched`), `dead_units` and `saturated` are the shares last seen.
+    out of range (`ablate.backends.engine.Watched`), `dead_units` and `saturated` are the last observed shares.
     """
 
     epochs: int
@@ -47,7 +47,7 @@ class Summary:
 
 
 class Observer(Protocol):
-    """Who listens to a cohort's training; trials are named by their lane."""
+    """What is told about the training of an engine's lanes; trials are identified by their lane."""
 
     def begin(self, engine: Engine) -> None:
         """Every lane has its initial weights."""
@@ -56,17 +56,17 @@ class Observer(Protocol):
     def metrics(self, lanes: Sequence[int], step: int, epoch: int, values: Mapping[str, Array]) -> None:
         """One record of metrics of these lanes after `step` updates, within or at the end of `epoch`.
 
-        Each array `(K,)` has a place for every lane of the cohort. It is not changed afterwards.
+        Each array `(K,)` has an element for every lane of the engine. It is not changed afterwards.
         """
         ...
 
     def finished(self, lane: int, summary: Summary, engine: Engine) -> None:
-        """The lane trains no further."""
+        """The lane has been trained to its end."""
         ...
 
 
 class Silent:
-    """An observer that takes no notice: for the other processes that train the same lanes."""
+    """An observer that does nothing, for the processes of a group other than rank 0."""
 
     def begin(self, engine: Engine) -> None:
         """Somebody else records."""
@@ -79,7 +79,7 @@ class Silent:
 
 
 class _Stop:
-    """The lanes' rules to stop, and what they remember: `(K,)` arrays."""
+    """The lanes' rules for early stopping and their state: arrays `(K,)`."""
 
     def __init__(self, settings: Sequence[Settings]) -> None:
         rules = [trial.stop for trial in settings]
@@ -89,7 +89,7 @@ class _Stop:
         self.best.fill(math.inf)
 
     def heed(self, test: Evaluation, epoch: int) -> Array:
-        """Which lanes stop, now that the test set is evaluated after `epoch`; 0 is before training."""
+        """Which lanes stop, given the evaluation of the test set after `epoch`; 0 is before training."""
         is_better = test.loss < self.best
         np.copyto(self.best, test.loss, where=is_better)
         np.copyto(self.best_epoch, epoch, where=is_better)
@@ -99,10 +99,10 @@ class _Stop:
 
 
 class Orders:
-    """The order in which each lane meets the training set: one permutation an epoch from its own stream.
+    """The order in which each lane visits the training set: one permutation per epoch from its own random stream.
 
-    Lanes of the same seed share one array. Without `shuffle`, or where one batch is the whole set, the order
-    is that of the file.
+    Lanes of the same seed share one array. Without `shuffle`, or if one batch is the whole training set, the order is
+    that of the file.
     """
 
     def __init__(self, settings: Sequence[Settings], count: int, batch: int) -> None:
@@ -117,10 +117,10 @@ class Orders:
 
 
 def train(trials: Sequence[PreparedTrial], engine: Engine, observer: Observer) -> None:
-    """Train a cohort to its end; `trials[lane]` is the one of the engine's lane.
+    """Train every lane to its end; `trials[lane]` is the trial in that lane of the engine.
 
-    Every lane is reported to the observer once as finished: after its last epoch, when its rule to stop
-    applies, when its loss is not finite any more, or when it fails.
+    The observer is told once for each lane that it has finished: after its last epoch, when its rule for early stopping
+    applies, when its loss is no longer finite, or when it fails.
     """
     loop = _Loop(trials, engine, observer)
     loop.begin()
@@ -130,7 +130,7 @@ def train(trials: Sequence[PreparedTrial], engine: Engine, observer: Observer) -
 
 
 class _Loop:
-    """The state of a cohort's training. Arrays `(K,)`, or `(.., K)`, have a place for every lane."""
+    """The state of the training. Arrays `(K,)`, or `(.., K)`, have an element for every lane."""
 
     def __init__(self, trials: Sequence[PreparedTrial], engine: Engine, observer: Observer) -> None:
         first = trials[0]
@@ -139,7 +139,7 @@ class _Loop:
         self.orders = Orders(settings, len(dataset.y_train), first.batch_size)
         self.steps_per_epoch, self.log_every = first.steps_per_epoch, first.log_every
         lanes = len(settings)
-        # Updates too large and too small: those counted so far, and those that metrics have told.
+        # Updates too large and too small: counted so far, and reported in metrics so far.
         self.counted, self.told = np.zeros((2, 2, lanes))
         self.watched_next = 1
         self.active = list(range(lanes))
@@ -159,7 +159,7 @@ class _Loop:
         self._fail({**initial.failed, **test.failed}, test, _untrained(len(self.settings)), 0)
 
     def epoch(self, number: int) -> None:
-        """One pass over the training set, its records, and the lanes that end with it."""
+        """One pass over the training set, its records, and the lanes that end in it."""
         first = (number - 1) * self.steps_per_epoch
         logged = range(-first % self.log_every, self.steps_per_epoch, self.log_every)
         epoch = self.engine.train_epoch(self.orders.next(), logged)
@@ -180,12 +180,12 @@ class _Loop:
             self.observer.metrics(lanes, first + step, number, values)
 
     def _end(self, lane: int, ended: Ended, step: int, number: int) -> None:
-        """A lane that failed, or whose loss is not finite any more: its last record, within an epoch."""
+        """Record and finish a lane that failed, or whose loss is no longer finite, within an epoch."""
         test, nothing = self.engine.evaluate_lane(lane), _untrained(len(self.settings))
         self.observer.metrics([lane], step, number, {**_trained(nothing), **_tested(test)})
-        losses_ = [*self.test_losses, test.loss]
+        losses = [*self.test_losses, test.loss]
         error, not_finite = (ended.why, None) if ended.failed else (None, step)
-        self._finish(lane, self._summary(lane, nothing, test, losses_, number, step, not_finite, error))
+        self._finish(lane, self._summary(lane, nothing, test, losses, number, step, not_finite, error))
 
     def _test(self, epoch: Epoch, number: int) -> None:
         test = self.engine.evaluate()
@@ -204,7 +204,7 @@ class _Loop:
             self._finish(lane, self._summary(lane, trained, test, self.test_losses, number, step))
 
     def _watched(self, epoch: Epoch) -> dict[str, Array]:
-        """What was seen of the lanes' inside since it was last told; a network has units of a kind, or has not."""
+        """What was watched since the last report, without metrics of units that the network does not have."""
         units, watched = self.engine.units(), epoch.watched
         self.dead_units, self.saturated = units.dead, units.saturated
         too_large, too_small = self.counted - self.told
@@ -240,7 +240,7 @@ class _Loop:
             train_accuracy=float(trained[1][lane]),
             test_loss=float(test.loss[lane]),
             test_accuracy=float(test.accuracy[lane]),
-            test_losses=[float(losses_[lane]) for losses_ in test_losses],
+            test_losses=[float(losses[lane]) for losses in test_losses],
             predicted=test.predicted[lane].tolist(),
             labels=self.labels,
             too_large=int(self.counted[0, lane]),
@@ -273,7 +273,7 @@ def _trained(trained: tuple[Array, Array]) -> dict[str, Array]:
 
 
 def _tested(test: Evaluation) -> dict[str, Array]:
-    """An evaluation as metrics; a lane that was not evaluated predicted nothing."""
+    """An evaluation as metrics; a lane that was not evaluated has no predictions."""
     rows = np.maximum(test.predicted.sum(axis=1), 1)
     return {
         "test/loss": test.loss,

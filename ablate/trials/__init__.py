@@ -1,1 +1,1 @@
-"""Trials, factors, cells and cohorts: what a sweep consists of."""
+"""What a sweep consists of: trials, factors, cells, cohorts."""

@@ -1,4 +1,4 @@
-"""Cohorts: which trials are trained together, and how a cohort is cut into pieces."""
+"""Cohorts: which trials can be trained together, and how a cohort is cut into chunks."""
 
 import json
 from collections import defaultdict
@@ -13,7 +13,7 @@ T = TypeVar("T")
 
 
 def cohorts(trials: Sequence[Trial]) -> list[list[Trial]]:
-    """Trials that can be trained together, neighbours being alike in optimiser, loss and seed."""
+    """Groups of trials that can be trained together, each sorted so that neighbours share optimiser, loss and seed."""
     together: dict[str, list[Trial]] = defaultdict(list)
     for trial in trials:
         together[_cohort_key(trial.settings)].append(trial)
@@ -21,7 +21,7 @@ def cohorts(trials: Sequence[Trial]) -> list[list[Trial]]:
 
 
 def _cohort_key(settings: Settings) -> str:
-    # The output is the loss's: a network is the same whether softmax or sigmoid follows it.
+    # The output function belongs to the objective: the network is the same with softmax or sigmoid after it.
     parts = settings.model_dump(
         mode="json",
         include={"model", "data", "batch_size", "epochs", "dtype", "backend", "device", "log_every", "bug"},
@@ -42,7 +42,7 @@ def _likeness(trial: Trial) -> tuple[str, str, str, int, int]:
 
 
 def chunks(cohort: Sequence[T], workers: int) -> list[list[T]]:
-    """A cohort cut into at most `workers` pieces of nearly equal size, each trained in one process."""
+    """A cohort cut into at most `workers` chunks of nearly equal size."""
     count = min(workers, len(cohort))
     edges = [round(piece * len(cohort) / count) for piece in range(count + 1)]
     return [list(cohort[start:stop]) for start, stop in pairwise(edges)]

@@ -1,4 +1,4 @@
-"""Factors, levels and cells: which keys vary over trials, and where each trial stands.
+"""Factors, levels and cells: which keys vary over trials, and which values each trial has.
 
 One definition for everything that has overrides, choices and a resolved configuration: a trial about to be trained,
 and one that is read from its folder.
@@ -11,11 +11,11 @@ from ablate.config.settings import shown
 
 
 class Described(Protocol):
-    """What a trial was given and what came of it.
+    """A trial's configuration, as given and as resolved.
 
     `overrides` are the keys that were given; `choices` the options chosen in the configuration groups; `config` the
-    whole resolved configuration, by sections. `levels` are those levels that are known without the configuration,
-    which may be slow to get.
+    whole resolved configuration, by sections. `levels` are the levels that are known without reading the configuration,
+    which may be slow.
     """
 
     @property
@@ -34,9 +34,9 @@ class Described(Protocol):
 def level(one: Described, key: str) -> Any:
     """A trial's level of a key, whether the key was given or not.
 
-    A group's level is its choice, any other key's the value in the resolved configuration. What cannot be told by a
-    plain value (a list, a section) is told as it was given, else by its `name`, else as the user would write it. None
-    where the configuration does not have the key and nothing was given.
+    A group's level is its choice, any other key's the value in the resolved configuration. A list or a section is given
+    as it was written in the overrides, else by its `name`, else as the user would write it. None if the configuration
+    does not have the key and it was not given.
     """
     for known in (one.choices, one.levels):
         if key in known:
@@ -56,14 +56,16 @@ def level(one: Described, key: str) -> Any:
 
 
 def factors(many: Sequence[Described], keys: Iterable[str] | None = None) -> list[str]:
-    """Of some keys (default: the overrides of all trials, in their order) those whose level varies; `seed` never."""
+    """Those of some keys (default: the overrides of all trials, in order) whose level varies; never `seed`."""
     asked = dict.fromkeys(key for one in many for key in one.overrides) if keys is None else keys
     return [key for key in asked if key != "seed" and len({shown(level(one, key)) for one in many}) > 1]
 
 
 def cell(one: Described, keys: Iterable[str]) -> dict[str, str]:
-    """A trial's levels of these keys, as the user would write them. With the factors as keys, this is the cell it
-    belongs to: its replicates differ in `seed` only."""
+    """A trial's levels of these keys, as the user would write them.
+
+    With the factors as keys, this is the cell to which it belongs: its replicates differ in `seed` only.
+    """
     return {key: shown(level(one, key)) for key in keys}
 
 

@@ -1,4 +1,4 @@
-"""A trial on its data: everything that follows from both, worked out once and asked by all."""
+"""A trial on its data set, and everything that follows from the two, computed in one place."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -25,13 +25,13 @@ STEP_RECORDS = 500
 
 @dataclass(frozen=True)
 class PreparedTrial:
-    """Checked settings on a data set, which all fit together; `prepare` makes it."""
+    """Checked settings on a data set that they fit; made by `prepare`."""
 
     settings: Settings
     dataset: Dataset
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # What follows from the two is worked out again in another process: a user's loss may not be sent there.
+        # What follows from the two is computed again in another process: a user's loss may not be picklable.
         return type(self), (self.settings, self.dataset)
 
     @cached_property
@@ -54,12 +54,12 @@ class PreparedTrial:
 
     @property
     def sign(self) -> int:
-        """+1 where the update as configured follows the negative of the gradient, -1 where it adds it."""
+        """+1 if the update as configured subtracts the gradient, -1 if it adds it."""
         return (1 if self.settings.update_sign == "minus" else -1) * (1 if self.settings.residual == "p-y" else -1)
 
     @property
     def batch_size(self) -> int:
-        """Samples an update: the configured number, the data set's own, or the whole set."""
+        """Samples per update: the configured number, the default of the data set, or the whole training set."""
         rows = len(self.dataset.y_train)
         return self.settings.batch_size or min(self.settings.data.batch_size or rows, rows)
 
@@ -85,9 +85,9 @@ class PreparedTrial:
         return self.settings.init.weights(self.architecture.parameters, streams(self.settings.seed)[0])
 
     def lane(self) -> Lane:
-        """The trial as an engine sees it; the signs of update and residual become the sign of its rates."""
+        """The trial as an engine sees it; the signs of update and residual become the sign of its learning rates."""
         settings = self.settings
-        # A lane has an objective of its own: a user's loss may keep something in mind from call to call.
+        # Each lane gets its own objective: a user's loss may keep state from call to call.
         objective = settings.loss.objective(settings.output)
         return Lane(
             weights=self.initial_weights(),
@@ -103,9 +103,9 @@ class PreparedTrial:
 def prepare(settings: Settings, dataset: Dataset | None = None) -> PreparedTrial:
     """A trial on its data set, which is loaded unless it is given.
 
-    Raises ConfigError where they do not fit together: a file that is missing or wrong, shapes that do not fit, a batch
-    larger than the training set, a loss that cannot be had, a mistake that has nothing to be wrong in, a backend that
-    cannot compute the trial, numbers that the precision turns into 0 or infinity.
+    Raises ConfigError if they do not fit together: a file that is missing or wrong, shapes that do not fit, a batch
+    larger than the training set, a loss that cannot be imported, a mistake that would change nothing, a backend that
+    cannot compute the trial, a number that the precision turns into 0 or infinity.
     """
     if dataset is None:
         dataset = settings.data.load(np.dtype(settings.dtype))
@@ -141,9 +141,9 @@ def _check_precision(settings: Settings) -> None:
 
 
 def engine(trials: Sequence[PreparedTrial], processes: ProcessGroup | None = None) -> Engine:
-    """The engine of a cohort: a lane a trial, in the order given.
+    """An engine for trials of one cohort: one lane per trial, in the order given.
 
-    Raises ConfigError where the backend's device cannot be had.
+    Raises ConfigError if the backend's device is not available.
     """
     first = trials[0]
     lanes = [trial.lane() for trial in trials]
@@ -152,6 +152,6 @@ def engine(trials: Sequence[PreparedTrial], processes: ProcessGroup | None = Non
 
 
 def streams(seed: int) -> tuple[np.random.Generator, np.random.Generator]:
-    """The two independent generators of a trial, `PCG64`: its initial weights', and its order's."""
+    """The two independent `PCG64` generators of a trial: one for its initial weights, one for its order."""
     weights, order = np.random.SeedSequence(seed).spawn(2)
     return np.random.default_rng(weights), np.random.default_rng(order)

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from ablate.config.settings import Settings
 
-# Keys that say how a trial is run and told of, not what it computes.
+# Keys that say how a trial is run and reported, not what it computes.
 NOT_THE_EXPERIMENT = ("description", "workers", "log_every", "dry_run", "tracking")
 
 ABSENT = "n/a"  # pandas reads it as a missing number
@@ -18,9 +18,9 @@ ABSENT = "n/a"  # pandas reads it as a missing number
 class Trial:
     """One resolved configuration with one seed.
 
-    `overrides` are the command's, key by key with the value as the user wrote it, and in a sweep of `cells` the keys
-    that any of these sets, with the trial's own value, `ABSENT` where it has no such key; `choices` the options chosen
-    in the configuration groups; `config` the whole resolved configuration, from which all levels are read.
+    `overrides` are those of the command, key by key with the value as the user wrote it; in a sweep of `cells` also the
+    keys that any cell sets, with the trial's own value, or `ABSENT` if it has no such key. `choices` are the options
+    chosen in the configuration groups, `config` is the whole resolved configuration, from which all levels are read.
     """
 
     number: int
@@ -33,6 +33,6 @@ class Trial:
 
     @property
     def digest(self) -> str:
-        """Hash of what decides the trial's numbers: the resolved configuration without how and where it runs."""
+        """Hash of everything that decides the trial's numbers: the configuration without how and where it is run."""
         rest = {key: value for key, value in self.config.items() if key not in NOT_THE_EXPERIMENT}
         return hashlib.sha256(json.dumps(rest, sort_keys=True, default=str).encode()).hexdigest()[:16]

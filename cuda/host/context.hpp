@@ -45,7 +45,7 @@ struct Context {
         // a multiple of 16.
         const std::uintptr_t end = reinterpret_cast<std::uintptr_t>(stack + size) & ~std::uintptr_t{15};
         auto* frame = reinterpret_cast<std::uintptr_t*>(end - 64);
-        for (int slot = 0; slot < 8; ++slot) frame[slot] = 0;
+        for (int word = 0; word < 8; ++word) frame[word] = 0;
         frame[6] = reinterpret_cast<std::uintptr_t>(entry);
         top = frame;
     }

@@ -60,7 +60,7 @@ CONVOLVES = [
 
 
 @pytest.mark.parametrize("common", [[*MLP, "batch_size=8"], [*CONVOLVES, "batch_size=9"]], ids=["vectors", "images"])
-def test_the_persistent_kernel_computes_what_the_clear_kernels_do(
+def test_the_persistent_kernel_computes_what_the_reference_kernels_do(
     common: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(network, "ELEMENTS", 1 / 64)  # so small a network has several blocks a lane then
@@ -188,7 +188,7 @@ def test_no_room_for_one_lane() -> None:
         engine(trials, dataset, epochs.Stepwise, device)
 
 
-def test_gradient_of_the_first_batch_by_the_clear_kernels() -> None:
+def test_gradient_of_the_first_batch_by_the_reference_kernels() -> None:
     trial = settings(*EMULATED, *EXACT, *MLP, "shuffle=false", "batch_size=7", "lr=1", "epochs=1")
     dataset = noise((4,), 5, rows=7)
     prepared = ablate.prepare(trial, dataset)

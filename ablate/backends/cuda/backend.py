@@ -14,12 +14,14 @@ from ablate.backends.cuda.device import Device, DeviceError
 from ablate.backends.engine import Engine, Lane, Probe
 from ablate.backends.process_group import ProcessGroup
 from ablate.problem.data.dataset import Dataset
-from ablate.problem.layers import Elementwise
+from ablate.problem.layers import Conv, Dense, Divide, Elementwise, Pool
 from ablate.problem.losses import Loss
 from ablate.problem.models import Architecture
 from ablate.problem.optimizers import Optimizer
 
 GPU, EMULATED = "gpu", "emulated"
+# The layers that `cuda/*.cuh` has structs for (`layout.py` names them).
+LAYERS = (Conv, Dense, Divide, Elementwise, Pool)
 
 
 class CudaBackend(Backend):
@@ -28,6 +30,9 @@ class CudaBackend(Backend):
     name: ClassVar[str] = "cuda"
     devices: ClassVar[tuple[str, ...]] = (GPU, EMULATED)
     cause_of_death: ClassVar[str] = "a kernel that writes outside its arrays? docs/cuda.md says how to find it"
+
+    fault: ClassVar[str] = "the mathematics is right, a kernel is not (docs/cuda.md says how to look for it)"
+    possessive: ClassVar[str] = "the CUDA kernels'"
 
     def unavailable(self, device: str) -> str | None:
         try:
@@ -39,13 +44,14 @@ class CudaBackend(Backend):
     def refusal(self, loss: Loss, optimizer: Optimizer, architecture: Architecture) -> str | None:
         if loss.is_foreign:
             return f"loss={loss.name}: your own loss has no CUDA kernel; use backend=numpy for it"
-        activations = [stage.layer.activation for stage in architecture.stages if isinstance(stage.layer, Elementwise)]
-        named = [("loss", loss.name, loss.kernel), ("optimizer", optimizer.name, optimizer.kernel)]
-        named += [("activation", activation.name, activation.kernel) for activation in activations]
-        for kind, name, kernel in named:
-            if kernel is None:
-                return f"{kind}={name}: it has no CUDA kernel; use backend=numpy for it"
-        return None
+        layers = [stage.layer for stage in architecture.stages]
+        activations = [layer.activation for layer in layers if isinstance(layer, Elementwise)]
+        kernels = {f"loss={loss.name}": loss.kernel, f"optimizer={optimizer.name}": optimizer.kernel}
+        # A kernel goes back through an activation by its value alone.
+        kernels |= {f"activation={each.name}": None if each.needs_input else each.kernel for each in activations}
+        kernels |= {f"model.layers: {layer}": None for layer in layers if not isinstance(layer, LAYERS)}
+        missing = [named for named, kernel in kernels.items() if kernel is None]
+        return f"{missing[0]}: it has no CUDA kernel; use backend=numpy for it" if missing else None
 
     def engine(
         self,
@@ -70,12 +76,12 @@ class CudaBackend(Backend):
         return 1 if device == GPU else None
 
     def stays_in_process(self) -> bool:
-        # A sanitiser ends the process in which it finds something, and joblib waits for that process for ever.
+        # A sanitizer ends the process in which it finds something, and joblib would wait for that process for ever.
         return is_sanitized()
 
     def turn(self, device: str) -> contextlib.AbstractContextManager[object]:
-        # One process at a time has the GPU: each takes as much of its memory as there is, and blocks that wait for each
-        # other must all be resident.
+        # One process at a time uses the GPU: each takes as much memory as there is, and blocks that wait for each other
+        # must all be resident.
         if device != GPU:
             return contextlib.nullcontext()
         from filelock import FileLock
@@ -85,9 +91,9 @@ class CudaBackend(Backend):
 
 @functools.cache
 def open_device(name: str) -> Device:
-    """`gpu` or `emulated`, the same one all through this process.
+    """The device `gpu` or `emulated`, one of each per process.
 
-    Raises DeviceError, one line, where it cannot be had: it says what is missing.
+    Raises DeviceError, one line that says what is missing, if it is not available.
     """
     with _told():
         if name == EMULATED:
@@ -100,7 +106,7 @@ def open_device(name: str) -> Device:
 
 
 def check(name: str) -> None:
-    """Raise DeviceError where a device cannot be had; other processes may use it afterwards."""
+    """Raise DeviceError if a device is not available; other processes may use it afterwards."""
     if name == EMULATED:
         open_device(name)
         return

@@ -1,4 +1,4 @@
-"""Compiled kernels, kept from one run to the next."""
+"""Compiling the kernels, and a cache of the results."""
 
 import ctypes
 import functools
@@ -16,42 +16,42 @@ from ablate.backends.cuda.device import DeviceError, sources
 
 # The longest compilation seen, of a persistent kernel by nvcc, took a quarter of a minute.
 COMPILE_SECONDS = 600
-# Sanitisers for the emulation, for whoever hunts a fault in a kernel: `address` or `races`.
+# Sanitizers for the emulation, to look for a bug in a kernel: `address` or `races`.
 SANITIZE = "ABLATE_CUDA_SANITIZE"
 _SANITIZERS = {
     "": (),
     "address": ("-fsanitize=address,undefined", "-fno-sanitize-recover=undefined", "-g", "-O0"),
-    # The functions that this calls are the host library's own, not those of a sanitiser that would be linked; those of
-    # C must stay calls to be seen (`cuda/host/races.cpp`).
+    # The host library defines the functions that this instrumentation calls, so no sanitizer is linked; calls to C
+    # functions must stay calls to be observed (`cuda/host/races.cpp`).
     "races": ("-fsanitize=thread", "-nodefaultlibs", "-fno-builtin", "-fno-tree-loop-distribute-patterns", "-g"),
 }
-# What the emulation's runtime is compiled with then, and of what besides: it is not to be examined itself.
+# The flags and the additional files of the emulation's runtime in each case; the runtime is not examined itself.
 _HOST = {"": ((), ()), "address": (("-fsanitize=address", "-g"), ()), "races": (("-g",), ("races.cpp",))}
 
 
 def kernel_names(file: str) -> list[str]:
-    """The kernels of a file of `cuda/`, in its order."""
+    """The names of the kernels in a file of `cuda/`, in order."""
     return re.findall(r"^KERNEL (\w+)", (sources() / file).read_text(encoding="utf-8"), re.MULTILINE)
 
 
-def cubin(file: str, constants: Mapping[str, str], architecture: str) -> Path:
-    """A file of `cuda/` as device code for an architecture, `sm_90` say.
+def cubin(file: str, constants: Mapping[str, str], target: str) -> Path:
+    """A file of `cuda/` as device code for a GPU, `target` (`sm_90` for an H100).
 
-    Raises DeviceError where there is no nvcc, or with the first line of what nvcc has against the file.
+    Raises DeviceError if there is no nvcc, or with the first line of nvcc's complaint.
     """
-    return _kept(cubin_command(file, constants, architecture), ".cubin")
+    return _kept(cubin_command(file, constants, target), ".cubin")
 
 
-def cubin_command(file: str, constants: Mapping[str, str], architecture: str) -> list[str]:
-    """How `cubin` calls nvcc, but for where the code goes. Raises DeviceError where there is no nvcc."""
+def cubin_command(file: str, constants: Mapping[str, str], target: str) -> list[str]:
+    """The nvcc command of `cubin`, without its output file. Raises DeviceError if there is no nvcc."""
     # nvcc takes a bare comma for the end of a definition.
     defines = [f"-D{name}={value}".replace(",", "\\,") for name, value in constants.items()]
-    options = ["-std=c++17", f"-arch={architecture}", "-cubin", "-Werror", "all-warnings", "-include", str(declared())]
+    options = ["-std=c++17", f"-arch={target}", "-cubin", "-Werror", "all-warnings", "-include", str(declared())]
     return [nvcc_path(), *options, *defines, str(sources() / file)]
 
 
 def nvcc_path() -> str:
-    """The CUDA compiler. Raises DeviceError where there is none."""
+    """The CUDA compiler. Raises DeviceError if there is none."""
     folders = [Path(os.environ[name]) / "bin" for name in ("CUDA_HOME", "CUDA_PATH", "CUDA_ROOT") if name in os.environ]
     path = os.pathsep.join([*map(str, folders), os.environ.get("PATH", ""), "/usr/local/cuda/bin"])
     found = shutil.which("nvcc", path=path)
@@ -61,14 +61,14 @@ def nvcc_path() -> str:
 
 
 def is_sanitized() -> bool:
-    """Whether kernels run under a sanitiser."""
+    """Whether kernels run under a sanitizer."""
     return bool(os.environ.get(SANITIZE))
 
 
 def shared_library(file: str, constants: Mapping[str, str]) -> Path:
     """A file of `cuda/` for the emulation: every kernel NAME has a function `launch_NAME`.
 
-    Raises DeviceError where there is no g++, or with the first line of what it has against the file.
+    Raises DeviceError if there is no g++, or with the first line of its complaint.
     """
     launchers = "".join(f"LAUNCHER({name})\n" for name in kernel_names(file))
     defines = [f"-D{name}={value}" for name, value in constants.items()]
@@ -81,7 +81,7 @@ def shared_library(file: str, constants: Mapping[str, str]) -> Path:
 
 
 def host_library() -> Path:
-    """The emulation's runtime: fibres, barriers, memory. Race detection must not watch its own workings."""
+    """The emulation's runtime: fibres, barriers, memory. Race detection must not watch the runtime itself."""
     flags, files = _HOST[_sanitizer()]
     return _kept([*_gxx(), *flags, *(str(sources() / "host" / name) for name in ("cuda_host.cpp", *files))], ".so")
 
@@ -90,7 +90,7 @@ def _gxx() -> list[str]:
     found = shutil.which("g++")
     if found is None:
         raise DeviceError("g++ was not found: device=emulated compiles the kernels with it; install g++")
-    # Contraction into fused operations would round otherwise than the same source does elsewhere.
+    # Contraction into fused operations would make the same source round differently.
     return [found, "-O1", "-std=c++17", "-fPIC", "-shared", "-ffp-contract=off"]
 
 
@@ -108,7 +108,7 @@ def _sanitizer() -> str:
 
 
 def declared() -> Path:
-    """The generated header (`declarations.header`), as a file to be included; its name tells its content."""
+    """The generated header (`declarations.header`) as a file to include; its name contains a digest of its content."""
     text = header()
     path = _cache() / f"declared-{hashlib.sha256(text.encode()).hexdigest()[:16]}.cuh"
     if path.exists() and path.read_text(encoding="utf-8") == text:
@@ -125,7 +125,7 @@ def declared() -> Path:
 
 
 def _cache() -> Path:
-    import pooch  # here: it costs every start otherwise
+    import pooch  # imported here, to keep it out of every start
 
     return Path(pooch.os_cache("ablate")) / "cuda"
 
@@ -135,9 +135,9 @@ def _unkept(folder: Path, error: OSError) -> DeviceError:
 
 
 def _kept(command: Sequence[str], suffix: str, text: str = "") -> Path:
-    """What a compiler makes, from the cache where sources, command and compiler are the same.
+    """The output of a compiler, from the cache if sources, command and compiler are the same.
 
-    Beside it lies its digest: what a crash or a full disk has cut short is made again.
+    Its digest lies beside it: a file that a crash or a full disk has cut short is compiled again.
     """
     digest = hashlib.sha256("\0".join([_sources_digest(), _version(command[0]), *command, text]).encode()).hexdigest()
     folder = _cache()
@@ -170,7 +170,7 @@ def _is_whole(kept: Path, seal: Path) -> bool:
 def _compile(command: Sequence[str], text: str) -> None:
     done = _run(command, text)
     if done.returncode != 0:
-        # What the linker's driver says last tells least.
+        # The last message, of the linker's driver, is the least informative.
         lines = [line for line in (done.stderr + done.stdout).splitlines() if not line.startswith("collect2")]
         said = [line for line in lines if "error" in line.lower() or "space" in line.lower()]
         first = (said or lines or [f"exit code {done.returncode}"])[0]

@@ -1,7 +1,7 @@
-"""What the kernels are told of the declarations in `ablate.problem`: a generated header, and the numbers in it.
+"""The declarations of `ablate.problem` for the kernels: a generated header, and the numbers in it.
 
-`ablate/problem` declares every loss, output function and update rule once; the enumerations and the sizes of structs in
-C++ are made from it here, so that there is no second list to forget an entry in.
+`ablate/problem` declares every loss, output function and update rule once. The enumerations and the sizes of structs in
+C++ are generated from it here, so that there is no second list to keep in step.
 """
 
 from collections.abc import Iterator, Sequence
@@ -12,7 +12,7 @@ from ablate.problem.outputs import OUTPUTS
 
 
 def header() -> str:
-    """The generated header, which every file of `cuda/` is compiled with."""
+    """The generated header, with which every file of `cuda/` is compiled."""
     return "\n".join(_lines()) + "\n"
 
 
@@ -39,27 +39,27 @@ def _rules() -> list[str]:
 
 
 def most_loss_constants() -> int:
-    """How many constants of its own a loss has at most, besides those that all have; one at least, as C++ wants it."""
-    own = [loss.model_validate(loss.defaults()).own_constants() for loss in LOSSES if issubclass(loss, BuiltinLoss)]
-    return max(1, *map(len, own))
+    """The largest number of own constants of any loss; at least 1, since C++ has no empty arrays."""
+    kinds = [loss for loss in LOSSES if loss.kernel and issubclass(loss, BuiltinLoss)]
+    return max(1, *(len(kind.model_validate(kind.defaults()).own_constants()) for kind in kinds))
 
 
 def loss_number(loss: Loss) -> int:
-    """Its place in `LossName`."""
+    """Its number in `LossName`."""
     return _losses().index(str(loss.kernel))
 
 
 def output_number(output: str) -> int:
-    """Its place in `OutputName`."""
+    """Its number in `OutputName`."""
     return _outputs().index(OUTPUTS.get(output).kernel)
 
 
 def rule_number(rule: Optimizer) -> int:
-    """Its place in `RuleName`."""
+    """Its number in `RuleName`."""
     return _rules().index(str(rule.kernel))
 
 
 def padded(numbers: Sequence[float], count: int) -> tuple[float, ...]:
-    """As many numbers as a struct has places."""
+    """The numbers, padded with zeros to the length of an array in a struct."""
     assert len(numbers) <= count, f"{len(numbers)} constants, the kernels have places for {count}"
     return (*numbers, *[0.0] * (count - len(numbers)))

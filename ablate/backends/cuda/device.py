@@ -18,11 +18,11 @@ THREADS = 128
 
 
 class DeviceError(ConfigError):
-    """A device, or what its kernels need to be compiled, cannot be had or failed: one line for the user."""
+    """A device or a compiler is not available, or failed: one line for the user."""
 
 
 class DeviceMemoryError(DeviceError, OutOfMemoryError):
-    """The device has less memory than was asked for."""
+    """The device has less memory than was requested."""
 
 
 @dataclass(frozen=True)
@@ -63,14 +63,14 @@ class Kernel(Protocol):
 
 
 class Device(Protocol):
-    """A place where kernels run. Raises DeviceError, one line, where something cannot be had."""
+    """A place where kernels run. Its methods raise DeviceError, one line, if something fails."""
 
     def free_memory(self) -> int:
         """Bytes that can still be allocated."""
         ...
 
     def allocate(self, shape: tuple[int, ...], dtype: Any) -> Buffer:
-        """Memory with any content. Raises DeviceMemoryError where there is too little."""
+        """Uninitialised memory. Raises DeviceMemoryError if there is too little."""
         ...
 
     def put(self, values: Array, dtype: Any) -> Buffer:
@@ -84,11 +84,11 @@ class Device(Protocol):
         ...
 
     def read(self, buffer: Buffer) -> Array:
-        """Copy a buffer to the host, once everything launched has ended."""
+        """Copy a buffer to the host, after everything that was launched has ended."""
         ...
 
     def compile(self, file: str, constants: Mapping[str, str]) -> Path:
-        """Compile a file of `cuda/` with constants by -D, or find it compiled: from any thread."""
+        """Compile a file of `cuda/` with constants by -D, or find it in the cache. May be called from any thread."""
         ...
 
     def kernels(self, file: str, constants: Mapping[str, str]) -> Mapping[str, Kernel]:

@@ -1,4 +1,4 @@
-"""The device that is none: the same kernels, compiled for the CPU by g++, threads as fibres (`cuda/host/`)."""
+"""The emulated device: the same kernels, compiled for the CPU by g++, with threads as fibres (`cuda/host/`)."""
 
 import ctypes
 import functools
@@ -14,9 +14,9 @@ import psutil
 from ablate.backends.cuda import compile
 from ablate.backends.cuda.device import THREADS, Array, Buffer, Device, DeviceError, DeviceMemoryError
 
-# The order in which threads run is drawn from this number and that of the launch.
+# This number and the number of the launch seed the order in which threads run.
 SHUFFLE = "ABLATE_CUDA_SHUFFLE"
-# As many blocks as a small device holds: a launch may be larger, unless its blocks wait for each other.
+# As many blocks as a small device holds; a launch may have more, unless its blocks wait for each other.
 RESIDENT = 16
 
 
@@ -29,7 +29,7 @@ def _loaded(library: Path, mode: int = ctypes.DEFAULT_MODE) -> ctypes.CDLL:
 
 @functools.cache
 def _host(library: str) -> ctypes.CDLL:
-    # The kernels' libraries take the runtime's functions from here.
+    # The kernels' libraries find the runtime's functions here.
     host = _loaded(Path(library), ctypes.RTLD_GLOBAL)
     host.host_allocate.restype, host.host_allocate.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
     host.host_free.argtypes = [ctypes.c_void_p]
@@ -37,7 +37,7 @@ def _host(library: str) -> ctypes.CDLL:
 
 
 class _Memory:
-    """An allocation of its own, so that a sanitiser sees where it ends; it starts as NaN."""
+    """A separate allocation, so that a sanitizer sees where it ends; it is filled with NaN."""
 
     def __init__(self, host: ctypes.CDLL, size: int) -> None:
         self.address = host.host_allocate(max(size, 1))
@@ -78,7 +78,7 @@ def _shuffle() -> int:
 
 
 class Emulated(Device):
-    """See `device.Device`. Raises DeviceError where there is no g++."""
+    """See `device.Device`. Raises DeviceError if there is no g++."""
 
     def __init__(self) -> None:
         self.host = _host(str(compile.host_library()))
@@ -90,7 +90,7 @@ class Emulated(Device):
         return (self.shuffle * 1_000_003 + self.launches) & 0xFFFFFFFF
 
     def free_memory(self) -> int:
-        # What the page cache holds can be had too.
+        # Includes what the page cache would give up.
         return int(psutil.virtual_memory().available)
 
     def allocate(self, shape: tuple[int, ...], dtype: Any) -> Buffer:

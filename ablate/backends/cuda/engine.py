@@ -1,4 +1,4 @@
-"""The CUDA engine: all lanes in one launch where the device has room for them, else in waves."""
+"""The CUDA engine: all lanes in one launch if the device has room for them, else in waves."""
 
 import logging
 from collections.abc import Iterator, Sequence
@@ -19,18 +19,18 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 log = logging.getLogger("ablate")
 
-# So many samples at once are evaluated, at least: the arrays of a batch are made for them.
+# The arrays of a batch hold at least this many samples, for evaluation.
 EVALUATED = 256
-# Not all of what is free can be had in the pieces that are asked for.
+# Fragmentation: not all free memory can be allocated.
 SHARE_OF_MEMORY = 0.9
 
 
 class CudaEngine:
-    """K lanes of one architecture on one data set; see `ablate.backends.Engine`.
+    """K lanes of one architecture on one data set; see `ablate.backends.engine.Engine`.
 
-    Data, order and weights stay on the device; what comes back are sums, once an epoch. A lane's numbers do not depend
-    on its neighbours. Raises DeviceError where the device or a compiler cannot be had, DeviceMemoryError where
-    not even one lane fits.
+    Data, order and weights stay on the device; sums come back once per epoch. A lane's numbers do not depend on the
+    other lanes. Raises DeviceError if the device or a compiler is not available, DeviceMemoryError if not even one
+    lane fits.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class CudaEngine:
         self.steps_done = 0
 
     def _check_bounds(self) -> None:
-        """The kernels count a layer's numbers of a batch with 31 bits."""
+        """The kernels index the values of a layer in a batch with 31 bits."""
         widest = max(self.layout.fitted, *(layer.after for layer in self.layout.layers))
         if self.capacity * widest >= 2**31:
             raise DeviceError(
@@ -67,7 +67,7 @@ class CudaEngine:
             )
 
     def _batch(self, dtype: np.dtype[Any]) -> Batch:
-        """Arrays for as many lanes at once as the device has room for, beside an epoch's order and log of all lanes."""
+        """Arrays for as many lanes at once as the device has room for besides an epoch's order and log of all lanes."""
         wanted, steps = len(self.members), -(-self.train_rows.count // self.batch_size)
         one = Batch.bytes(self.layout, self.capacity, dtype)
         a_step = 2 * dtype.itemsize + 24 + 8 * len(self.layout.edges)
@@ -143,7 +143,7 @@ class CudaEngine:
         return self.layout.unflatten(self.device.read(self.lanes.gradient.rows(lane, lane + 1))[0])
 
     def _waves(self, lanes: Sequence[int]) -> Iterator[Buffer]:
-        """The lanes in as many at once as the arrays of a batch are made for."""
+        """The lanes in waves, each as large as the arrays of a batch allow."""
         at_once = self.network.batch.lanes
         for start in range(0, len(lanes), at_once):
             slots = self.lanes.active.rows(0, len(lanes[start : start + at_once]))
@@ -161,7 +161,7 @@ class CudaEngine:
         return Order(rows.plain, self.lanes.as_they_come)
 
     def _evaluated(self, slots: Buffer, rows: Rows, count: int) -> Iterator[int]:
-        """Compute the first rows' losses and outputs batch by batch; each time, how many there are in the batch."""
+        """Compute the first rows' losses and outputs batch by batch, and yield the size of each batch."""
         for first in range(0, count, self.capacity):
             n = min(self.capacity, count - first)
             self.network.forward(slots, rows, self._as_they_come(rows), first, n)
@@ -186,7 +186,7 @@ class CudaEngine:
         return shares
 
     def _epoch(self, written: Log) -> Epoch:
-        """What an epoch was like, from its log; NaN where a lane was not trained."""
+        """An epoch's record from its log; NaN for lanes that were not trained."""
         lanes, logged, layers = len(self.members), written.logged, self.layout.weighted_layers
         losses, right, ended = (self.device.read(each) for each in (written.losses, written.right, written.ended))
         loss, accuracy = np.full((2, lanes), np.nan)

@@ -1,4 +1,4 @@
-"""The two ways through an epoch: a launch an operation, or a persistent kernel. Their numbers are the same."""
+"""The two ways through an epoch: one launch per operation, or a persistent kernel. Their numbers are the same."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,21 +12,21 @@ from ablate.backends.cuda.network import Network, Order
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
-# The grid's second dimension ends here.
+# The limit of the grid's second dimension.
 MOST_LANES = 65535
-# So many multiplications forward are one launch: some seconds of the emulation, milliseconds of a GPU. Between launches
-# Ctrl-C is heard, and no display's watchdog loses its patience.
+# Forward multiplications per launch: some seconds in the emulation, milliseconds on a GPU. Between launches Ctrl-C
+# takes effect, and a display's watchdog does not fire.
 MULTIPLICATIONS = 2_000_000_000
-# More blocks a lane wait longer for each other than they save.
+# With more blocks per lane, waiting for each other costs more than they save.
 MOST_BLOCKS = 64
 
 
 class Log:
-    """What an epoch leaves for the host, on the device: by lane, step and logged step.
+    """An epoch's log on the device: by lane, step and logged step.
 
     `losses` and `right` `(K, S)` are sums over a step's batch, `ended` `(K,)` the step whose loss is not finite, else
     S; `squares` `(K, columns, layers)` sums of squares of the gradient, `counts` `(K, columns, 2)` as
-    `backends.Watched`; `columns` names the column of each step.
+    in `backends.engine.Watched`; `columns` names the column of each step.
     """
 
     def __init__(self, device: Device, lanes: int, layers: int, steps: int, logged: Sequence[int]) -> None:
@@ -56,7 +56,7 @@ class Schedule(Protocol):
     """How an epoch is launched."""
 
     def most_lanes(self, network: Network) -> int:
-        """How many lanes can be trained at once, for all that memory matters not."""
+        """How many lanes can be trained at once, memory apart."""
         ...
 
     def train(self, network: Network, slots: Buffer, work: Pass) -> None:
@@ -65,7 +65,7 @@ class Schedule(Protocol):
 
 
 class Stepwise:
-    """Reference kernels, one launch an operation: the oracle of the persistent kernel."""
+    """The reference kernels, one launch per operation: the oracle for the persistent kernel."""
 
     def most_lanes(self, network: Network) -> int:
         return MOST_LANES
@@ -96,7 +96,7 @@ class Stepwise:
 
 
 class Persistent:
-    """Launches of many steps, whose blocks wait for each other."""
+    """The persistent kernel: launches of many steps, whose blocks wait for each other."""
 
     def __init__(self, device: Device) -> None:
         self.device = device

@@ -1,4 +1,4 @@
-"""The GPU, through PyCUDA: imported here only, and only once a trial asks for it."""
+"""The GPU, through PyCUDA, which is imported here only, and only when a trial asks for it."""
 
 import atexit
 import functools
@@ -16,14 +16,14 @@ from ablate.backends.cuda.device import THREADS, Array, Buffer, Device, DeviceEr
 T = TypeVar("T")
 
 WARP = 32
-# Registers are handed out to a warp, and shared memory to a block, in pieces of so many (bytes).
+# The granularity in which registers are allocated to a warp, and bytes of shared memory to a block.
 REGISTERS_AT_ONCE, SHARED_AT_ONCE = 256, 256
 
 
 class _Card:
     """PyCUDA's driver module and the first device, whose primary context is current in the thread that made this.
 
-    Raises DeviceError where there is no PyCUDA, driver or GPU.
+    Raises DeviceError if there is no PyCUDA, driver or GPU.
     """
 
     def __init__(self) -> None:
@@ -35,17 +35,17 @@ class _Card:
         except self.driver.Error as error:
             raise _unusable(error) from None
         self.thread = threading.get_ident()
-        # Why nothing can be done with the context any more, once that is so.
+        # Why the context is unusable, once it is.
         self.lost = ""
         self.unwanted: list[object] = []
         atexit.register(self.let_go, "device=gpu: this process ends")
 
     def attribute(self, name: str) -> int:
-        """A number of `CUdevice_attribute`, without the prefix."""
+        """The value of a device attribute, named as in `CUdevice_attribute` without the prefix."""
         return int(self.device.get_attribute(getattr(self.driver.device_attribute, name)))
 
     def ask(self, what: str, function: Callable[..., T], *arguments: object) -> T:
-        """Call PyCUDA; an error of the driver's is raised as DeviceError that says what was to be done."""
+        """Call PyCUDA; a driver error is raised as DeviceError that says what was being done."""
         if self.lost:
             raise DeviceError(self.lost)
         try:
@@ -54,14 +54,14 @@ class _Card:
             raise self.told(what, error) from None
 
     def told(self, what: str, error: Exception) -> DeviceError:
-        """An error of the driver's as one line."""
-        # A kernel that failed is told of by whatever is asked for next.
+        """A driver error as one line."""
+        # A failed kernel is reported by whichever call comes next.
         self._settle()
         line = self.lost or f"{what}: {_line(error)}"
         return DeviceMemoryError(line) if isinstance(error, self.driver.MemoryError) else DeviceError(line)
 
     def free(self, allocation: object) -> None:
-        """Free memory: in the thread of the context, whichever thread it was that held the memory last."""
+        """Free memory in the thread of the context, whichever thread dropped the last reference to it."""
         if self.lost:
             return
         self.unwanted.append(allocation)
@@ -70,16 +70,16 @@ class _Card:
             self.unwanted.clear()
 
     def let_go(self, why: str) -> None:
-        """Use the context no more; what lies in its memory goes with it."""
+        """Give up the context, and everything in its memory with it."""
         if not self.lost:
             self.lost = why
-            # By its name, while the object lives: its destructor calls what primary contexts refuse.
+            # Explicitly, while the object lives: its destructor calls what primary contexts refuse.
             self.context.detach()
 
     def _settle(self) -> None:
-        """Wait for the kernels, and let the context go where one failed.
+        """Wait for the kernels, and give up the context if one failed.
 
-        Nothing works then any more, not even freeing, and PyCUDA would tell of every piece of memory it cannot free.
+        After a failure nothing works, not even freeing, and PyCUDA would warn about every allocation it cannot free.
         """
         if self.lost or threading.get_ident() != self.thread:
             return
@@ -98,7 +98,7 @@ def _card() -> _Card:
 def _driver() -> Any:
     try:
         with warnings.catch_warnings():
-            # PyCUDA warns of a driver older than itself, and then raises an error that says the same.
+            # PyCUDA warns about a driver older than itself, and then raises an error that says the same.
             warnings.simplefilter("ignore")
             import pycuda.driver as driver
     except ImportError as error:
@@ -123,9 +123,9 @@ def _unusable(error: Exception) -> DeviceError:
 
 
 def check() -> None:
-    """Raise DeviceError where there is no PyCUDA, driver, GPU or nvcc.
+    """Raise DeviceError if there is no PyCUDA, driver, GPU or nvcc.
 
-    The GPU is not taken: another process may need it whole.
+    This does not create a context: another process may need the whole GPU.
     """
     _first_device(_driver())
     compile.nvcc_path()
@@ -136,7 +136,7 @@ def _line(error: Exception) -> str:
 
 
 class _Memory:
-    """An allocation that is freed when nobody holds this."""
+    """An allocation that is freed with the last reference to this."""
 
     def __init__(self, card: _Card, allocation: Any) -> None:
         self.card, self.allocation = card, allocation
@@ -151,13 +151,13 @@ class GpuKernel:
 
     def __init__(self, name: str, function: Any, card: _Card, real: str) -> None:
         self.name, self.function, self.card = name, function, card
-        # By their letters in Python's `struct`: an address, 32 bits, and the module's `real`.
+        # Format characters of Python's `struct`: an address, 32 bits, and the module's `real`.
         self.letters = {Buffer: "P", int: "i", bool: "i", float: real}
         self.prepared = ""
 
     @functools.cached_property
     def resident(self) -> int:
-        """By what a block takes of a multiprocessor; PyCUDA does not hand on the driver's own answer."""
+        """Computed from what a block needs of a multiprocessor; PyCUDA does not expose the driver's own answer."""
         # Nor is `pycuda.tools.OccupancyRecord` (PyCUDA 2026.1) right on today's devices. It does not round a warp's
         # registers up: with 73 a thread it says 7 blocks where 6 fit, and a grid that waits for the seventh never ends.
         # And it says 8 blocks at most, and takes a block's limit of shared memory for all that a multiprocessor has:
@@ -175,7 +175,7 @@ class GpuKernel:
         return min(limits) * attribute("MULTIPROCESSOR_COUNT")
 
     def __call__(self, blocks: int, lanes: int, *arguments: Buffer | int | float) -> None:
-        # One of PyCUDA's own calls less costs less than `ask` around it: this is called for every operation of a step.
+        # Without `ask`, which would cost more than the call: this runs for every operation of a step.
         if self.card.lost:
             raise DeviceError(self.card.lost)
         wanted = "".join([self.letters[type(argument)] for argument in arguments])
@@ -189,7 +189,7 @@ class GpuKernel:
             raise self.card.told(f"kernel {self.name} on {blocks} x {lanes} blocks", error) from None
 
     def _needs(self) -> tuple[int, int]:
-        """Registers of a thread, and bytes of shared memory of a block."""
+        """Registers per thread, and bytes of shared memory per block."""
         return int(self.function.num_regs), int(self.function.shared_size_bytes)
 
 
@@ -198,13 +198,13 @@ def _up(number: int, step: int) -> int:
 
 
 class Gpu(Device):
-    """See `device.Device`. Raises DeviceError where there is no GPU, driver, PyCUDA or nvcc."""
+    """See `device.Device`. Raises DeviceError if there is no GPU, driver, PyCUDA or nvcc."""
 
     def __init__(self) -> None:
         self.card = _card()
         compile.nvcc_path()
         self.driver = self.card.driver
-        self.architecture = "sm_{}{}".format(*self.card.device.compute_capability())
+        self.target = "sm_{}{}".format(*self.card.device.compute_capability())
         self.loaded: dict[tuple[object, ...], tuple[Any, Mapping[str, GpuKernel]]] = {}
 
     def free_memory(self) -> int:
@@ -227,7 +227,7 @@ class Gpu(Device):
         return values
 
     def compile(self, file: str, constants: Mapping[str, str]) -> Path:
-        return compile.cubin(file, constants, self.architecture)
+        return compile.cubin(file, constants, self.target)
 
     def kernels(self, file: str, constants: Mapping[str, str]) -> Mapping[str, GpuKernel]:
         key = (file, *sorted(constants.items()))

@@ -14,16 +14,17 @@ from ablate.problem.models import Architecture, Stage, fit_indices, pools_first
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
-# So many threads of a lane can work on the gradient of a layer's weights; see `cuda/conv.cuh` on partial sums.
+# Threads of a lane that can work on the gradient of a layer's weights; see `cuda/conv.cuh` on partial sums.
 WEIGHT_THREADS = 4096
 
 
 @dataclass(frozen=True)
 class DeviceLayer:
-    """A layer: its type in `cuda/*.cuh`, numbers of a sample before and after, parameters and partial sums.
+    """A stage as the kernels see it: its type in `cuda/*.cuh`, its sizes, its parameters and partial sums.
 
-    `weights` and `parameters` count numbers (the biases are the rest), `start` is where the parameters start in a
-    lane's flat vector, `shares` how many partial sums its gradient has. `activation` is that of an element-wise layer.
+    `before` and `after` count the values of a sample, `weights` and `parameters` the numbers of its tensors (the rest
+    are biases). `start` is where the parameters start in a lane's flat vector, `shares` the number of partial sums of
+    its gradient, `activation` that of an element-wise layer.
     """
 
     type: str
@@ -38,7 +39,7 @@ class DeviceLayer:
 
     @property
     def places(self) -> int:
-        """Pixels of a map; 1 of a vector's unit."""
+        """Pixels per map; 1 for a vector."""
         return self.after // self.maps
 
     @property
@@ -47,7 +48,7 @@ class DeviceLayer:
 
     @property
     def reach(self) -> tuple[float, float] | None:
-        """Middle and reach of an activation with limits (`Activation.reach`)."""
+        """Middle and reach of a bounded activation (`Activation.reach`)."""
         return self.activation.reach if self.activation else None
 
 
@@ -65,12 +66,12 @@ class Layout:
 
     @property
     def size(self) -> int:
-        """Parameters of a lane."""
+        """The number of parameters of a lane."""
         return self.architecture.size
 
     @property
     def partials(self) -> int:
-        """Numbers of all partial sums of a lane."""
+        """The total length of all partial sums of a lane."""
         return sum(layer.shares * layer.parameters for layer in self.layers)
 
     @property
@@ -100,16 +101,16 @@ class Layout:
 
     @property
     def objective(self) -> dict[str, str]:
-        """The loss's hooks that the kernels are compiled with."""
+        """The hooks of the objective with which the kernels are compiled."""
         return {"OBJECTIVE": self.mistake.objective_kernel}
 
     @property
     def backward(self) -> dict[str, str]:
-        """The backward pass's hooks that the kernels are compiled with."""
+        """The hooks of the backward pass with which the kernels are compiled."""
         return {"BACKWARD": self.mistake.backward_kernel}
 
     def fit(self) -> Array:
-        """For each number of the network's input its place in a row of the data set; the row's length for a zero."""
+        """For each value of the network's input, its index in a row of the data set; the row's length for a zero."""
         if self.architecture.sample == self.architecture.fitted:
             return np.arange(self.sample)
         channels, height, width = self.architecture.sample
@@ -119,12 +120,12 @@ class Layout:
 
     @staticmethod
     def real(dtype: np.dtype[Any]) -> dict[str, str]:
-        """The type of a number, which every kernel is compiled with."""
+        """The floating-point type with which every kernel is compiled."""
         return {"REAL": "double" if dtype.itemsize == 8 else "float"}
 
     @property
     def divided(self) -> dict[str, str]:
-        """The constants that layers divide by, where there are any."""
+        """The constants by which layers divide, if there are any."""
         return {"DIVISORS": ",".join(map(repr, self.divisors))} if self.divisors else {}
 
     def flatten(self, weights: Mapping[str, Array], dtype: np.dtype[Any]) -> Array:
@@ -180,7 +181,7 @@ class Layout:
             case Dense(units):
                 return f"Dense<{count},{units},{shares}>"
             case Divide():
-                # Divisors are numbered as they come.
+                # Divisors are numbered in order.
                 number = sum(layer.type.startswith(_DIVIDES) for layer in self.layers)
                 return f"Elementwise<Divide<{number}>,{count}>"
             case Elementwise():

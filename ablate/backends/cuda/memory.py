@@ -1,4 +1,4 @@
-"""What lies on the device: the data set, the lanes' state for the whole training, and the arrays of one batch."""
+"""What is stored on the device: the data set, the lanes' state for the whole training, the arrays of one batch."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -27,7 +27,7 @@ class Rows:
 
 
 class Lanes:
-    """What a lane keeps from step to step: arrays `(K, ...)`, by lane."""
+    """What lanes keep from step to step: arrays `(K, ...)`, by lane."""
 
     def __init__(self, device: Device, layout: Layout, lanes: Sequence[Lane], dataset: Dataset) -> None:
         dtype, count = dataset.x_train.dtype, len(lanes)
@@ -36,22 +36,21 @@ class Lanes:
         self.gradient, self.first, self.second = (device.put(zeros, dtype) for _ in range(3))
         self.kinds = device.put(np.array([_kind(lane) for lane in lanes]), np.int32)
         self.constants = device.put(np.array([_constants(lane.loss) for lane in lanes]), dtype)
-        is_mean = [lane.mistake.scale(lane.loss.reduction, 2) != 1.0 for lane in lanes]
-        self.is_mean = device.put(np.array(is_mean), np.int32)
+        self.is_mean = device.put(np.array([_is_mean(lane) for lane in lanes]), np.int32)
         self.rules = _rules(device, lanes, dtype)
         self.rates = device.put(np.array([[lane.rate, lane.output_rate] for lane in lanes]), dtype)
         self.sums = device.allocate((count, 3), np.float64)
         self.counts = device.allocate((count, dataset.classes), np.int32)
         self.dead, self.saturated = (device.allocate((count,), np.int32) for _ in range(2))
         self.active = device.allocate((count,), np.int32)
-        # Where the order of an evaluation lies: all lanes read rows as they come.
+        # The index of the order for evaluation, 0 for every lane: rows are read in the order of the file.
         self.as_they_come = device.put(np.zeros(count), np.int32)
 
 
 class Batch:
     """The arrays of one batch of at most `capacity` samples, for as many lanes as fit: `(L, ...)`, by slot.
 
-    Raises DeviceMemoryError where not even one lane fits.
+    Raises DeviceMemoryError if they do not fit.
     """
 
     def __init__(self, device: Device, layout: Layout, lanes: int, capacity: int, dtype: np.dtype[Any]) -> None:
@@ -69,7 +68,7 @@ class Batch:
 
     @staticmethod
     def bytes(layout: Layout, capacity: int, dtype: np.dtype[Any]) -> int:
-        """What one lane takes."""
+        """The bytes that one lane needs."""
         sizes = [layout.fitted, *(layer.after for layer in layout.layers)]
         numbers = capacity * (2 * sum(sizes) + sizes[-1] + 2) + layout.partials
         return numbers * dtype.itemsize + 2 * capacity * 4
@@ -78,6 +77,12 @@ class Batch:
 def _kind(lane: Lane) -> tuple[int, int, int]:
     assert isinstance(lane.loss, BuiltinLoss), "refused before"
     return loss_number(lane.loss), output_number(lane.objective.output), int(not lane.loss.from_logits)
+
+
+def _is_mean(lane: Lane) -> bool:
+    scale = lane.mistake.scale(lane.loss.reduction, 2)
+    assert scale in (0.5, 1.0), f"bug={lane.mistake.name}: the kernels know the mean and the sum over a batch only"
+    return scale == 0.5
 
 
 def _constants(loss: Loss) -> tuple[float, ...]:
@@ -95,7 +100,7 @@ def _rules(device: Device, lanes: Sequence[Lane], dtype: np.dtype[Any]) -> Buffe
 
 
 def corrections(lanes: Sequence[Lane], done: int, steps: int) -> Array:
-    """The rules' corrections `(K, steps, n)`, in float64, of the steps after the first `done`; else 1."""
+    """The rules' corrections `(K, steps, n)`, in float64, for the steps after the first `done`; 1 if unused."""
     table = np.ones((len(lanes), steps, MOST_DECAYS))
     step = np.arange(done + 1, done + steps + 1, dtype=np.float64)
     for row, lane in zip(table, lanes, strict=True):

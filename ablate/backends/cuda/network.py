@@ -1,4 +1,4 @@
-"""A network on a device: its kernels, the arrays of a batch, and the launches of one pass after another."""
+"""A network on a device: its kernels, the arrays of a batch, and the launches of its passes."""
 
 import math
 from collections.abc import Mapping
@@ -12,25 +12,25 @@ from ablate.backends.cuda.device import THREADS, Buffer, Device, Kernel
 from ablate.backends.cuda.layout import Layout
 from ablate.backends.cuda.memory import Batch, Lanes, Rows
 
-# So many elements for a thread, more or less: there are fewer blocks to start.
+# Roughly this many elements per thread, so that there are fewer blocks to start.
 ELEMENTS = 4
 
 
 @dataclass(frozen=True)
 class Order:
-    """In which order rows are met: `orders` `(U, N)`, and of each lane which of them, `order_of` `(K,)`."""
+    """The orders in which rows are visited, `orders` `(U, N)`, and which of them each lane uses, `order_of` `(K,)`."""
 
     orders: Buffer
     order_of: Buffer
 
 
 class Network:
-    """The reference kernels, one launch an operation, on the arrays of a batch.
+    """The reference kernels, one launch per operation, on the arrays of a batch.
 
     `slots` `(L,)` name the lane in each slot of the batch's arrays; n is the number of samples in this batch.
     """
 
-    # Made once it is known how many lanes there is room for.
+    # Created once it is known for how many lanes there is room.
     batch: Batch
 
     def __init__(self, device: Device, layout: Layout, lanes: Lanes, capacity: int, dtype: np.dtype[Any]) -> None:
@@ -39,7 +39,7 @@ class Network:
         own = real | {"CAPACITY": str(capacity)}
         around = {"SAMPLE": str(layout.sample), "FITTED": str(layout.fitted), "LOGITS": str(layout.logits)}
         layers = {"STAGES": ",".join(layer.type for layer in layout.layers)} | layout.divided
-        # What the persistent kernel is compiled with.
+        # The constants with which the persistent kernel is compiled.
         self.whole = own | around | layers | {"LOWEST": str(layout.lowest)} | layout.objective | layout.backward
         wanted = {
             "batch": ("batch.cu", own | around | layout.objective),
@@ -54,11 +54,11 @@ class Network:
         self.edges = device.put(np.array(layout.edges), np.int32)
 
     def most_blocks(self, n: int) -> int:
-        """Blocks of a lane that the largest layer has work for."""
+        """The number of blocks per lane for which the largest layer has work."""
         return _blocks(n * max(layer.after for layer in self.layout.layers))
 
     def forward(self, slots: Buffer, rows: Rows, order: Order, first: int, n: int) -> None:
-        """The logits of n rows, from place `first` of each lane's order on."""
+        """Compute the logits of n rows, from position `first` of each lane's order on."""
         batch, blocks = self.batch, _blocks(n * self.layout.fitted)
         gathered = (rows.x, rows.labels, self.fit, order.orders, order.order_of, rows.count, first)
         self.around["gather_rows"](blocks, slots.count, slots, *gathered, batch.outputs[0], batch.targets, n)
@@ -68,7 +68,7 @@ class Network:
             self.layers["forward"](blocks, slots.count, slots, number, x, self.lanes.theta, y, n)
 
     def lose(self, slots: Buffer, n: int) -> None:
-        """The losses, predictions and confidences of a batch after `forward`."""
+        """Compute the losses, predictions and confidences of a batch after `forward`."""
         batch, lanes = self.batch, self.lanes
         z, seen = batch.outputs[-1], batch.errors[-1]
         into = (batch.p, seen, batch.values, batch.confidence, batch.predicted)
@@ -76,7 +76,7 @@ class Network:
         self.around["loss_value"](_blocks(n), slots.count, slots, *kinds, z, batch.targets, *into, n)
 
     def differentiate(self, slots: Buffer, n: int) -> None:
-        """Losses, predictions and the lanes' gradient of a batch after `forward`."""
+        """Compute losses, predictions and the lanes' gradient of a batch after `forward`."""
         batch, lanes = self.batch, self.lanes
         kinds = (lanes.kinds, lanes.constants, lanes.is_mean)
         into = (batch.p, batch.errors[-1], batch.values, batch.predicted)
@@ -104,7 +104,7 @@ class Network:
         self.around["tally_rows"](1, slots.count, slots, *read, lanes.sums, lanes.counts, lanes.counts.shape[1], n)
 
     def count_units(self, slots: Buffer, n: int) -> None:
-        """Add to the lanes' dead units and saturated values what stands after `forward` on n rows."""
+        """Count dead units and saturated values after `forward` on n rows, and add them to the lanes' counts."""
         lanes = self.lanes
         for number, layer in enumerate(self.layout.layers, start=1):
             read = (slots, self.batch.outputs[number], self.batch.capacity, layer.maps, layer.places, n)
@@ -121,7 +121,7 @@ def _blocks(elements: int) -> int:
 
 
 def _compiled(device: Device, wanted: Mapping[str, tuple[str, Mapping[str, str]]]) -> dict[str, Mapping[str, Kernel]]:
-    """Several files at once: a compiler is a process of its own."""
+    """Compile several files in parallel: a compiler is a process of its own."""
     with ThreadPoolExecutor() as pool:
         for future in [pool.submit(device.compile, file, constants) for file, constants in wanted.values()]:
             future.result()

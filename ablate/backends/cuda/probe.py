@@ -22,5 +22,5 @@ class CudaProbe:
         self.engine = CudaEngine(architecture, dataset, [lane], rows, device, Stepwise())
 
     def gradient(self) -> dict[str, Array]:
-        """The gradient as coded, bug included, by public names; calling it twice shows what was left from before."""
+        """The gradient as coded, the mistake included, by public names; a second call shows state left by the first."""
         return self.engine.gradient(0)

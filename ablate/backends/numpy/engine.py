@@ -1,4 +1,4 @@
-"""The NumPy engine: lanes in groups, one group after the other through an epoch."""
+"""The NumPy engine: lanes in groups, and one group after the other trains an epoch."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -15,17 +15,17 @@ from ablate.problem.models import Architecture
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
-# Small dense networks cost Python calls, which stacked lanes share; a convolution fills the caches alone.
+# Lanes in a group. Small dense networks cost Python calls, which stacked lanes share; one convolution fills the caches.
 STACKED_DENSE = 64
 STACKED_IMAGES = 1
 
 
 class NumpyEngine:
-    """K lanes of one architecture on one data set; see `ablate.backends.Engine`.
+    """K lanes of one architecture on one data set; see `ablate.backends.engine.Engine`.
 
-    Lane invariance: a lane's numbers do not depend on its neighbours, nor on the processes in its group. So every
-    product is one GEMM a lane of the same shape, no sum runs over lanes, micro-batches depend on the batch size
-    only, and their sums are added in an order that is fixed (`Layout.partial_sums`).
+    Lane invariance: a lane's numbers do not depend on the other lanes, nor on the size of the process group. So every
+    product is one GEMM per lane, always of the same shape; no sum runs over lanes; micro-batches depend on the batch
+    size only, and their sums are added in a fixed order (`Layout.partial_sums`).
     """
 
     def __init__(
@@ -85,7 +85,7 @@ class NumpyEngine:
         )
 
     def _alone(self, lane: int) -> Group:
-        """The lane as it is now, in a group of its own, whether it is still in training or not."""
+        """The lane with its current weights, in a group of its own, whether it is still in training or not."""
         member = replace(self.lanes[lane], weights=self.weights(lane))
         return Group(self.layout, self.dataset, {lane: member}, self.batch_size, self.processes)
 

@@ -17,14 +17,14 @@ from ablate.problem.optimizers import Rule
 Array = np.ndarray[Any, np.dtype[Any]]
 
 
-# What is not finite is looked for where it matters.
+# No warnings: numbers that are not finite are looked for where they matter.
 _QUIETLY = np.errstate(all="ignore")
-# Post D's bounds for lr times gradient at the output layer.
+# Bounds for lr times gradient at the output layer, those of docs/posts/digit_mlp.md.
 TOO_LARGE, TOO_SMALL = 1.0, 1e-7
 
 
 class Group:
-    """K lanes trained in one go: weights `theta` and gradients `(K, P)`, of the data set's dtype.
+    """K lanes stacked and trained at once: weights `theta` and gradients `(K, P)`, of the data set's dtype.
 
     `members` are all its lanes by their number in the cohort, `active` those still in training, in the order
     of the leading axis.
@@ -56,7 +56,7 @@ class Group:
         self._wire()
 
     def _wire(self) -> None:
-        """Make what depends on which lanes are active."""
+        """Build everything that depends on which lanes are active."""
         lanes = [self.members[lane] for lane in self.active]
         self.places = np.array(self.active, np.intp)
         self.objectives = [(span, run[0].objective) for span, run in _runs(lanes, lambda lane: lane.objective_key)]
@@ -69,7 +69,7 @@ class Group:
 
     @_QUIETLY
     def train_epoch(self, orders: Sequence[Array], epoch: Epoch) -> None:
-        """Train the active lanes on every batch of their orders and write their places in `epoch`."""
+        """Train the active lanes on every batch of their orders, and fill in their elements of `epoch`."""
         columns = {step: column for column, step in enumerate(epoch.steps)}
         count = len(self.rows["train"])
         stacked = self._stack(orders)
@@ -92,7 +92,7 @@ class Group:
 
     @_QUIETLY
     def evaluate(self, rows: int | None, into: Evaluation) -> None:
-        """Write the active lanes' places of `into`: on the test set, or the first `rows` of the training set."""
+        """Fill in the active lanes' elements of `into`: on the test set, or on the first `rows` of the training set."""
         if not self.active:
             return
         split = "test" if rows is None else "train"
@@ -117,7 +117,7 @@ class Group:
         return np.concatenate(outputs)
 
     def retire(self, lanes: Sequence[int]) -> Array:
-        """Take lanes out of training, with the weights they have; returns the places of those that stay."""
+        """Take lanes out of training and keep their weights; returns the rows of those that stay."""
         for lane in lanes:
             self.retired[lane] = self.theta[self.active.index(lane)].copy()
         kept = np.array([row for row, lane in enumerate(self.active) if lane not in lanes], np.intp)
@@ -139,11 +139,11 @@ class Group:
         return kept
 
     def flat_weights(self, lane: int) -> Array:
-        """A lane's weights `(P,)` as they are now, a copy."""
+        """A copy of a lane's current weights `(P,)`."""
         return self.retired[lane].copy() if lane in self.retired else self.theta[self.active.index(lane)].copy()
 
     def _stack(self, orders: Sequence[Array]) -> Array:
-        """The active lanes' orders `(K, N)`; `(1, N)` where they are one and the same, which saves gathering."""
+        """The active lanes' orders `(K, N)`; `(1, N)` if they are all the same, which saves gathering."""
         mine = [orders[lane] for lane in self.active]
         if all(order is mine[0] for order in mine[1:]):
             return np.array(mine[:1])
@@ -164,7 +164,7 @@ class Group:
     def differentiate(self, indices: Array) -> tuple[Array, Array, dict[int, str]]:
         """The gradient of a batch `(K or 1, n)` into `self.gradient`.
 
-        Returns each active lane's sum of losses and count of right answers, and what lanes failed of.
+        Returns each active lane's sum of losses and number of correct predictions, and why lanes failed.
         """
         n = indices.shape[1]
         partial = self.layout.partial_sums(n)
@@ -192,7 +192,7 @@ class Group:
         return loss, right, failures
 
     def _scale(self, n: int) -> Array:
-        """What a sample's gradient is multiplied by in a batch of n, `(K, 1, 1)`."""
+        """The factor of a sample's gradient in a batch of n, `(K, 1, 1)`."""
         if n not in self.scales:
             scales = [self.mistake.scale(reduction, n) for reduction in self.reductions]
             self.scales[n] = np.array(scales, self.theta.dtype)[:, None, None]
@@ -200,7 +200,7 @@ class Group:
 
     @_QUIETLY
     def logits(self, indices: Array) -> Array:
-        """The logits `(K, C, n)` of rows of the training set, at most a micro-batch."""
+        """The logits `(K, C, n)` of rows of the training set, at most one micro-batch."""
         return self._forward("train", indices).z
 
     @_QUIETLY
@@ -216,7 +216,7 @@ class Group:
         return totals
 
     def _lose(self, network: Network, labels: Array, totals: Array, failures: dict[int, str]) -> None:
-        """Loss and its gradient by the logits, one call for each run of lanes with the same loss."""
+        """Loss and its gradient with respect to the logits, one call for each run of lanes with the same objective."""
         targets = _targets(labels, network.z.shape[1], network.z.dtype)
         for span, objective in self.objectives:
             z, y = network.z[span], targets if len(targets) == 1 else targets[span]
@@ -232,7 +232,7 @@ class Group:
             totals[1, span] += (_predict(z) == mine).sum(axis=-1)
 
     def _tally(self, split: str, part: slice, sums: Array, counts: Array, failed: dict[int, str]) -> None:
-        """Add rows to sums of loss, right answers and confidence `(3, K)`, and to the predictions `(K, classes)`."""
+        """Add rows to sums of loss, correct predictions and confidence `(3, K)`, and to the counts `(K, classes)`."""
         indices, labels, targets = self._part(split, part)
         z = self._forward(split, indices).z
         predicted = _predict(z)
@@ -251,7 +251,7 @@ class Group:
         counts += np.bincount(places.ravel(), minlength=counts.size).reshape(counts.shape)
 
     def _part(self, split: str, part: slice) -> tuple[Array, Array, Array]:
-        """Numbers `(1, n)`, labels `(1, n)` and targets `(1, units, n)` of rows that are evaluated again and again."""
+        """Row numbers `(1, n)`, labels `(1, n)` and targets `(1, units, n)` of rows to evaluate, cached."""
         key = (split, part.start, part.stop)
         if key not in self.evaluated:
             labels = self.labels[split][None, part]
@@ -274,7 +274,7 @@ class Group:
 
     @_QUIETLY
     def units(self, into: Units) -> None:
-        """Write the active lanes' places of `into`, from the first rows of the test set."""
+        """Fill in the active lanes' elements of `into`, from the first rows of the test set."""
         if not self.active:
             return
         network = self._forward("test", np.arange(min(WATCHED_ROWS, len(self.rows["test"])))[None])
@@ -309,7 +309,7 @@ def _add_up(parts: Array, into: Array) -> None:
 
 
 def _runs(lanes: Sequence[Lane], key: Callable[[Lane], object]) -> Iterator[tuple[slice, list[Lane]]]:
-    """Neighbouring lanes with equal keys, and their places on the leading axis."""
+    """Runs of neighbouring lanes with equal keys, and their span on the leading axis."""
     start = 0
     for _, run in groupby(lanes, key):
         members = list(run)
@@ -318,12 +318,12 @@ def _runs(lanes: Sequence[Lane], key: Callable[[Lane], object]) -> Iterator[tupl
 
 
 def _targets(labels: Array, units: int, dtype: np.dtype[Any]) -> Array:
-    """One-hot targets `(K, units, n)` of labels `(K, n)`; for a single unit the label itself."""
+    """One-hot targets `(K, units, n)` of labels `(K, n)`; with a single unit, the label itself."""
     if units == 1:
         return labels[:, None, :].astype(dtype)
     return (labels[:, None, :] == np.arange(units)[:, None]).astype(dtype)
 
 
 def _predict(z: Array) -> Array:
-    """The predicted class `(K, n)`: the first largest logit, or for a single unit whether p > 1/2."""
+    """The predicted class `(K, n)`: the first largest logit; with a single unit, whether p > 1/2."""
     return np.argmax(z, axis=-2) if z.shape[-2] > 1 else (z[:, 0] > 0).astype(np.intp)

@@ -1,4 +1,4 @@
-"""Where an architecture's images and weights lie in the NumPy engine, and into what parts a batch is cut."""
+"""Where an architecture's images and weights lie in the NumPy engine, and how a batch is cut into parts."""
 
 import math
 from collections.abc import Sequence
@@ -37,16 +37,16 @@ class Placement:
         return flat[:, self.span].reshape(flat.shape[0], *self.shape)
 
 
-# A convolution's activations of so many samples stay in the caches; a dense network's are small.
+# With this many samples a network's activations stay in the caches; those of a dense network are small.
 IMAGES_AT_ONCE, VECTORS_AT_ONCE = 75, 1024
-# From so many images on, a batch is worth cutting for two processes.
+# A batch of at least this many images is worth cutting for two processes.
 WORTH_CUTTING = 32
-# Sums over a batch are made of so many partial sums at most: as many processes can work on one trial.
+# Sums over a batch have at most this many partial sums, and at most as many processes can work on one trial.
 PARTIAL_SUMS = 4
 
 
 class Layout:
-    """The layout of an architecture: phases of every image, places of every parameter, order of the steps."""
+    """The layout of an architecture: stages in order, phases of every image, placement of every parameter."""
 
     def __init__(self, architecture: Architecture) -> None:
         self.architecture = architecture
@@ -64,7 +64,7 @@ class Layout:
         self.source = None if source is None else self._image_source(source)
 
     def micro_batches(self, count: int) -> Sequence[slice]:
-        """Samples in as few nearly equal parts as keep what they take in the caches."""
+        """Samples, cut into as few nearly equal parts as fit into the caches."""
         return _cut(count, self._pieces(count))
 
     def _pieces(self, count: int) -> int:
@@ -75,8 +75,8 @@ class Layout:
     def partial_sums(self, count: int) -> Sequence[Sequence[slice]]:
         """The micro-batches of each partial sum of a batch, at most PARTIAL_SUMS of them, neighbours together.
 
-        A partial sum adds up its own micro-batches in turn, and the partial sums are added in turn: so a sum does not
-        depend on who computed what.
+        The micro-batches of a partial sum are added in turn, and then the partial sums in turn, so that the result does
+        not depend on which process computed what.
         """
         return _dealt(count, self._pieces(count))
 
@@ -98,12 +98,12 @@ class Layout:
 
     @property
     def takes_images(self) -> bool:
-        """Whether the first layer that cares about shape wants images rather than flat vectors."""
+        """Whether the first layer that is not element-wise needs images rather than flat vectors."""
         shaped = next(stage.layer for stage in self.stages if not stage.layer.is_elementwise)
         return not isinstance(shaped, Dense) or self.architecture.sample != self.architecture.fitted
 
     def _image_source(self, source: Array) -> Array:
-        """`fit_indices` for every channel, `(P, H, C, W/P)`, and D where a zero stands."""
+        """`fit_indices` for every channel, `(P, H, C, W/P)`, with D for a zero."""
         channels, h, w = self.architecture.sample
         offsets = np.arange(channels)[None, :, None] * (h * w)
         whole = np.where(source[:, None, :] < h * w, source[:, None, :] + offsets, channels * h * w)
@@ -140,7 +140,7 @@ def _dealt(count: int, pieces: int) -> Sequence[Sequence[slice]]:
 
 
 def _phase_orders(stages: Sequence[Stage]) -> list[list[int]]:
-    """For each stage the phases of the image it reads: by the pools to come where all widths divide, else one."""
+    """For each stage the phases of the image it reads: from the pools still to come if all widths divide, else one."""
     sizes = [
         [later.layer.size for later in stages[index:] if isinstance(later.layer, Pool)] for index in range(len(stages))
     ]
@@ -160,7 +160,7 @@ def _by_phase(images: Array, order: list[int]) -> Array:
 
 
 def is_whole(stage: Stage) -> bool:
-    """A convolution whose kernel covers its whole input is a dense layer."""
+    """Whether a stage is a convolution whose kernel covers its whole input: it is computed as a dense layer."""
     return isinstance(stage.layer, Conv) and stage.after[1:] == (1, 1)
 
 

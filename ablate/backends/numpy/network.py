@@ -1,4 +1,4 @@
-"""An architecture as the NumPy engine computes it: the operations of one batch size, wired."""
+"""An architecture as the NumPy engine computes it: the operations of one batch size, wired together."""
 
 from collections.abc import Callable
 from typing import Any
@@ -15,11 +15,11 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 
 class Network:
-    """The operations of one batch size: K lanes, n samples, inputs shared by the lanes or one set each.
+    """The operations of one batch size: K lanes, n samples; the lanes share their inputs or have one set each.
 
-    `indices` `(K or 1, n)` are the rows to read, to be filled in before `forward`; `z` `(K, units, n)` are the
-    logits; `dz` is filled in before `backward`, which writes `gradient` `(K, P)`. Where the mistake leaves out a
-    layer's derivative, its operation is left out of `backward`.
+    `indices` `(K or 1, n)` are the rows to read; fill them in before `forward`. `z` `(K, units, n)` are the logits.
+    Fill in `dz` before `backward`, which writes `gradient` `(K, P)`. If the mistake leaves out a layer's derivative,
+    its operation is left out of `backward`.
     """
 
     def __init__(
@@ -27,7 +27,7 @@ class Network:
     ) -> None:
         self.indices = np.zeros((sources, n), np.intp)
         self.gradient, self.mistake = gradient, mistake
-        # Each operation with the layer whose derivative it applies, if it is all of it.
+        # Each operation, and the layer if applying that layer's derivative is all that its `backward` does.
         self.operations: list[tuple[operations.Operation, Layer | None]] = []
         self._views = {name: (place.view(theta), place.view(gradient)) for name, place in layout.placements.items()}
         if layout.takes_images and layout.source is not None:
@@ -51,17 +51,17 @@ class Network:
 
     @property
     def _y(self) -> Array:
-        """What the last operation so far gives."""
+        """The output of the last operation so far."""
         return self.operations[-1][0].y
 
     def _append(self, operation: operations.Operation, layer: Layer | None = None) -> None:
         self.operations.append((operation, layer))
 
     def _add(self, stage: Stage, order: list[int]) -> None:
-        """Append a stage's operation; a convolution's bias is added later, after any pooling."""
+        """Append a stage's operation; a convolution's bias comes later, after any pooling."""
         last = self.operations[-1][0]
         if stage.layer.is_elementwise and isinstance(last, operations.Elementwise):
-            # Backward, a function needs the values it gave: what follows in place works on a copy.
+            # The backward pass needs the function's output: what follows in place works on a copy.
             self._append(operations.Copy(last.y))
         x = self._y
         match stage.layer:
@@ -86,35 +86,35 @@ class Network:
 
     def _connect(self) -> list[Callable[[], None]]:
         first = next(i for i, (each, _) in enumerate(self.operations) if isinstance(each, operations.Weighted))
-        steps: list[Callable[[], None]] = []
+        backwards: list[Callable[[], None]] = []
         d = self.dz
         for operation, layer in reversed(self.operations[first + 1 :]):
             d = operation.connect(d)
             if layer is None or self.mistake.has_derivative(layer):
-                steps.append(operation.backward)
+                backwards.append(operation.backward)
         lowest = self.operations[first][0]
         assert isinstance(lowest, operations.Weighted)
         lowest.connect_parameters(d)
-        return [*steps, lowest.backward_parameters]
+        return [*backwards, lowest.backward_parameters]
 
     def forward(self) -> None:
-        for step in self.forwards:
-            step()
+        for run in self.forwards:
+            run()
 
     def backward(self) -> None:
-        for step in self.backwards:
-            step()
+        for run in self.backwards:
+            run()
 
     def _activations(self) -> list[operations.Elementwise]:
         return [each for each, _ in self.operations if isinstance(each, operations.Elementwise)]
 
     def dead(self) -> list[Array]:
-        """For each activation that can die, which of its units `(K, D)` (of images: maps) are 0 in all of `forward`."""
+        """For each activation that can die, which of its units `(K, D)` (of images: maps) are 0 on all samples."""
         mortal = [each.y for each in self._activations() if each.activation.can_die]
         return [np.asarray(~(y > 0).any(axis=(1, 2, 4, 5) if y.ndim == 6 else 2)) for y in mortal]
 
     def saturated(self) -> list[Array]:
-        """For each activation with limits, which of its values are near them `(K, ...)`."""
+        """For each bounded activation, which of its values are near a bound `(K, ...)`."""
         bounded = [(each.y, reach) for each in self._activations() if (reach := each.activation.reach) is not None]
         parts = [np.abs(y - middle) > distance for y, (middle, distance) in bounded]
         return [part.reshape(len(part), -1) for part in parts]

@@ -8,10 +8,10 @@ product of the pool sizes still to come, or 1 where a shape does not divide.
 Convolution is a row im2col: only the horizontal shifts of a row are copied; the k rows a window covers lie
 one after the other, so each output row of a phase is one matrix product over a view. Weights are kept in the
 order of that product, `(kernel row, kernel column, input map, output map)`; those of a dense layer as `(output,
-input)`, which its product with rows of the data set, as they lie, likes best.
+input)`, which makes its product with rows of the data set fastest.
 
-An operation is wired once: it is given the array it reads, allocates the arrays it writes, and `connect` gives it
-the array in which its output's gradient will stand. `forward` and `backward` then take nothing and allocate
+An operation is wired once: it is given the array it reads and allocates the arrays it writes, and `connect` gives it
+the array that will hold the gradient of its output. `forward` and `backward` then take no arguments and allocate
 nothing. An operation may overwrite the gradient it is given. The first operation with weights needs no gradient of its
 input: it is wired by `connect_parameters` and run by `backward_parameters` alone.
 """
@@ -30,16 +30,16 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 
 class Operation(Protocol):
-    """One step of the network on one batch size."""
+    """One operation of a network, wired for one batch size."""
 
     y: Array
 
     def forward(self) -> None:
-        """Compute `y` from the array that was given."""
+        """Compute `y` from the input array."""
         ...
 
     def connect(self, d: Array) -> Array:
-        """Take `d`, the gradient of `y` to be, and return the array where the input's gradient will stand."""
+        """Take `d`, which will hold the gradient of `y`, and return the array that will hold the input's gradient."""
         ...
 
     def backward(self) -> None:
@@ -48,18 +48,17 @@ class Operation(Protocol):
 
 
 def phase_order(sizes: Sequence[int]) -> list[int]:
-    """The residues modulo P in the order in which they are stored, for pools of these sizes still to come."""
+    """The residues modulo P in the order in which they are stored, if pools of these sizes are still to come."""
     order = [0]
     for size in reversed(sizes):
         order = [size * residue + offset for offset in range(size) for residue in order]
     return order
 
 
-# Two ways to good products, of which one applies. OpenBLAS has kernels for small matrices where it was built for
-# AVX-512; the one for a factor that lies turned, as in a convolution's gradient and in a dense layer on rows of the
-# data set, is taken up to so many numbers in the result, so larger ones are cut. Without these kernels a product with
-# few maps spends its time on packing the other factor, so several rows are computed at once, the superfluous zeros
-# included.
+# Two ways to fast products, of which one applies. Built for AVX-512, OpenBLAS has kernels for small matrices. The one
+# for a transposed factor, as in a convolution's gradient and in a dense layer on rows of the data set, is used for up
+# to SMALL_RESULT numbers in the result, so larger products are cut. Without these kernels a product with few maps
+# spends its time on packing the other factor, so several rows are computed at once, superfluous zeros included.
 SMALL_RESULT = 1200
 MOST_BLOCKS, FEWEST_SAMPLES = 4, 8
 WIDE_ENOUGH = 24
@@ -72,7 +71,7 @@ def _has_small_kernels() -> bool:
 
 
 def _blocks(rows: int, columns: int, most: int) -> int:
-    """Into how many equal parts the rows of a product are best cut, each computed by itself."""
+    """The best number of equal parts into which to cut the rows of a product, each computed by itself."""
     if not _has_small_kernels():
         return 1
     counts = (parts for parts in range(1, most + 1) if rows % parts == 0)
@@ -80,7 +79,7 @@ def _blocks(rows: int, columns: int, most: int) -> int:
 
 
 def _together(rows: int, maps: int) -> int:
-    """How many output rows of so many maps are best computed by one product."""
+    """The best number of output rows, of that many maps, to compute with one product."""
     if _has_small_kernels():
         return 1
     return max(
@@ -90,7 +89,7 @@ def _together(rows: int, maps: int) -> int:
 
 @runtime_checkable
 class Weighted(Operation, Protocol):
-    """An operation with parameters, which can leave out the gradient of its input."""
+    """An operation with parameters, which can skip the gradient of its input."""
 
     def connect_parameters(self, d: Array) -> None:
         """Like `connect`, for the parameters' gradients only."""
@@ -102,7 +101,7 @@ class Weighted(Operation, Protocol):
 
 
 class Gather:
-    """Rows of the data set, as they are: `(K or 1, n)` indices into `(N, D)` give vectors `(K or 1, D, n)`."""
+    """Rows of the data set: `(K or 1, n)` indices into `(N, D)` give vectors `(K or 1, D, n)`."""
 
     def __init__(self, rows: Array, indices: Array) -> None:
         self.rows, self.indices = rows, indices
@@ -122,7 +121,7 @@ class Gather:
 class GatherImages(Gather):
     """Rows of the data set as images in the engine's layout, fitted to the network's input.
 
-    `source` `(P, H, C, W/P)` holds each pixel's place in a flattened sample, or D for a zero.
+    `source` `(P, H, C, W/P)` holds each pixel's index in a flattened sample, or D for a zero.
     """
 
     def __init__(self, rows: Array, indices: Array, source: Array) -> None:
@@ -185,7 +184,7 @@ class Dense:
 
 
 class WholeConv(Dense):
-    """A convolution whose kernel covers its whole input: a dense layer that gives images of one pixel."""
+    """A convolution whose kernel covers its whole input: a dense layer whose output is images of one pixel."""
 
     def __init__(self, x: Array, weight: Array, bias: Array, gradients: tuple[Array, Array]) -> None:
         super().__init__(x, weight, bias, gradients)
@@ -216,7 +215,7 @@ class Conv:
         self._wire_products(_together(rows, maps_out), rows, out * n)
 
     def _wire_products(self, together: int, rows: int, size: int) -> None:
-        """Views for products that give so many neighbouring output rows at once, and take a sum as many at a time."""
+        """Views for products that compute `together` neighbouring output rows at once, forward and in the gradient."""
         lanes, taps, maps_out = self.weight.shape
         shared, phases = self.columns.shape[:2]
         groups, a_row = rows // together, taps // self.kernel
@@ -263,13 +262,13 @@ class Conv:
         return self.dx
 
     def _connect_products(self, d: Array) -> None:
-        """Products that give each input row's gradient by kernel column, from the output rows it was seen in."""
+        """Products for the gradient of each input row by kernel column, from the output rows that used it."""
         lanes, phases, rows, maps_out, size = d.shape
         k, maps, height = self.kernel, self.x.shape[3], self.x.shape[2]
         # The weights as these need them: (kernel column, input map | kernel row reversed, output map).
         self.reversed = np.empty((lanes, k, maps, k, maps_out), d.dtype)
         weight = self.reversed.reshape(lanes, 1, 1, k * maps, k * maps_out)
-        # As wide as the input, so that whole rows of all maps can be shifted and added in one go.
+        # As wide as the input, so that whole rows of all maps can be shifted and added at once.
         self.d_columns = np.zeros((lanes, phases, height, k * maps, self.x.shape[4] * self.x.shape[5]), d.dtype)
         into = self.d_columns[..., :size]
         stacked = d.reshape(lanes, phases, rows * maps_out, size)
@@ -287,7 +286,7 @@ class Conv:
             self.d_products.append((weight, seen, into[:, :, k - 1 : rows]))
 
     def _connect_sums(self) -> None:
-        """Where every kernel column's part belongs: a whole row of maps, moved by so many columns."""
+        """Where the part of each kernel column is added: a whole row of maps, shifted by some columns."""
         lanes, phases, height, *_, n = self.dx.shape
         rows = self.dx.reshape(lanes, phases, height, -1)
         parts = self.d_columns.reshape(lanes, phases, height, self.kernel, -1)
@@ -322,12 +321,12 @@ class Conv:
 
 
 class Bias:
-    """Adds one number a map, in place; it stands after pooling, where there is less to add to."""
+    """Adds one number per map, in place; it runs after pooling, where there are fewer values."""
 
     def __init__(self, x: Array, bias: Array, gradient: Array) -> None:
         self.y = x
         self.bias, self.gradient = bias[:, None, None, :, None, None], gradient
-        # A row of numbers to add: repeating one number within a short row would break the row into pieces.
+        # Whole rows of numbers to add: broadcasting one number within a short row would be slower.
         self.row = np.empty((bias.shape[0], 1, 1, *x.shape[3:]), x.dtype)
         lanes, phases, rows, maps, *_ = x.shape
         self.shape = (lanes, phases * rows, maps, -1)
@@ -384,7 +383,7 @@ class Pool:
 
 
 class _Maximum:
-    """The largest of two arrays or more; backward, its gradient goes to the first that is largest."""
+    """The maximum of two or more arrays; backward, the gradient goes to the first of the largest."""
 
     def __init__(self, parts: list[Array]) -> None:
         self.parts = parts
@@ -402,7 +401,7 @@ class _Maximum:
         self.gradient, self.mask = as_integers(d), as_integers(self.scratch)
         self.shift = d.itemsize * 8 - 1
         largest = [self.parts[0], *self.running]
-        # From the last part to the second: what it takes of the gradient goes into its place, the rest goes on.
+        # From the last part to the second: each takes its share of the gradient, and the rest is passed on.
         self.duels = [
             (part, before, as_integers(part), as_integers(self.parts[0]) if before is self.parts[0] else self.gradient)
             for part, before in zip(reversed(self.parts[1:]), reversed(largest[:-1]), strict=True)
@@ -439,7 +438,7 @@ class Elementwise:
 
 
 class Copy:
-    """x, in an array of its own."""
+    """A copy of x."""
 
     def __init__(self, x: Array) -> None:
         self.x, self.y = x, np.empty(x.shape, x.dtype)
@@ -451,7 +450,7 @@ class Copy:
         return d
 
     def backward(self) -> None:
-        """The gradient passes as it is."""
+        """The gradient passes unchanged."""
 
 
 class Divide:

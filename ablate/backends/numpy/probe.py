@@ -1,4 +1,4 @@
-"""One network held still: its loss at weights moved a little, and its gradient as coded."""
+"""One network that is not trained: its loss at slightly changed weights, and its gradient as coded."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -18,8 +18,8 @@ Array = np.ndarray[Any, np.dtype[Any]]
 class NumpyProbe:
     """The loss of one lane on the whole of a small training set, as a function of its weights.
 
-    Names and shapes of weights are the public ones. The loss is the objective that the lane's reduction
-    means: the mean over the samples, or their sum.
+    Names and shapes of weights are the public ones. The loss is the mean over the samples or their sum, as the lane's
+    reduction says.
     """
 
     def __init__(self, architecture: Architecture, dataset: Dataset, lane: Lane) -> None:
@@ -34,15 +34,15 @@ class NumpyProbe:
         }
 
     def loss(self) -> float:
-        """The objective at the weights as they are."""
+        """The loss at the current weights."""
         return float(self.group.losses_of(self.rows)[0] * self.scale)
 
     def logits(self) -> Array:
-        """The logits at the weights as they are, `(1, C, N)`."""
+        """The logits at the current weights, `(1, C, N)`."""
         return self.group.logits(self.rows)
 
     def loss_at(self, name: str, index: int, step: float) -> float:
-        """The objective with one weight moved: `index` counts in the public tensor, flattened."""
+        """The loss with one weight changed by `step`: `index` counts in the public tensor, flattened."""
         theta, place = self.group.theta[0], self.places[name][index]
         before = theta[place]
         theta[place] = before + step
@@ -52,7 +52,7 @@ class NumpyProbe:
             theta[place] = before
 
     def loss_along(self, direction: Mapping[str, Array], step: float) -> float:
-        """The objective with all weights moved by `step` times a direction."""
+        """The loss with all weights changed by `step` times a direction."""
         before = self.group.theta.copy()
         self.group.theta[0] += step * self.layout.flatten(direction, before.dtype)
         try:
@@ -61,6 +61,6 @@ class NumpyProbe:
             self.group.theta[...] = before
 
     def gradient(self) -> dict[str, Array]:
-        """The gradient as coded, bug included, by public names; calling it twice shows what was left from before."""
+        """The gradient as coded, the mistake included, by public names; a second call shows state left by the first."""
         self.group.differentiate(self.rows)
         return self.layout.unflatten(self.group.gradient[0].copy())

@@ -1,4 +1,4 @@
-"""What a data set is: as its files give it, and ready for training."""
+"""A data set as its files give it, and ready for training."""
 
 from __future__ import annotations
 
@@ -61,5 +61,5 @@ class Dataset:
 
 
 def brief(error: BaseException) -> str:
-    """What `error` says, cut to a part of one line."""
+    """The message of `error`, shortened to fit into one line."""
     return textwrap.shorten(str(error) or type(error).__name__, 160)

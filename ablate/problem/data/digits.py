@@ -25,7 +25,7 @@ def _file() -> Path:
 
 def load() -> Raw:
     """1,497 images to train and 300 to test, `(N, 1, 8, 8)` with pixels 0..16, ten classes."""
-    # The file itself: to import scikit-learn for it would take a second of every start.
+    # Read directly: importing scikit-learn would add a second to every start.
     table = np.loadtxt(_file(), delimiter=",")
     # In the file's own order the last 300 rows are harder than the rest.
     order = np.random.default_rng(0).permutation(len(table))

@@ -18,8 +18,8 @@ def load(name: str, *, dtype: np.dtype[Any], **keys: Any) -> Dataset:
 
     Raises ConfigError for a wrong name, key or value, and for files missing or bad.
     """
-    # A limit that does not fit is refused with the number of rows that there are.
-    limits = {key: keys.pop(key) for key in ("train_limit", "test_limit") if key in keys}
+    # `DataSet.load` checks the limits: its message gives the number of rows there are.
+    limits: dict[str, Any] = {key: keys.pop(key) for key in ("train_limit", "test_limit") if key in keys}
     try:
         chosen = DATA_SETS.read({"name": name, **keys})
     except ValidationError as error:

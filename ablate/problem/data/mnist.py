@@ -1,4 +1,4 @@
-"""MNIST from its four IDX files: in a folder of one's own, or downloaded once into the user's cache."""
+"""MNIST from its four IDX files: in a folder of your own, or downloaded once into the user's cache."""
 
 from __future__ import annotations
 
@@ -50,8 +50,8 @@ def load(dir: str | None) -> Raw:
     """60,000 images to train and 10,000 to test, `(N, 1, 28, 28)` with pixels 0..255, ten classes.
 
     The files are looked for in `dir` (the key `data.dir`), else in `$ABLATE_DATA/mnist`, else in the cache
-    (`$ABLATE_CACHE`, or the user's own), into which they are downloaded first if need be.
-    Raises ConfigError if a file is missing, damaged or of another kind, and if the download fails.
+    (`$ABLATE_CACHE`, or the user's own), into which they are downloaded if necessary.
+    Raises ConfigError if a file is missing, damaged or of another kind, or if the download fails.
     """
     if dir:
         folder = Path(dir).expanduser()
@@ -67,7 +67,8 @@ def load(dir: str | None) -> Raw:
 
 def _from_folder(folder: Path, key: str) -> dict[str, _File]:
     files = {name: _read(folder, name, key) for name in SHA256}
-    others = [file.path.name for name, file in files.items() if _sha256(file.content) != SHA256[name]]
+    digests = {name: hashlib.sha256(file.content).hexdigest() for name, file in files.items()}
+    others = [file.path.name for name, file in files.items() if digests[name] != SHA256[name]]
     if others:
         _log.warning("%s: not the well-known MNIST, but used as it is: %s", folder, ", ".join(others))
     return files
@@ -88,10 +89,6 @@ def _read(folder: Path, name: str, key: str) -> _File:
     )
 
 
-def _sha256(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()
-
-
 def _cache() -> Path:
     if os.environ.get("ABLATE_CACHE"):
         return Path(os.environ["ABLATE_CACHE"]).expanduser() / "mnist"
@@ -101,9 +98,9 @@ def _cache() -> Path:
 
 
 def _from_cache(folder: Path) -> dict[str, _File]:
-    """The four files from the cache; pooch gets those that are not there, or damaged there, from the mirrors in turn.
+    """The four files from the cache; pooch gets missing or damaged ones from the mirrors in turn.
 
-    It puts each into the cache in one step: another process sees the whole file or none.
+    It moves each into the cache atomically: another process sees the whole file or none.
     """
     import pooch
 
@@ -114,7 +111,7 @@ def _from_cache(folder: Path) -> dict[str, _File]:
             for name, sha256 in SHA256.items():
                 pooch.retrieve(f"{mirror.rstrip('/')}/{name}.gz", sha256, name, folder, downloader=download)
             return {name: _File(folder / name, (folder / name).read_bytes()) for name in SHA256}
-        except ValueError as error:  # of the download, or of pooch where it has another hash
+        except ValueError as error:  # of the download, or of pooch if the hash differs
             failures.append(f"{mirror}: {brief(_first_cause(error))}")
         except OSError as error:
             raise ConfigError(
@@ -132,16 +129,16 @@ def _mirrors() -> tuple[str, ...]:
 
 
 class _Download:
-    """pooch's download over HTTP, with the compression undone before pooch compares hashes.
+    """pooch's download over HTTP, decompressed before pooch compares hashes.
 
-    Its own `Decompress` works on a file already compared, and nothing is compared with what that wrote.
+    pooch's own `Decompress` runs after the comparison, and its result is compared with nothing.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.announced = folder, False
 
     def __call__(self, url: str, output_file: str, _: object) -> None:
-        """Write the file. What is wrong with the download is raised as ValueError, with the disk as OSError."""
+        """Write the file. Raises ValueError if the download fails, OSError if the disk does."""
         import pooch
 
         if not self.announced:
@@ -151,11 +148,11 @@ class _Download:
         try:
             pooch.HTTPDownloader(chunk_size=1 << 16, timeout=TIMEOUT_SECONDS)(url, buffer, None)
             content = buffer.getvalue()
-            # Some servers declare the compression to be the transfer's, and it is undone on the way.
+            # Some servers declare it as a content encoding, and the client has decompressed it already.
             content = gzip.decompress(content) if content.startswith(_GZIP_MAGIC) else content
         except (OSError, EOFError, zlib.error) as error:
             raise ValueError(f"{url} cannot be had") from error
-        # pooch made this file for the user alone; a new one is for those whom the umask lets read it.
+        # pooch created this file with access for the user only; a new file follows the umask.
         Path(output_file).unlink()
         Path(output_file).write_bytes(content)
 

@@ -1,4 +1,4 @@
-"""One's own data set: a NumPy `.npz` file with the arrays x_train, y_train, x_test and y_test."""
+"""The user's own data set: a NumPy `.npz` file with the arrays x_train, y_train, x_test and y_test."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ablate.problem.data.dataset import Raw, brief
 from ablate.problem.data.sets import DATA_SETS, DataSet
 
 _NAMES = ("x_train", "y_train", "x_test", "y_test")
-_MAX_CLASSES = 1 << 16  # above it a label is an identifier, and an output layer of that size a mistake
+_MAX_CLASSES = 1 << 16  # a larger label is probably an identifier, and an output layer of that size a mistake
 
 
 def load(path: str | None) -> Raw:

@@ -1,4 +1,4 @@
-"""What every data set is to the configuration: its keys, and how it is cut, normalised and cast."""
+"""The base of every data set: its keys, and how it is limited, normalised and cast."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from ablate.problem.section import Count
 Normalize = Literal["per_image", "unit", "none"]
 NORMALIZE_HELP = "per_image: each sample to mean 0 and deviation 1; unit: pixels to [0, 1]; none: as they are"
 
-_CHUNK_VALUES = 1 << 18  # 2 MiB of float64: the normalisation's temporaries stay in a core's cache
+_VALUES_AT_ONCE = 1 << 18  # 2 MiB of float64: the normalisation's temporaries stay in a core's cache
 
 
 class DataSet(Choice):
-    """An option of the group `data`. `batch_size` is the one that suits it, None for the whole training set."""
+    """An option of the group `data`. `batch_size` is its default, None for the whole training set."""
 
     batch_size: ClassVar[int | None]
 
@@ -31,13 +31,13 @@ class DataSet(Choice):
 
     @abstractmethod
     def read(self) -> Raw:
-        """The data set as its files give it. Raises ConfigError where a file is missing or bad."""
+        """The data set as its files give it. Raises ConfigError if a file is missing or bad."""
 
     def load(self, dtype: np.dtype[Any]) -> Dataset:
         """The first rows, as many as the limits say, normalised and cast.
 
-        `per_image` makes each sample less its own mean, over its own population standard deviation; a constant one
-        becomes zeros. `unit` makes the pixels' range 0..1. Raises ConfigError where a limit does not fit, and what
+        `per_image` subtracts each sample's mean and divides by its population standard deviation; a constant sample
+        becomes zeros. `unit` maps the range of the pixels to 0..1. Raises ConfigError if a limit does not fit, and what
         `read` raises.
         """
         raw = self.read()
@@ -70,12 +70,12 @@ def _limited(name: str, part: str, rows: int, limit: int | None) -> int:
 def _normalized(raw: Raw, x: NDArray[Any], normalize: str, dtype: np.dtype[Any]) -> NDArray[Any]:
     """`x` normalised in float64, a few rows at a time so that memory stays near the result's own size."""
     result = np.empty(x.shape, dtype)
-    rows = max(1, _CHUNK_VALUES // x[0].size)
-    # What overflows is told below, once, as the user's mistake.
+    rows = max(1, _VALUES_AT_ONCE // x[0].size)
+    # Overflow is reported below, once, as the user's mistake.
     with np.errstate(over="ignore", invalid="ignore"):
         for start in range(0, len(x), rows):
-            chunk = x[start : start + rows].astype(np.float64)
-            result[start : start + rows] = _standardized(chunk, raw, normalize)
+            part = x[start : start + rows].astype(np.float64)
+            result[start : start + rows] = _standardized(part, raw, normalize)
     if not np.isfinite(result).all():
         raise ConfigError(
             f"data.normalize={normalize}: {raw.source} has values too large for {result.dtype}; "
@@ -95,7 +95,7 @@ def _standardized(x: NDArray[np.float64], raw: Raw, normalize: str) -> NDArray[n
 
 def _per_image(x: NDArray[np.float64]) -> NDArray[np.float64]:
     result = np.zeros_like(x)
-    # By comparison: the mean of equal values may be off by a rounding, and their deviation above 0.
+    # By comparison: rounding may give equal values a mean that differs from them, and a deviation above 0.
     varied = x.min(axis=1) != x.max(axis=1)
     centred = x[varied]
     centred -= centred.mean(axis=1, keepdims=True)

@@ -11,7 +11,7 @@ from ablate.problem.data.sets import DATA_SETS, DataSet
 
 
 def load() -> Raw:
-    """All four patterns twice, as training and as test set: x `(4, 2)`, two classes."""
+    """All four patterns, both as training set and as test set: x `(4, 2)`, two classes."""
     x = np.array([[0, 0], [0, 1], [1, 0], [1, 1]], dtype=np.float64)
     y = np.array([0, 1, 1, 0], dtype=np.int64)
     return Raw(source="built in", x_train=x, y_train=y, x_test=x, y_test=y, classes=2, low=0.0, high=1.0)

@@ -1,8 +1,8 @@
 """How far the CUDA backend's weights move from NumPy's: after 1, 10 and 100 steps, per model and loss.
 
-    python -m benchmarks.parity                        # prints the table; the kernels run emulated
-    python -m benchmarks.parity --device gpu           # on a GPU
-    python -m benchmarks.parity --into docs/cuda.md    # and puts it into that page
+    python -m docs.studies.parity                        # prints the table; the kernels run emulated
+    python -m docs.studies.parity --device gpu           # on a GPU
+    python -m docs.studies.parity --into docs/cuda.md    # and puts it into that page
 
 Both backends start from the same weights and meet the same rows in the same order; they add in another order, and that
 is all. The figure is the largest difference of a weight, over the largest weight of its tensor, over all tensors.
@@ -18,18 +18,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tests.in_process import Array, load, settings
 from threadpoolctl import threadpool_limits
 
-from ablate.backends import cuda
+import ablate
+from ablate import backends
 from ablate.backends.engine import Engine, Lane
-from ablate.backends.numpy import NumpyEngine
-from ablate.config.settings import Settings
 from ablate.problem.data.dataset import Dataset
-from ablate.training import loop as train
+from ablate.trials.prepared import PreparedTrial
 from benchmarks import machine, marks
-from benchmarks.page import Rows
+from benchmarks.templates import render
 
+Array = np.ndarray[Any, np.dtype[Any]]
+
+TEMPLATE = Path(__file__).resolve().parent / "templates" / "parity.md.j2"
+NUMPY, CUDA = backends.get("numpy"), backends.get("cuda")
 STEPS = (1, 10, 100)
 MODELS = {
     "lenet5": ["model=lenet5"],
@@ -50,20 +52,22 @@ LOSSES = (
 )
 
 
-def differences(trials: Sequence[Settings], device: cuda.Device) -> list[list[float]]:
+def differences(trials: Sequence[PreparedTrial], device: str) -> list[list[float]]:
     """For each trial of a cohort the relative difference of its weights after each of `STEPS`, and of NumPy's own."""
-    dataset = load(trials[0])
-    network = train.architecture(trials[0], dataset)
-    lanes = [train.lane(trial, network) for trial in trials]
-    batch = train.batch_size(trials[0], dataset)
+    first, lanes = trials[0], [trial.lane() for trial in trials]
+    dataset, batch = first.dataset, first.batch_size
     rows = np.random.default_rng(0).permutation(np.resize(np.arange(len(dataset.y_train)), STEPS[-1] * batch))
-    found, nudged = [], [_nudged(lane, dataset.x_train.dtype) for lane in lanes]
+
+    def trained(backend: backends.Backend, lanes: Sequence[Lane], steps: int) -> list[dict[str, Array]]:
+        part = _rows(dataset, rows[: steps * batch])
+        engine = backend.engine(first.architecture, part, lanes, batch, device)
+        return _trained(engine, [np.arange(steps * batch)] * len(lanes))
+
+    found = []
     for steps in STEPS:
-        part, order = _rows(dataset, rows[: steps * batch]), [np.arange(steps * batch)] * len(lanes)
-        one = _trained(NumpyEngine(network, part, lanes, batch), order)
-        other = _trained(cuda.CudaEngine(network, part, lanes, batch, device), order)
+        one, other = trained(NUMPY, lanes, steps), trained(CUDA, lanes, steps)
         found.append([_difference(*pair) for pair in zip(one, other, strict=True)])
-    own = _trained(NumpyEngine(network, part, nudged, batch), order)
+    own = trained(NUMPY, [_nudged(lane, dataset.x_train.dtype) for lane in lanes], STEPS[-1])
     found.append([_difference(*pair) for pair in zip(one, own, strict=True)])
     return [list(column) for column in zip(*found, strict=True)]
 
@@ -88,25 +92,37 @@ def _difference(one: Mapping[str, Array], other: Mapping[str, Array]) -> float:
     return max(float(np.abs(one[name] - other[name]).max() / np.abs(one[name]).max()) for name in one)
 
 
-def table(device: cuda.Device) -> Rows:
+def rows_of(device: str) -> list[list[str]]:
     """The largest relative difference of weights, by model and loss."""
-    lines = []
+    rows = []
     for name, model in MODELS.items():
-        trials = [settings(*model, *f"loss={loss}".split()) for loss in LOSSES]
+        trials = [trial for loss in LOSSES for trial in ablate.compose(*model, *f"loss={loss}".split())]
+        first = ablate.prepare(trials[0].settings)
+        cohort = [first, *(ablate.prepare(trial.settings, first.dataset) for trial in trials[1:])]
         with threadpool_limits(1, user_api="blas"):
-            found = differences(trials, device)
+            found = differences(cohort, device)
         for loss, figures in zip(LOSSES, found, strict=True):
-            lines.append([name, loss, *(f"{figure:.1e}" for figure in figures)])
-    return Rows(["model", "loss", *(f"{steps} step{'s' * (steps > 1)}" for steps in STEPS), "NumPy's own"], lines)
+            rows.append([name, loss, *(f"{figure:.1e}" for figure in figures)])
+    return rows
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.parity", description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--device", choices=("emulated", "gpu"), default="emulated")
+    parser = argparse.ArgumentParser(
+        prog="python -m docs.studies.parity", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--device", choices=CUDA.devices, default="emulated")
     parser.add_argument("--into", type=Path, help="a page with the lines <!-- parity --> and <!-- end of parity -->")
     given = parser.parse_args()
-    head = f"{datetime.date.today()}, device={given.device}, float32, {machine.processor()}"
-    text = f"{head}\n\n{table(cuda.device(given.device)).markdown()}\n"
+    if reason := CUDA.unavailable(given.device):
+        parser.error(reason)
+    text = render(
+        TEMPLATE,
+        date=datetime.date.today(),
+        device=given.device,
+        processor=machine.processor(),
+        steps=STEPS,
+        rows=rows_of(given.device),
+    )
     print(text)
     if given.into:
         marks.put(given.into, "parity", text)

@@ -1,7 +1,7 @@
 """How well the checks before training do: known mistakes named, and alarms on correct configurations.
 
-    python -m benchmarks.checks                        # prints the tables
-    python -m benchmarks.checks --into docs/checks.md  # and puts them into that page
+    python -m docs.studies.checks                        # prints the tables
+    python -m docs.studies.checks --into docs/checks.md  # and puts them into that page
 
 Every mistake that a gradient check can see is made on purpose, over seeds, models and losses, and the guess compared
 with the truth. Then correct configurations are drawn at random, and whatever the checks say of them is an alarm.
@@ -13,22 +13,22 @@ import os
 import statistics
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tests.in_process import load, settings
 from threadpoolctl import threadpool_limits
 
-from ablate.config.settings import Settings
-from ablate.diagnosis import checks as check
+import ablate
+from ablate.diagnosis.checks import Check, check
 from ablate.errors import ConfigError
-from ablate.problem.data.dataset import Dataset
-from ablate.report import markdown
-from ablate.training import loop as train
+from ablate.trials.prepared import PreparedTrial, engine
 from benchmarks import marks
+from benchmarks.templates import render
+
+TEMPLATE = Path(__file__).resolve().parent / "templates" / "checks.md.j2"
 
 SEEDS, CORRECT = 20, 200
 MISTAKES = (
@@ -60,7 +60,7 @@ class Case:
 
     overrides: tuple[str, ...]
     truth: str | None
-    found: check.Check
+    found: Check
     seconds: float
 
     @property
@@ -103,13 +103,18 @@ class Drawn:
         ]
 
 
+def prepared(words: Sequence[str]) -> PreparedTrial:
+    """The one trial of a command line, on its data. Raises ConfigError."""
+    [trial] = ablate.compose(*filter(None, words))
+    return ablate.prepare(trial.settings)
+
+
 def examined(words: Sequence[str], truth: str | None) -> Case | None:
     """The check of a configuration; None where it is refused."""
     try:
-        trial = settings(*words)
-        dataset = load(trial)
+        trial = prepared(words)
         start = time.perf_counter()
-        found = check.check(trial, dataset, trial.seed)
+        found = check(trial, trial.settings.seed)
         return Case(tuple(words), truth, found, time.perf_counter() - start)
     except ConfigError:
         return None
@@ -144,8 +149,8 @@ def custom(seeds: int) -> Iterator[Case]:
 
 
 def _own(loss: str, mistake: str) -> list[str]:
-    named = ["loss=custom", "loss.target=tests.custom_losses.Mistaken"]
-    return [*named, f"loss.args.loss={loss}", f"loss.args.mistake={mistake}"]
+    named = ["loss=custom", "loss.target=docs.studies.mistaken.Mistaken"]
+    return [*named, f"+loss.args.loss={loss}", f"+loss.args.mistake={mistake}"]
 
 
 def correct(count: int) -> Iterator[Case]:
@@ -179,59 +184,62 @@ def is_overflow(case: Case) -> bool:
     """Whether what was found is no mistake in a gradient but a loss that is not finite at the start, and truly so."""
     if case.found.guess != "not finite":
         return False
-    trial = settings(*case.overrides)
-    return not np.isfinite(_first_loss(trial, load(trial)))
+    trial = prepared(case.overrides)
+    with threadpool_limits(1, user_api="blas"):
+        return not np.isfinite(engine([trial]).evaluate(200).loss[0])
 
 
-def _first_loss(trial: Settings, dataset: Dataset) -> Any:
-    from ablate.backends.numpy import NumpyEngine
+@dataclass(frozen=True)
+class Guesses:
+    """How often mistakes were named, by model, and what was said instead."""
 
-    network = train.architecture(trial, dataset)
-    engine = NumpyEngine(network, dataset, [train.lane(trial, network)], 32 if len(dataset.y_train) > 32 else 4)
-    return engine.evaluate(200).loss[0]
+    head: Sequence[str]
+    rows: Sequence[Sequence[str]]
 
 
-def guesses(cases: Sequence[Case], label: str = "mistake made") -> str:
-    """A table: how often each mistake was named, by model, and what was said instead."""
-    by_truth: dict[str, list[Case]] = defaultdict(list)
+def guesses(cases: Sequence[Case], label: str, kind: Callable[[Case], str]) -> Guesses:
+    """A row for each kind of mistake, and one for all."""
+    by_kind: dict[str, list[Case]] = defaultdict(list)
     for case in cases:
-        by_truth[case.overrides[-1] if label != "mistake made" else str(case.truth)].append(case)
-    head = [label, "n", "named", *MODELS, "said instead"]
-    lines = []
-    for truth, mine in [*by_truth.items(), ("**all**", list(cases))]:
+        by_kind[kind(case)].append(case)
+    rows = []
+    for name, mine in [*by_kind.items(), ("**all**", list(cases))]:
         shares = [_share([case for case in mine if f"model={model}" in case.overrides]) for model in MODELS]
         others = Counter(str(case.found.guess) for case in mine if not case.named)
-        said = ", ".join(f"{name} ({count})" for name, count in others.most_common()) or "–"
-        lines.append([truth, str(len(mine)), _share(mine), *shares, said])
-    return markdown.table(head, lines)
+        said = ", ".join(f"{guess} ({count})" for guess, count in others.most_common()) or "–"
+        rows.append([name, str(len(mine)), _share(mine), *shares, said])
+    return Guesses([label, "n", "named", *MODELS, "said instead"], rows)
 
 
 def _share(cases: Sequence[Case]) -> str:
     return f"{sum(case.named for case in cases) / len(cases):.1%}" if cases else "–"
 
 
-def alarms(cases: Sequence[Case]) -> list[str]:
-    """A table of what was said of correct configurations."""
-    false = [case for case in cases if case.found.guess is not None and not is_overflow(case)]
-    overflows = sum(case.found.guess is not None for case in cases) - len(false)
-    worst = max(case.found.gradient_error or 0.0 for case in cases if case.found.guess is None)
-    head = ["correct configurations", "false alarms", "loss truly infinite at the start", "largest gradient error"]
-    figures = [str(len(cases)), str(len(false)), str(overflows), f"{worst:.1e}"]
-    return [
-        markdown.table(head, [figures]),
-        *(f"- {' '.join(case.overrides)}: {case.found.guess}: {case.found.advice}" for case in false),
-    ]
+def alarms(cases: Sequence[Case]) -> dict[str, Any]:
+    """What was said of correct configurations."""
+    said = [case for case in cases if case.found.guess is not None]
+    false = [case for case in said if not is_overflow(case)]
+    return {
+        "configurations": len(cases),
+        "false": false,
+        "overflows": len(said) - len(false),
+        "error": max((case.found.gradient_error or 0.0 for case in cases if case.found.guess is None), default=0.0),
+    }
 
 
-def times(cases: Sequence[Case]) -> str:
+def times(cases: Sequence[Case]) -> list[dict[str, Any]]:
+    """By model how long a check takes, in seconds."""
     mine = {model: [case.seconds for case in cases if f"model={model}" in case.overrides] for model in MODELS}
-    told = [f"{name} {statistics.median(each):.3f} s (at most {max(each):.3f})" for name, each in mine.items() if each]
-    return "Time of one check, one thread, median: " + ", ".join(told) + "."
+    return [
+        {"model": model, "median": statistics.median(each), "most": max(each)} for model, each in mine.items() if each
+    ]
 
 
 def main() -> None:
     """Run all, print the tables, and put them into a page where one is named."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.checks", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m docs.studies.checks", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--into", type=Path, help="a page with the lines <!-- tables --> and <!-- end of tables -->")
     parser.add_argument("--seeds", type=int, default=SEEDS)
     parser.add_argument("--correct", type=int, default=CORRECT)
@@ -239,17 +247,16 @@ def main() -> None:
     with threadpool_limits(1, user_api="blas"):
         known, own = list(mistaken(given.seeds)), list(custom(given.seeds))
         right = list(correct(given.correct))
-        today = f"{datetime.date.today():%Y-%m-%d}, {os.cpu_count()} cores, {given.seeds} seeds, {len(LOSSES)} losses."
-        text = "\n".join(
-            [
-                f"Measured {today} {times([*known, *own, *right])}",
-                "",
-                guesses(known),
-                "",
-                guesses(own, "mistake in a loss of one's own"),
-                "",
-                *alarms(right),
-            ]
+        text = render(
+            TEMPLATE,
+            date=datetime.date.today(),
+            cores=os.cpu_count(),
+            seeds=given.seeds,
+            losses=len(LOSSES),
+            times=times([*known, *own, *right]),
+            known=guesses(known, "mistake made", lambda case: str(case.truth)),
+            own=guesses(own, "mistake in a loss of one's own", lambda case: case.overrides[-1]),
+            alarms=alarms(right),
         )
     print(text)
     for case in [case for case in [*known, *own] if not case.named][:40]:

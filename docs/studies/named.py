@@ -2,13 +2,15 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import yaml
 
 from ablate.config.groups import conf_dir
 from ablate.config.settings import shown
-from ablate.report.cells import Cell, Study
+from ablate.report.cells import Cell, Replicate, Study
+from ablate.trials.factors import level
 
 
 def cells(preset: str) -> Mapping[str, Mapping[str, Any]]:
@@ -18,12 +20,12 @@ def cells(preset: str) -> Mapping[str, Mapping[str, Any]]:
     return found
 
 
-def name(preset: str, level: Callable[[str], str]) -> str:
-    """The cell of a trial that has these levels: of all whose values are its own, the one that says most."""
+def name(preset: str, given: Callable[[str], str]) -> str:
+    """The cell of a trial that was given these levels: of all whose values are its own, the one that says most."""
     fitting = {
         name: len(values)
         for name, values in cells(preset).items()
-        if all(level(key) == shown(value) for key, value in values.items())
+        if all(given(key) == shown(value) for key, value in values.items())
     }
     return max(fitting, key=fitting.__getitem__)
 
@@ -34,15 +36,19 @@ def by_cell(study: Study, preset: str) -> Study:
     found = []
     for cell in study.cells:
         rest = {key: level for key, level in cell.levels.items() if key not in keys}
-        found.append(Cell({"cell": name(preset, cell.trials[0].level), **rest}, cell.trials))
+        given = partial(_level, cell.trials[0])
+        found.append(Cell({"cell": name(preset, given), **rest}, cell.trials))
     factors = {key: list(dict.fromkeys(cell.levels[key] for cell in found)) for key in found[0].levels}
     return replace(study, factors=factors, cells=found)
 
 
 def described(preset: str) -> str:
-    """What each cell is, in a line."""
-    told = (f"`{name}` is `{_keys(values)}`" for name, values in cells(preset).items())
-    return f"Of the cells, {', '.join(told)}."
+    """What each cell is: its name, and its keys and values."""
+    return ", ".join(f"`{name}` is `{_keys(values)}`" for name, values in cells(preset).items())
+
+
+def _level(trial: Replicate, key: str) -> str:
+    return shown(level(trial, key))
 
 
 def _keys(values: Mapping[str, Any]) -> str:
