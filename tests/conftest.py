@@ -1,6 +1,7 @@
 """Two ways to run the command: in this process, which is fast, and as a process of its own."""
 
 import contextlib
+import gc
 import io
 import logging
 import os
@@ -50,8 +51,17 @@ def environment(**changes: str) -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": path, **changes}
 
 
-def run_in_process(folder: Path, *arguments: str) -> Done:
-    """Run `ablate` in this process, in `folder`, and undo what it leaves behind: signals, handlers, environment."""
+def pytest_collection_finish() -> None:
+    """What is loaded by now stays: looking through it for garbage takes a tenth of the time."""
+    gc.collect()
+    gc.freeze()
+
+
+def run_in_process(folder: Path, *arguments: str, **changes: str) -> Done:
+    """Run `ablate` in this process, in `folder`, and undo what it leaves behind: signals, handlers, environment.
+
+    `changes` are to its environment.
+    """
     from ablate import __main__
     from ablate.commands import launcher
 
@@ -68,6 +78,7 @@ def run_in_process(folder: Path, *arguments: str) -> Done:
         mock.patch.object(sys, "path", list(sys.path)),
     ):
         os.environ.pop("HYDRA_FULL_ERROR", None)
+        os.environ.update(changes)
         try:
             __main__.main()
             code = 0
@@ -95,7 +106,7 @@ def run_as_process(folder: Path, *arguments: str, **changes: str) -> Done:
 @pytest.fixture
 def ablate(tmp_path: Path) -> Callable[..., Done]:
     """Runs the command in this process, in the test's own folder."""
-    return lambda *arguments: run_in_process(tmp_path, *arguments)
+    return lambda *arguments, **changes: run_in_process(tmp_path, *arguments, **changes)
 
 
 @pytest.fixture

@@ -22,6 +22,7 @@ from ablate.records import tracking
 
 XOR = ["data=xor", "model=softmax_regression", "workers=1", "log_every=1"]
 LOSS = """
+import time
 import numpy as np
 
 class Raises:
@@ -33,6 +34,12 @@ class Raises:
         self.calls += 1
         if self.calls > 50:
             raise ValueError("not today")
+        return 2 * z
+
+# Leaves the cores to the others while the test waits.
+class Leisurely(Raises):
+    def gradient(self, z, y):
+        time.sleep(0.02)
         return 2 * z
 """
 
@@ -191,8 +198,10 @@ def test_a_failed_trial_is_a_failed_run(folder: Path, sweep: Path, tmp_path: Pat
 
 
 def test_interrupted_twice_no_run_is_left_running(folder: Path, sweep: Path, tmp_path: Path) -> None:
+    (tmp_path / "slow_losses.py").write_text(LOSS)
+    loss = ["loss=custom", "loss.target=slow_losses.Leisurely"]
     process = subprocess.Popen(
-        [sys.executable, "-m", "ablate", "-m", *XOR[:2], "epochs=10000000", "seed=0,1", "workers=2"],
+        [sys.executable, "-m", "ablate", "-m", *XOR[:2], *loss, "epochs=10000000", "seed=0,1", "workers=2"],
         cwd=tmp_path,
         env=environment(MLFLOW_TRACKING_URI=f"sqlite:///{folder / 'mlflow.db'}"),
         stdout=subprocess.PIPE,

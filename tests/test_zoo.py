@@ -50,7 +50,7 @@ def test_every_mistake_has_its_place() -> None:
 
 
 def test_guesses_and_verdicts_are_those_of_the_page(ablate: Callable[..., Done], tmp_path: Path) -> None:
-    done = ablate("experiment=bugs_small", "tracking=none")
+    done = ablate("experiment=bugs_small", "tracking=none", "workers=1")
     assert done.code == 0, done.err
     [sweep] = (tmp_path / "runs").iterdir()
     found = {}

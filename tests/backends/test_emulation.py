@@ -88,14 +88,14 @@ def launch(task: dict[str, Any]) -> dict[str, Any]:
     return {"error": error and error.decode(), "y": y, "numbers": numbers}
 
 
-def process(tasks: Sequence[dict[str, Any]], mode: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+def process(tasks: Sequence[dict[str, Any]], mode: str) -> subprocess.CompletedProcess[str]:
     """These launches in a process of their own; what came out is its output, as JSON."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT), compile.SANITIZE: "" if mode == PORTABLE else mode}
     if mode == "address":
         found = subprocess.run(["g++", "-print-file-name=libasan.so"], capture_output=True, text=True, check=True)
         environment |= {"LD_PRELOAD": found.stdout.strip(), "ASAN_OPTIONS": "detect_leaks=0"}
     return subprocess.run(
-        [sys.executable, __file__, mode, *arguments],
+        [sys.executable, __file__, mode],
         input=json.dumps(tasks),
         env=environment,
         capture_output=True,
@@ -150,52 +150,68 @@ RIGHT = {
 }
 
 
+# What a sanitiser says of a fault.
+ADDRESS = {
+    "out_of_bounds": r"heap-buffer-overflow[\s\S]*WRITE of size 4[\s\S]*out_of_bounds\.cu:6",
+    "out_of_tile": r"heap-buffer-overflow[\s\S]*READ of size 4[\s\S]*out_of_tile\.cu:11",
+    "overflow": r"overflow\.cu:6:\d+: runtime error: signed integer overflow",
+}
+RACES = {
+    "no_barrier": ("writes in no_barrier.cu:4", "reads in no_barrier.cu:8"),
+    "no_second_barrier": ("reads in no_second_barrier.cu:8", "writes in no_second_barrier.cu:6"),
+    "overwritten": ("reads in overwritten.cu:6", "writes in overwritten.cu:10"),
+    "no_atomic": ("writes in no_atomic.cu:7", "in no_atomic.cu:7"),
+    "no_lane_barrier": ("writes in no_lane_barrier.cu:3", "reads in no_lane_barrier.cu:10"),
+    "no_fence": ("writes in no_fence.cu:8", "reads in no_fence.cu:17"),
+}
+
+
 def right_ones() -> list[dict[str, Any]]:
     return [fault(name, seed=seed) for name in RIGHT for seed in SEEDS]
 
 
+def wrong_ones(mode: str) -> list[dict[str, Any]]:
+    """What the sanitiser is to find; AddressSanitizer ends the process then."""
+    if mode == "address":
+        return [fault(name, right=False, apart=True) for name in ADDRESS]
+    # Whether a race is found does not hang on the order.
+    return [fault(name, right=False, seed=seed) for name in RACES for seed in SEEDS] if mode == "races" else []
+
+
+Done = list[tuple[dict[str, Any], dict[str, Any]]]
+
+
 @functools.cache
-def all_done(mode: str) -> list[tuple[dict[str, Any], dict[str, Any]]]:
-    """All right kernels and what came out; to load a sanitiser takes longer than to run them."""
-    tasks = right_ones() + primitives()
-    return list(zip(tasks, run(tasks, mode), strict=True))
+def all_done(mode: str) -> tuple[Done, Done, Done]:
+    """The launches of a mode and what came out, in one process: to load a sanitiser takes longer than to run them."""
+    groups = right_ones(), primitives(), wrong_ones(mode)
+    done = iter(run([task for group in groups for task in group], mode))
+    right, ours, wrong = ([(task, next(done)) for task in group] for group in groups)
+    return right, ours, wrong
 
 
 @pytest.mark.parametrize("mode", MODES)
 def test_put_right_they_come_out_right(mode: str) -> None:
-    for task, done in all_done(mode)[: len(right_ones())]:
+    for task, done in all_done(mode)[0]:
         assert done["error"] is None, f"{task}: {done['error']}"
         np.testing.assert_array_equal(done["y"][0], RIGHT[task["name"]](numbers_of(task)[0]), err_msg=str(task))
 
 
 def test_address_and_undefined_behaviour() -> None:
-    expected = {
-        "out_of_bounds": r"heap-buffer-overflow[\s\S]*WRITE of size 4[\s\S]*out_of_bounds\.cu:6",
-        "out_of_tile": r"heap-buffer-overflow[\s\S]*READ of size 4[\s\S]*out_of_tile\.cu:11",
-        "overflow": r"overflow\.cu:6:\d+: runtime error: signed integer overflow",
-    }
-    done = process([fault(name, right=False) for name in expected], "address", "--apart")
-    assert done.returncode == 0, done.stderr
-    for (name, message), end in zip(expected.items(), json.loads(done.stdout), strict=True):
-        assert end["code"] != 0, name
-        assert re.search(message, end["said"]), end["said"]
+    found = all_done("address")[2]
+    assert [task["name"] for task, _ in found] == list(ADDRESS)
+    for task, end in found:
+        assert end["code"] != 0, task
+        assert re.search(ADDRESS[task["name"]], end["said"]), end["said"]
 
 
 def test_races() -> None:
-    expected = {
-        "no_barrier": ("writes in no_barrier.cu:4", "reads in no_barrier.cu:8"),
-        "no_second_barrier": ("reads in no_second_barrier.cu:8", "writes in no_second_barrier.cu:6"),
-        "overwritten": ("reads in overwritten.cu:6", "writes in overwritten.cu:10"),
-        "no_atomic": ("writes in no_atomic.cu:7", "in no_atomic.cu:7"),
-        "no_lane_barrier": ("writes in no_lane_barrier.cu:3", "reads in no_lane_barrier.cu:10"),
-        "no_fence": ("writes in no_fence.cu:8", "reads in no_fence.cu:17"),
-    }
-    # Whether a race is found does not hang on the order.
-    tasks = [fault(name, right=False, seed=seed) for name in expected for seed in SEEDS]
-    for task, done in zip(tasks, run(tasks, "races"), strict=True):
+    found = all_done("races")[2]
+    assert len(found) == len(RACES) * len(SEEDS)
+    for task, done in found:
         assert done["error"] is not None, task
         assert done["error"].startswith("race: "), done["error"]
-        for part in expected[task["name"]]:
+        for part in RACES[task["name"]]:
             assert part in done["error"]
 
 
@@ -281,7 +297,7 @@ def primitives() -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize("mode", MODES)
 def test_primitives_against_numpy(mode: str) -> None:
-    for task, done in all_done(mode)[len(right_ones()) :]:
+    for task, done in all_done(mode)[1]:
         x, n, threads = numbers_of(task), task["n"], task["threads"]
         assert done["error"] is None, f"{task}: {done['error']}"
         y, at = np.array(done["y"], np.float32), np.arange(n)
@@ -333,6 +349,5 @@ if __name__ == "__main__":
     if PORTABLE in sys.argv:
         load_portable()
     given = json.load(sys.stdin)
-    if "--apart" in sys.argv:
-        kernels(False)
-    json.dump([apart(task) for task in given] if "--apart" in sys.argv else run(given), sys.stdout)
+    kernels(False)
+    json.dump([apart(task) if "apart" in task else launch(task) for task in given], sys.stdout)

@@ -5,7 +5,6 @@ import sys
 
 import numpy as np
 import pytest
-from sklearn.datasets import load_digits
 
 from ablate.errors import ConfigError
 from ablate.problem.data.loading import DATA_SETS, load
@@ -24,6 +23,8 @@ def refused(**arguments):
 
 
 def test_rows_are_those_of_scikit_learn_in_the_order_of_permutation_0():
+    from sklearn.datasets import load_digits  # here: it takes a second of every process that collects the tests
+
     data, oracle = digits(), load_digits()
     order = np.random.default_rng(0).permutation(1797)
     images = oracle.images[order].reshape(1797, 1, 8, 8)
