@@ -11,8 +11,8 @@
 struct HealthyBackward {
     // The error of an element-wise layer with respect to its input.
     template <class Function>
-    static __device__ real through(real y, real error) {
-        return Function::backward(y, error);
+    static __device__ real through(real x, real y, real error) {
+        return Function::backward(x, y, error);
     }
     // A parameter's gradient from its sum over a batch of n and from its gradient for the previous batch.
     static __device__ real gradient(real sum, real before, bool is_bias, int n) { return sum; }
@@ -20,15 +20,15 @@ struct HealthyBackward {
 
 struct MissingActivationDerivative : HealthyBackward {
     template <class Function>
-    static __device__ real through(real y, real error) {
-        return Function::IS_ACTIVATION ? error : Function::backward(y, error);
+    static __device__ real through(real x, real y, real error) {
+        return Function::IS_ACTIVATION ? error : Function::backward(x, y, error);
     }
 };
 
 struct MissingDivisor : HealthyBackward {
     template <class Function>
-    static __device__ real through(real y, real error) {
-        return Function::IS_ACTIVATION ? Function::backward(y, error) : error;
+    static __device__ real through(real x, real y, real error) {
+        return Function::IS_ACTIVATION ? Function::backward(x, y, error) : error;
     }
 };
 

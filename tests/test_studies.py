@@ -1,14 +1,14 @@
 """Pages say what their templates say, templates need every name, and studies and races use what is public only."""
 
 import ast
+import importlib
 import re
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, environment
+from conftest import ROOT
 from jinja2 import UndefinedError, nodes
 
 from benchmarks import marks, templates
@@ -118,10 +118,16 @@ def test_only_what_is_public_is_imported(path: Path) -> None:
             assert not any(part.startswith("_") and part != "__future__" for part in name.split(".")), name
 
 
-@pytest.mark.parametrize("name", [path.stem for path in SOURCES if "__main__" in path.read_text(encoding="utf-8")])
-def test_every_command_tells_what_it_does(name: str) -> None:
-    module = f"docs.studies.{name}" if (STUDIES / f"{name}.py").is_file() else f"benchmarks.{name}"
-    command = [sys.executable, "-m", module.removesuffix(".__main__"), "--help"]
-    done = subprocess.run(command, cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=60)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("usage: python -m ")
+COMMANDS = [path for path in SOURCES if '__name__ == "__main__"' in path.read_text(encoding="utf-8")]
+
+
+@pytest.mark.parametrize("path", COMMANDS, ids=lambda path: path.stem)
+def test_every_command_tells_what_it_does(
+    path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    module = ".".join(path.relative_to(ROOT).with_suffix("").parts)
+    monkeypatch.setattr(sys, "argv", [module, "--help"])
+    with pytest.raises(SystemExit) as ended:
+        importlib.import_module(module).main()
+    assert ended.value.code == 0
+    assert capsys.readouterr().out.startswith(f"usage: python -m {module.removesuffix('.__main__')} ")

@@ -17,13 +17,20 @@ class Backend(ABC):
     """What computes the trials, `backend=NAME`.
 
     `devices` are the values of `device` that it knows, none if it ignores the key. `is_reference`: whether other
-    backends are compared with it. `cause_of_death` is the likely reason, given to the user, if a worker process dies.
+    backends are compared with it. `cause_of_death` is the likely reason, given to the user, if a worker process dies;
+    `fault` is what is wrong where it computes other numbers than the reference does.
     """
 
     name: ClassVar[str]
     devices: ClassVar[tuple[str, ...]] = ()
     is_reference: ClassVar[bool] = False
     cause_of_death: ClassVar[str] = "out of memory?"
+    fault: ClassVar[str] = "the mathematics is right, the backend is not"
+
+    @property
+    def possessive(self) -> str:
+        """Whose the numbers are that it computes, in a message."""
+        return f"backend={self.name}'s"
 
     def unavailable(self, device: str) -> str | None:
         """Why it cannot be used here on this device, in one line; None if it can."""

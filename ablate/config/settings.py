@@ -7,6 +7,7 @@ from pydantic import Field, SerializeAsAny
 from ablate import backends
 from ablate.config.stops import Stop
 from ablate.config.trackers import Tracking
+from ablate.problem.data.loading import DATA_SETS
 from ablate.problem.data.sets import DataSet
 from ablate.problem.initialisation import Init
 from ablate.problem.losses import Loss
@@ -14,6 +15,10 @@ from ablate.problem.mistakes import MISTAKES
 from ablate.problem.models import Model
 from ablate.problem.optimizers import Optimizer
 from ablate.problem.section import Count, OneOf, Positive, Section
+
+
+def _batch_sizes() -> str:
+    return ", ".join(f"{name} {DATA_SETS.get(name).batch_size or 'all'}" for name in DATA_SETS.names())
 
 
 class Settings(Section):
@@ -36,7 +41,7 @@ class Settings(Section):
     backend: Annotated[str, OneOf(backends.names)] = Field(description="who computes")
     device: Annotated[str, OneOf(backends.devices)] = Field(description="where the cuda backend runs its kernels")
     epochs: Count = Field(description="passes over the training set")
-    batch_size: Count | None = Field(description="samples an update (null: digits 32, mnist 300, xor all 4, npz 32)")
+    batch_size: Count | None = Field(description=f"samples an update (null: {_batch_sizes()})")
     shuffle: bool = Field(description="a new order of the training set every epoch")
     seed: Annotated[int, Field(ge=0)] = Field(description="feeds the initial weights and the order of the data")
     dtype: Literal["float32", "float64"] = Field(description="precision of weights and arithmetic")

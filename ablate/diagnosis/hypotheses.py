@@ -242,7 +242,7 @@ def of_kernels(backend: Backend, probe: NumpyProbe, coded: Mapping[str, Array]) 
     """Whether a backend computes a different gradient than the reference for the same loss and network."""
     if backend.is_reference or alike(coded, probe.gradient()):
         return None
-    return "kernel", f"the CUDA kernels' gradient is not NumPy's: {_A_KERNEL}"
+    return "kernel", f"{backend.possessive} gradient is not NumPy's: {backend.fault}"
 
 
 def of_updates(backend: Backend, device: str, architecture: Architecture, few: Dataset, lane: Lane) -> Cause | None:
@@ -262,16 +262,13 @@ def of_updates(backend: Backend, device: str, architecture: Architecture, few: D
     apart = max(_distance(found[name], tensor) for name, tensor in expected.items())
     if not is_finite or apart <= ROUNDING:
         return None
-    return "kernel", f"after {UPDATES} updates the CUDA kernels' weights are not NumPy's: {_A_KERNEL}"
+    return "kernel", f"after {UPDATES} updates {backend.possessive} weights are not NumPy's: {backend.fault}"
 
 
 def _distance(found: Array, expected: Array) -> float:
     """The largest difference, relative to the largest entry; infinite if it is NaN."""
     difference = np.abs(found - expected).max() / (np.abs(expected).max() or 1.0)
     return float(difference) if np.isfinite(difference) else math.inf
-
-
-_A_KERNEL = "the mathematics is right, a kernel is not (docs/cuda.md says how to look for it)"
 
 
 def of_catalogue(name: str) -> Cause:

@@ -24,7 +24,7 @@ class Activation(ABC):
     name: ClassVar[str]
     kernel: ClassVar[str | None] = None
     # Whether it is non-decreasing, so that max-pooling may be moved before it.
-    is_monotone: ClassVar[bool]
+    is_monotone: ClassVar[bool] = False
     # The bounds of its range, near which it is flat; None if it is unbounded.
     limits: ClassVar[tuple[float, float] | None] = None
     # Whether a unit that is 0 on all samples receives no gradient.

@@ -91,6 +91,10 @@ class BuiltinLoss(Loss):
     eps_log: NotNegative = Field(0.0, description="added to p inside the logarithm (naive form only)")
     eps_sum: NotNegative = Field(0.0, description="added to the denominator of the softmax (naive form only)")
 
+    @classmethod
+    def incomplete(cls) -> str | None:
+        return super().incomplete() or (None if cls.allowed_outputs else "needs allowed_outputs")
+
     @abstractmethod
     def naive_value(self, p: Array, y: Array) -> Array:
         """The value of each sample from the outputs, `(..., N)`."""

@@ -39,6 +39,15 @@ class Optimizer(Choice):
         return ()
 
     @classmethod
+    def incomplete(cls) -> str | None:
+        if (missing := super().incomplete()) is not None or cls.kernel is None:
+            return missing
+        one = cls.model_validate(cls.defaults())
+        asked = (cls.states, len(one.constants()), len(one.decays()))
+        fits = all(count <= most for count, most in zip(asked, (MOST_STATES, MOST_CONSTANTS, MOST_DECAYS), strict=True))
+        return None if fits else "needs more states, constants or decays than the kernels have places for"
+
+    @classmethod
     @abstractmethod
     def step(
         cls, gradient: Array, states: Sequence[Array], constants: Sequence[Array], corrections: Sequence[Array]

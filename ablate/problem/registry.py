@@ -21,6 +21,12 @@ class Choice(Section):
         return (key for key in seen if key in cls.model_fields)
 
     @classmethod
+    def incomplete(cls) -> str | None:
+        """What the declaration lacks; None if it is complete."""
+        without = [key for key, field in cls.model_fields.items() if field.is_required()]
+        return f"needs a default for {', '.join(without)}" if without else None
+
+    @classmethod
     def defaults(cls) -> dict[str, Any]:
         """The option with its default values, as the configuration holds it."""
         return {key: cls.model_fields[key].get_default(call_default_factory=True) for key in cls.field_names()}
@@ -80,7 +86,12 @@ class Group(Registry[type[C]]):
     """The options of a configuration group, each a class."""
 
     def declare(self, choice: type[C]) -> type[C]:
-        """Class decorator: register an option under the default of its field `name`."""
+        """Class decorator: register an option under the default of its field `name`.
+
+        Raises TypeError for a declaration that something is missing from, which would show much later.
+        """
+        if missing := choice.incomplete():
+            raise TypeError(f"{self.kind}: {choice.__name__} {missing}")
         return self.add(str(choice.model_fields["name"].default), choice)
 
     def read(self, values: Mapping[str, Any]) -> C:

@@ -14,12 +14,14 @@ from ablate.backends.cuda.device import Device, DeviceError
 from ablate.backends.engine import Engine, Lane, Probe
 from ablate.backends.process_group import ProcessGroup
 from ablate.problem.data.dataset import Dataset
-from ablate.problem.layers import Elementwise
+from ablate.problem.layers import Conv, Dense, Divide, Elementwise, Pool
 from ablate.problem.losses import Loss
 from ablate.problem.models import Architecture
 from ablate.problem.optimizers import Optimizer
 
 GPU, EMULATED = "gpu", "emulated"
+# The layers that `cuda/*.cuh` has structs for (`layout.py` names them).
+LAYERS = (Conv, Dense, Divide, Elementwise, Pool)
 
 
 class CudaBackend(Backend):
@@ -28,6 +30,9 @@ class CudaBackend(Backend):
     name: ClassVar[str] = "cuda"
     devices: ClassVar[tuple[str, ...]] = (GPU, EMULATED)
     cause_of_death: ClassVar[str] = "a kernel that writes outside its arrays? docs/cuda.md says how to find it"
+
+    fault: ClassVar[str] = "the mathematics is right, a kernel is not (docs/cuda.md says how to look for it)"
+    possessive: ClassVar[str] = "the CUDA kernels'"
 
     def unavailable(self, device: str) -> str | None:
         try:
@@ -39,13 +44,13 @@ class CudaBackend(Backend):
     def refusal(self, loss: Loss, optimizer: Optimizer, architecture: Architecture) -> str | None:
         if loss.is_foreign:
             return f"loss={loss.name}: your own loss has no CUDA kernel; use backend=numpy for it"
-        activations = [stage.layer.activation for stage in architecture.stages if isinstance(stage.layer, Elementwise)]
-        named = [("loss", loss.name, loss.kernel), ("optimizer", optimizer.name, optimizer.kernel)]
-        named += [("activation", activation.name, activation.kernel) for activation in activations]
-        for kind, name, kernel in named:
-            if kernel is None:
-                return f"{kind}={name}: it has no CUDA kernel; use backend=numpy for it"
-        return None
+        layers = [stage.layer for stage in architecture.stages]
+        activations = [layer.activation for layer in layers if isinstance(layer, Elementwise)]
+        kernels = {f"loss={loss.name}": loss.kernel, f"optimizer={optimizer.name}": optimizer.kernel}
+        kernels |= {f"model.activation={each.name}": each.kernel for each in activations}
+        kernels |= {f"model.layers: {layer}": None for layer in layers if not isinstance(layer, LAYERS)}
+        missing = [named for named, kernel in kernels.items() if kernel is None]
+        return f"{missing[0]}: it has no CUDA kernel; use backend=numpy for it" if missing else None
 
     def engine(
         self,

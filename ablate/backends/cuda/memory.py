@@ -36,8 +36,7 @@ class Lanes:
         self.gradient, self.first, self.second = (device.put(zeros, dtype) for _ in range(3))
         self.kinds = device.put(np.array([_kind(lane) for lane in lanes]), np.int32)
         self.constants = device.put(np.array([_constants(lane.loss) for lane in lanes]), dtype)
-        is_mean = [lane.mistake.scale(lane.loss.reduction, 2) != 1.0 for lane in lanes]
-        self.is_mean = device.put(np.array(is_mean), np.int32)
+        self.is_mean = device.put(np.array([_is_mean(lane) for lane in lanes]), np.int32)
         self.rules = _rules(device, lanes, dtype)
         self.rates = device.put(np.array([[lane.rate, lane.output_rate] for lane in lanes]), dtype)
         self.sums = device.allocate((count, 3), np.float64)
@@ -78,6 +77,12 @@ class Batch:
 def _kind(lane: Lane) -> tuple[int, int, int]:
     assert isinstance(lane.loss, BuiltinLoss), "refused before"
     return loss_number(lane.loss), output_number(lane.objective.output), int(not lane.loss.from_logits)
+
+
+def _is_mean(lane: Lane) -> bool:
+    scale = lane.mistake.scale(lane.loss.reduction, 2)
+    assert scale in (0.5, 1.0), f"bug={lane.mistake.name}: the kernels know the mean and the sum over a batch only"
+    return scale == 0.5
 
 
 def _constants(loss: Loss) -> tuple[float, ...]:

@@ -7,7 +7,13 @@ from ablate.backends.backend import Backend
 from ablate.backends.engine import Engine, Lane, Probe
 from ablate.backends.process_group import ProcessGroup
 from ablate.problem.data.dataset import Dataset
+from ablate.problem.layers import Conv, Dense, Divide, Elementwise, Pool
+from ablate.problem.losses import Loss
 from ablate.problem.models import Architecture
+from ablate.problem.optimizers import Optimizer
+
+# The layers that `network.py` has operations for.
+LAYERS = (Conv, Dense, Divide, Elementwise, Pool)
 
 
 class NumpyBackend(Backend):
@@ -15,6 +21,10 @@ class NumpyBackend(Backend):
 
     name: ClassVar[str] = "numpy"
     is_reference: ClassVar[bool] = True
+
+    def refusal(self, loss: Loss, optimizer: Optimizer, architecture: Architecture) -> str | None:
+        unknown = [stage.layer for stage in architecture.stages if not isinstance(stage.layer, LAYERS)]
+        return f"model.layers: {unknown[0]}: backend=numpy has no operation for this layer" if unknown else None
 
     def engine(
         self,

@@ -23,7 +23,7 @@ _VALUES_AT_ONCE = 1 << 18  # 2 MiB of float64: the normalisation's temporaries s
 class DataSet(Choice):
     """An option of the group `data`. `batch_size` is its default, None for the whole training set."""
 
-    batch_size: ClassVar[int | None]
+    batch_size: ClassVar[int | None] = 32
 
     normalize: Normalize = Field("none", description=NORMALIZE_HELP)
     train_limit: Count | None = Field(None, description="use the first rows of the training set only (null: all)")
