@@ -55,18 +55,19 @@ SHIPPED = {
 
 
 class LogCosh(BuiltinLoss):
-    """Σ ln cosh(s (p - y)) / s."""
+    """Σ a ln cosh(s (p - y)) / s."""
 
     name: Literal["toy"] = "toy"
     allowed_outputs: ClassVar[tuple[str, ...]] = ("softmax", "sigmoid")
 
     sharpness: Positive = Field(1.0, description="toy: how soon it is a straight line")
+    slope: Positive = Field(1.0, description="toy: how steep that is")
 
     def naive_value(self, p: Array, y: Array) -> Array:
-        return np.log(np.cosh(self.sharpness * (p - y))).sum(axis=-2) / self.sharpness
+        return self.slope * np.log(np.cosh(self.sharpness * (p - y))).sum(axis=-2) / self.sharpness
 
     def naive_gradient(self, p: Array, y: Array) -> Array:
-        return np.tanh(self.sharpness * (p - y))
+        return self.slope * np.tanh(self.sharpness * (p - y))
 
 
 class Gelu(Activation):
@@ -149,7 +150,13 @@ def test_what_is_declared_for_a_while_is_known_so_long() -> None:
 @pytest.mark.parametrize("output", ["softmax", "sigmoid"])
 @pytest.mark.parametrize("from_logits", ["true", "false"])
 def test_a_toy_loss_through_the_network(output: str, from_logits: str) -> None:
-    given = ["loss=toy", "loss.sharpness=3", f"model.output={output}", f"loss.from_logits={from_logits}"]
+    given = [
+        "loss=toy",
+        "loss.sharpness=3",
+        "loss.slope=2",
+        f"model.output={output}",
+        f"loss.from_logits={from_logits}",
+    ]
     check_gradient(*trial_on_noise("mlp-tanh", *given))
 
 
