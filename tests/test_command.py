@@ -439,12 +439,12 @@ def test_a_worker_that_dies_fails_its_own_trials_only(tmp_path: Path) -> None:
 # Interrupted
 
 
-def start(folder: Path, *arguments: str, draws: bool = False) -> subprocess.Popen[str]:
+def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
     """Start the command as the leader of its own process group, as a shell does."""
     return subprocess.Popen(
         [sys.executable, "-m", "ablate", *arguments],
         cwd=folder,
-        env=environment(draws),
+        env=environment(),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -482,7 +482,7 @@ FOREVER = ["-m", *SMALL[1:], "epochs=1000000"]
 @pytest.mark.parametrize(("number", "to_all"), [(signal.SIGINT, True), (signal.SIGTERM, False)])
 def test_an_interrupted_sweep_ends_in_order(tmp_path: Path, number: signal.Signals, to_all: bool) -> None:
     """One trial is trained by a process, the other is shared by two."""
-    process = start(tmp_path, *FOREVER, "workers=4", "model=softmax_regression,lenet5", draws=to_all)
+    process = start(tmp_path, *FOREVER, "workers=4", "model=softmax_regression,lenet5")
 
     def last_records() -> list[dict[str, Any]]:
         texts = [path.read_text(encoding="utf-8") for path in tmp_path.glob("runs/*/*/metrics.jsonl")]
