@@ -51,6 +51,24 @@ def environment(**changes: str) -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": path, **changes}
 
 
+def pytest_xdist_auto_num_workers() -> int:
+    """One process more than cores: many tests wait for processes of their own."""
+    return (os.cpu_count() or 1) + 1
+
+
+# Files are dealt out to the processes in this order, the longest first; then the others.
+_LONGEST = (
+    "test_lanes.py", "test_readme.py", "test_cells.py", "test_command.py", "test_experiments.py", "test_nvcc.py",
+    "test_tracking.py", "test_bad_input.py", "test_hostile.py", "test_check.py", "test_cuda.py",
+)  # fmt: skip
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """So that no process is left with a long file at the end."""
+    places = {name: place for place, name in enumerate(_LONGEST)}
+    items.sort(key=lambda item: places.get(item.path.name, len(places)))
+
+
 def pytest_collection_finish() -> None:
     """What is loaded by now stays: looking through it for garbage takes a tenth of the time."""
     gc.collect()
