@@ -3,6 +3,7 @@
 import io
 import signal
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -22,23 +23,29 @@ def blocked(number: signal.Signals) -> Iterator[None]:
 @contextmanager
 def ignored() -> Iterator[None]:
     """Ignore Ctrl-C and SIGTERM, so that a second Ctrl-C does not leave the last results half written."""
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    before = {number: signal.signal(number, signal.SIG_IGN) for number in numbers}
-    try:
+    with _handled(signal.SIG_IGN, signal.SIGINT, signal.SIGTERM):
         yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 @contextmanager
 def terminable() -> Iterator[None]:
     """SIGTERM raises KeyboardInterrupt, as Ctrl-C does."""
-    before = signal.signal(signal.SIGTERM, _ask)
+    with _handled(_ask, signal.SIGTERM):
+        yield
+
+
+@contextmanager
+def _handled(handler: Any, *numbers: signal.Signals) -> Iterator[None]:
+    """Handle signals; nothing in another thread than the main one, which alone receives them and may say how."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, handler) for number in numbers}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, earlier in before.items():
+            signal.signal(number, earlier)
 
 
 def listen() -> None:

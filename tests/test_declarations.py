@@ -35,7 +35,7 @@ from ablate.problem.data.loading import DATA_SETS
 from ablate.problem.initialisation import INITS
 from ablate.problem.layers import LAYERS, Pool
 from ablate.problem.losses import LOSSES, BuiltinLoss, CrossEntropy
-from ablate.problem.mistakes import MISTAKES
+from ablate.problem.mistakes import MISTAKES, Mistake
 from ablate.problem.models import pools_first
 from ablate.problem.optimizers import OPTIMIZERS, Optimizer
 from ablate.problem.outputs import OUTPUTS
@@ -239,6 +239,20 @@ def test_cuda_refuses_what_has_no_kernel(word: str, named: str) -> None:
     with pytest.raises(ConfigError) as refused:
         ablate.prepare(trial)
     assert re.fullmatch(rf".*\b{named}: it has no CUDA kernel; use backend=numpy for it", str(refused.value))
+
+
+@pytest.mark.parametrize("hook", ["objective", "has_derivative", "batch_gradient"])
+def test_cuda_refuses_a_mistake_that_the_kernels_do_not_make(hook: str) -> None:
+    """Or the trial would be a healthy one that passes for a mistaken one."""
+    own = type("Own", (Mistake,), {"name": "own", hook: lambda self, *given: given[-1]})
+    with MISTAKES.temporarily():
+        MISTAKES.add("own", own())
+        with pytest.raises(ConfigError, match=r"^bug=own: it has no CUDA kernel; use backend=numpy for it$"):
+            prepared("model=mlp", "backend=cuda", "device=emulated", "bug=own")
+
+
+def test_cuda_makes_every_mistake_that_ships() -> None:
+    assert all(mistake.has_kernel for mistake in MISTAKES)
 
 
 def test_the_kernels_do_not_hear_of_toys() -> None:
@@ -447,6 +461,21 @@ def test_a_class_whose_name_is_taken_is_refused() -> None:
     with pytest.raises(ValueError, match=r"^model.activation=tanh: declared twice$"):
         activations.declare(OtherTanh)
     assert LOSSES.get("ce") is CrossEntropy
+
+
+def test_an_incomplete_declaration_is_refused_at_once() -> None:
+    class Unwritten(BuiltinLoss):
+        name: Literal["unwritten"] = "unwritten"
+        allowed_outputs: ClassVar[tuple[str, ...]] = ("softmax",)
+
+    class Elsewhere(CrossEntropy):
+        name: Literal["elsewhere"] = "elsewhere"
+        allowed_outputs: ClassVar[tuple[str, ...]] = ("softmax", "hardmax")
+
+    with pytest.raises(TypeError, match=r"^loss: Unwritten needs naive_gradient, naive_value$"):
+        LOSSES.declare(Unwritten)
+    with pytest.raises(TypeError, match=r"^loss: Elsewhere needs allowed_outputs, names out of .*softmax"):
+        LOSSES.declare(Elsewhere)
 
 
 # Activations, by themselves.

@@ -9,6 +9,7 @@ from ablate.backends.engine import Engine, Lane, Probe
 from ablate.backends.process_group import ProcessGroup
 from ablate.problem.data.dataset import Dataset
 from ablate.problem.losses import Loss
+from ablate.problem.mistakes import Mistake
 from ablate.problem.models import Architecture
 from ablate.problem.optimizers import Optimizer
 
@@ -36,7 +37,7 @@ class Backend(ABC):
         """Why it cannot be used here on this device, in one line; None if it can."""
         return None
 
-    def refusal(self, loss: Loss, optimizer: Optimizer, architecture: Architecture) -> str | None:
+    def refusal(self, loss: Loss, optimizer: Optimizer, architecture: Architecture, mistake: Mistake) -> str | None:
         """Why it cannot compute such a trial, in one line; None if it can."""
         return None
 

@@ -54,7 +54,8 @@ class Cell:
         values = " ".join(f"{key}={shown(value)}" for key, value in self.values.items())
         dropped = " ".join(f"~{KEY}.{name}" for name in self.names)
         verb, it = ("sets", "it") if len(self.names) == 1 else ("set", "them")
-        return f"{named} {verb} {values}: give {' or '.join(self.values)} too, or drop {it} with {dropped}"
+        given = " or ".join(self.values)
+        return f"{named} {verb} {values}: correct {it} there, give {given} too, or drop {it} with {dropped}"
 
 
 def read(master: DictConfig) -> list[Cell]:

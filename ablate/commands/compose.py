@@ -30,6 +30,10 @@ def compose(*overrides: str, config_dir: str | Path | None = None) -> list[Trial
     `config_dir` is a folder with your own models and presets, like `--config-dir`. Raises ConfigError, one line, if an
     override or a value is wrong.
     """
+    if wrong := [override for override in overrides if not isinstance(override, str)]:
+        raise ConfigError(
+            f"{wrong[0]}: expected overrides as separate strings, such as compose('loss=ce', 'lr=0.1,0.5')"
+        )
     if config_dir is not None and not Path(config_dir).is_dir():
         raise ConfigError(f"config_dir={config_dir}: no such folder")
     try:

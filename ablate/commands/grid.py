@@ -74,5 +74,5 @@ def _levels(override: Override) -> int:
     if isinstance(value, RangeSweep):
         assert value.start is not None
         assert value.stop is not None
-        return max(0, math.ceil((value.stop - value.start) / value.step))
+        return max(0, math.ceil((value.stop - value.start) / value.step)) if value.step else 0
     return len(value.list) if isinstance(value, ChoiceSweep) else 1

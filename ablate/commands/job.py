@@ -50,6 +50,9 @@ def _trial(number: int, composed: DictConfig, hydra: DictConfig) -> Trial:
             )
     # Cells are not part of a trial.
     values = resolve(composed, leaving_out=("hydra", cells.KEY))
+    if isinstance(values.get("experiment"), Mapping):
+        name = hydra.runtime.choices.get("experiment")
+        raise ConfigError(f"experiment={name}: it sets nothing here; a preset's first line is # @package _global_")
     return Trial(number=number, settings=parse(values), overrides=overrides, choices=chosen, config=values)
 
 

@@ -14,12 +14,15 @@ from ablate.config import groups
 from ablate.config.parse import unknown_key
 from ablate.errors import ConfigError
 
+# A YAML that is not UTF-8 is a mistake, too.
+_MISTAKES = (ConfigError, HydraException, OmegaConfBaseException, YAMLError, UnicodeDecodeError)
+
 
 def is_mistake(error: Exception) -> bool:
     """Whether an error is the user's: a wrong value, or a command or YAML that Hydra cannot compose."""
     *_, (frame, _) = traceback.walk_tb(error.__traceback__)
     by_hydra = isinstance(error, ValueError) and str(frame.f_globals["__name__"]).startswith("hydra.")
-    return by_hydra or isinstance(error, ConfigError | HydraException | OmegaConfBaseException | YAMLError)
+    return by_hydra or isinstance(error, _MISTAKES)
 
 
 def refuse(error: Exception, code: int = 2) -> NoReturn:

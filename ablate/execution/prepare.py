@@ -89,10 +89,10 @@ def _check_together(trials: Sequence[Trial]) -> None:
             raise ConfigError(f"{key}: it concerns the whole sweep, so it cannot vary; give it one value")
     seen: dict[str, Trial] = {}
     for trial in trials:
-        other = seen.setdefault(trial.digest, trial)
-        if other is not trial:
+        if other := seen.get(trial.digest):
             same = written(trial.overrides)
             raise ConfigError(f"{same}: trials {other.number} and {trial.number} are the same; give each value once")
+        seen[trial.digest] = trial
 
 
 def _check_devices(trials: Sequence[Trial]) -> None:

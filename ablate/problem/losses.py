@@ -93,7 +93,11 @@ class BuiltinLoss(Loss):
 
     @classmethod
     def incomplete(cls) -> str | None:
-        return super().incomplete() or (None if cls.allowed_outputs else "needs allowed_outputs")
+        if missing := super().incomplete():
+            return missing
+        if cls.allowed_outputs and set(cls.allowed_outputs) <= set(OUTPUTS.names()):
+            return None
+        return f"needs allowed_outputs, names out of {', '.join(OUTPUTS.names())}"
 
     @abstractmethod
     def naive_value(self, p: Array, y: Array) -> Array:

@@ -33,6 +33,15 @@ class Mistake:
     # Whether `batch_gradient` needs the final gradient of the previous batch.
     remembers_gradient: ClassVar[bool] = False
 
+    @property
+    def has_kernel(self) -> bool:
+        """Whether the kernels make the mistake too: they have a struct for the hooks that it overrides."""
+        own, healthy = type(self), Mistake
+        is_in_backward = (own.has_derivative, own.batch_gradient) != (healthy.has_derivative, healthy.batch_gradient)
+        return (own.objective is healthy.objective or own.objective_kernel != healthy.objective_kernel) and (
+            not is_in_backward or own.backward_kernel != healthy.backward_kernel
+        )
+
     def refusal(self, loss: Loss, output: str, architecture: Architecture) -> str | None:
         """Why the mistake would change nothing here, so that the trial would be a correct one; else None."""
         return None

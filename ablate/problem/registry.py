@@ -23,6 +23,8 @@ class Choice(Section):
     @classmethod
     def incomplete(cls) -> str | None:
         """What the declaration lacks; None if it is complete."""
+        if inspect.isabstract(cls):
+            return f"needs {', '.join(sorted(cls.__abstractmethods__))}"
         without = [key for key, field in cls.model_fields.items() if field.is_required()]
         return f"needs a default for {', '.join(without)}" if without else None
 

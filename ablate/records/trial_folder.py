@@ -22,6 +22,7 @@ Record = dict[str, Any]
 _CONFIG, _OVERRIDES = ".hydra/config.yaml", ".hydra/overrides.yaml"
 _RESULT, _CHECK, _METRICS, _DELIVERY = "result.json", "check.json", "metrics.jsonl", "mlflow.json"
 _INITIAL, _FINAL, _PREDICTIONS = "init.npz", "final.npz", "predictions.npz"
+_WHILE_RUNNING = (_RESULT, _CHECK, _METRICS, _DELIVERY, _INITIAL, _FINAL, _PREDICTIONS)
 # The keys of a configuration on which readers rely, whichever version wrote it; the last stands near the file's end.
 _SECTIONS = {"loss", "model", "data", "init", "lr", "epochs", "dtype"}
 
@@ -76,8 +77,13 @@ class TrialFolder:
         return (self.path / _CONFIG).is_file()
 
     def create(self, trial: Trial) -> None:
-        """Create the folder and write the trial's configuration. Raises OSError."""
+        """Create the folder and write the trial's configuration. Raises OSError.
+
+        What an older trial left in it is removed: it would pass for this trial's until it has written its own.
+        """
         (self.path / _CONFIG).parent.mkdir(parents=True, exist_ok=True)
+        for name in _WHILE_RUNNING:
+            (self.path / name).unlink(missing_ok=True)
         given = [f"{key}={value}" for key, value in trial.overrides.items() if value != ABSENT]
         for name, content in ((_CONFIG, dict(trial.config)), (_OVERRIDES, given)):
             replace_file(self.path / name, OmegaConf.to_yaml(OmegaConf.create(content)))

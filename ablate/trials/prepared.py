@@ -103,10 +103,13 @@ class PreparedTrial:
 def prepare(settings: Settings, dataset: Dataset | None = None) -> PreparedTrial:
     """A trial on its data set, which is loaded unless it is given.
 
-    Raises ConfigError if they do not fit together: a file that is missing or wrong, shapes that do not fit, a batch
-    larger than the training set, a loss that cannot be imported, a mistake that would change nothing, a backend that
-    cannot compute the trial, a number that the precision turns into 0 or infinity.
+    `settings` are those of a trial of `ablate.compose`. Raises ConfigError if they are something else, or if the two do
+    not fit together: a file that is missing or wrong, shapes that do not fit, a batch larger than the training set, a
+    loss that cannot be imported, a mistake that would change nothing, a backend that cannot compute the trial, a number
+    that the precision turns into 0 or infinity.
     """
+    if not isinstance(settings, Settings):
+        raise ConfigError(f"settings: expected a trial's settings, not {type(settings).__name__}; write trial.settings")
     if dataset is None:
         dataset = settings.data.load(np.dtype(settings.dtype))
     rows = len(dataset.y_train)
@@ -116,7 +119,8 @@ def prepare(settings: Settings, dataset: Dataset | None = None) -> PreparedTrial
     architecture, output = trial.architecture, trial.objective.output
     if (reason := trial.mistake.refusal(settings.loss, output, architecture)) is not None:
         raise ConfigError(f"bug={settings.bug}: {reason}")
-    if (reason := trial.backend.refusal(settings.loss, settings.optimizer, architecture)) is not None:
+    reason = trial.backend.refusal(settings.loss, settings.optimizer, architecture, trial.mistake)
+    if reason is not None:
         raise ConfigError(reason)
     try_out(trial.objective, architecture.units)
     _check_precision(settings)

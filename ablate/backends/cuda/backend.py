@@ -16,6 +16,7 @@ from ablate.backends.process_group import ProcessGroup
 from ablate.problem.data.dataset import Dataset
 from ablate.problem.layers import Conv, Dense, Divide, Elementwise, Pool
 from ablate.problem.losses import Loss
+from ablate.problem.mistakes import Mistake
 from ablate.problem.models import Architecture
 from ablate.problem.optimizers import Optimizer
 
@@ -41,12 +42,13 @@ class CudaBackend(Backend):
             return str(error)
         return None
 
-    def refusal(self, loss: Loss, optimizer: Optimizer, architecture: Architecture) -> str | None:
+    def refusal(self, loss: Loss, optimizer: Optimizer, architecture: Architecture, mistake: Mistake) -> str | None:
         if loss.is_foreign:
             return f"loss={loss.name}: your own loss has no CUDA kernel; use backend=numpy for it"
         layers = [stage.layer for stage in architecture.stages]
         activations = [layer.activation for layer in layers if isinstance(layer, Elementwise)]
         kernels = {f"loss={loss.name}": loss.kernel, f"optimizer={optimizer.name}": optimizer.kernel}
+        kernels |= {f"bug={mistake.name}": mistake.backward_kernel if mistake.has_kernel else None}
         kernels |= {f"model.activation={each.name}": each.kernel for each in activations}
         kernels |= {f"model.layers: {layer}": None for layer in layers if not isinstance(layer, LAYERS)}
         missing = [named for named, kernel in kernels.items() if kernel is None]

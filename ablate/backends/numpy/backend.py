@@ -9,6 +9,7 @@ from ablate.backends.process_group import ProcessGroup
 from ablate.problem.data.dataset import Dataset
 from ablate.problem.layers import Conv, Dense, Divide, Elementwise, Pool
 from ablate.problem.losses import Loss
+from ablate.problem.mistakes import Mistake
 from ablate.problem.models import Architecture
 from ablate.problem.optimizers import Optimizer
 
@@ -22,7 +23,7 @@ class NumpyBackend(Backend):
     name: ClassVar[str] = "numpy"
     is_reference: ClassVar[bool] = True
 
-    def refusal(self, loss: Loss, optimizer: Optimizer, architecture: Architecture) -> str | None:
+    def refusal(self, loss: Loss, optimizer: Optimizer, architecture: Architecture, mistake: Mistake) -> str | None:
         unknown = [stage.layer for stage in architecture.stages if not isinstance(stage.layer, LAYERS)]
         return f"model.layers: {unknown[0]}: backend=numpy has no operation for this layer" if unknown else None
 
