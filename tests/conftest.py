@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 from unittest import mock
 
@@ -76,7 +77,7 @@ def pytest_collection_finish() -> None:
 
 
 def run_in_process(folder: Path, *arguments: str, **changes: str) -> Done:
-    """Run `ablate` in this process, in `folder`, and undo what it leaves behind: signals, handlers, environment.
+    """Run `ablate` in this process, in `folder`, and undo what it leaves behind: signals, handlers, modules.
 
     `changes` are to its environment.
     """
@@ -105,7 +106,13 @@ def run_in_process(folder: Path, *arguments: str, **changes: str) -> Done:
         finally:
             logger.handlers = handlers
             signal.signal(signal.SIGTERM, before)
+            for name in [name for name, module in sys.modules.items() if _is_in(folder, module)]:
+                del sys.modules[name]
     return Done(code, out.getvalue(), err.getvalue())
+
+
+def _is_in(folder: Path, module: ModuleType) -> bool:
+    return Path(getattr(module, "__file__", None) or "/").is_relative_to(folder)
 
 
 def run_as_process(folder: Path, *arguments: str, **changes: str) -> Done:
