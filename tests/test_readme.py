@@ -68,7 +68,7 @@ def test_command_runs(arguments: list[str], folder: Path) -> None:
     small = [item for item in SMALL if "data=xor" not in arguments or not item.startswith("data.")]
     if "--help" in arguments:
         small = []
-    # A loss of one's own is imported, and another test may have imported a module of that name in this process's workers.
+    # A loss of one's own is imported, and a worker of this process may have imported another module of that name.
     run = run_as_process if "my_losses" in " ".join(arguments) else run_in_process
     done = run(folder, *arguments, *small)
     assert done.code == 0, done.out + done.err
