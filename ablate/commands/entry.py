@@ -8,6 +8,20 @@ import sys
 
 from ablate import interrupts
 
+# What is said before the keys, which all commands share.
+_ABOUT = {
+    "run": "",
+    "examine": """\
+ablate.check checks gradient and sign by numbers, as every trial is before it trains, and trains nothing.
+
+  python -m ablate.check loss=mse lr=0.1            one trial; code 1 where something is found
+  python -m ablate.check -m loss=mse,ce             each of a sweep that differs
+
+Presets and keys are those of the command that trains:
+
+""",
+}
+
 
 def command(action: str) -> None:
     """Call a function of `ablate.commands.launcher`, `run` or `examine`, with the trials of the command line."""
@@ -24,6 +38,9 @@ def command(action: str) -> None:
 
 def _command(action: str) -> None:
     # Hydra's parser needs all overrides together: allow -m anywhere between them.
+    if not {"-h", "--he", "--hel", "--help"}.isdisjoint(sys.argv[1:]):
+        _help(action)
+        return
     sys.argv[1:] = sorted(sys.argv[1:], key=lambda word: word not in ("-m", "--multirun"))
     wants_traceback = "HYDRA_FULL_ERROR" in os.environ
     os.environ["HYDRA_FULL_ERROR"] = "1"
@@ -48,3 +65,10 @@ def _command(action: str) -> None:
             raise
         refusals.refuse(error)
     sys.exit(launcher.CohortLauncher.exit_code)
+
+
+def _help(action: str) -> None:
+    # Hydra would compose a configuration first, and copy all that is declared for each of its groups: twice the time.
+    from ablate.config.help import help_text
+
+    print(f"{_ABOUT[action]}{help_text()}")

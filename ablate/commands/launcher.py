@@ -21,7 +21,6 @@ from ablate.commands.grid import BasicSweeper, grid
 from ablate.commands.job import compose_job, trial, written_overrides
 from ablate.commands.refusals import refuse
 from ablate.config import groups
-from ablate.config.help import help_text
 from ablate.diagnosis import checks as check
 from ablate.errors import ConfigError
 from ablate.execution import sweep
@@ -34,26 +33,16 @@ from ablate.trials.trial import Trial
 
 # Hydra accepts plugins of this package only; the classes are registered under it and live here.
 _NAMESPACE = "hydra_plugins.ablate"
-_ABOUT_CHECK = """\
-ablate.check checks gradient and sign by numbers, as every trial is before it trains, and trains nothing.
-
-  python -m ablate.check loss=mse lr=0.1            one trial; code 1 where something is found
-  python -m ablate.check -m loss=mse,ce             each of a sweep that differs
-
-Presets and keys are those of the command that trains:
-"""
 
 
 def register(action: Callable[[Path, Sequence[Trial]], int]) -> None:
     """Set what is done with a command's trials, and register our plugins and options with Hydra."""
     CohortLauncher.action = staticmethod(action)
-    # Hydra asks for the help text at every start; composing it would take a third of the start time.
-    text = help_text() if any(word.startswith(("-h", "--h")) for word in sys.argv[1:]) else ""
-    declare(f"{_ABOUT_CHECK}\n{text}" if action is examine else text)
+    declare()
 
 
-def declare(text: str = "") -> None:
-    """Register with Hydra the launcher, the sweeper, the help text, and the options that are declared as classes."""
+def declare() -> None:
+    """Register with Hydra the launcher, the sweeper, and the options that are declared as classes."""
     plugins, store = Plugins.instance(), ConfigStore.instance()
     for kind, cls in (("launcher", CohortLauncher), ("sweeper", GridSweeper)):
         plugins.register(cls)
@@ -62,8 +51,6 @@ def declare(text: str = "") -> None:
         if cls is GridSweeper:
             node["params"] = None
         store.store(group=f"hydra/{kind}", name="ablate", node=node, provider="ablate")
-    node = {"app_name": "ablate", "header": "", "footer": "", "template": text}
-    store.store(group="hydra/help", name="ablate", node=node, provider="ablate")
     for group, options in groups.DECLARED.items():
         for option in options:
             name = str(option.defaults()["name"])

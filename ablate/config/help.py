@@ -95,4 +95,4 @@ def help_text() -> str:
         about = f"{shown(values[key])}   ({allowed})" if key in values else allowed
         lines += [f"  {key:<28} {about}", f"  {'':<28}   {sentence}"]
     lines += ["", "Your own model, preset or data option: a YAML in a folder given by --config-dir.", ""]
-    return "\n".join(lines).replace("$", "$$")
+    return "\n".join(lines)
