@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
@@ -38,7 +39,7 @@ class Lane:
     output_rate: float
     mistake: Mistake
 
-    @property
+    @cached_property
     def objective_key(self) -> object:
         """Equal for lanes whose objectives compute the same, so that one call serves them all."""
         return id(self) if self.loss.is_foreign else (str(self.loss), self.objective.output)
