@@ -103,6 +103,17 @@ class OneClassTooSteep(CrossEntropy):
         return super().gradient(z, y) * np.where(y[:, [self.wrong]] > 0, 3, 1)
 
 
+class Off(CrossEntropy):
+    """Its gradient is too large by a factor."""
+
+    def __init__(self, factor: float) -> None:
+        super().__init__()
+        self.factor = factor
+
+    def gradient(self, z: Array, y: Array) -> Array:
+        return self.factor * super().gradient(z, y)
+
+
 class TinyAndUphill(CrossEntropy):
     def __init__(self) -> None:
         super().__init__(1e-9)

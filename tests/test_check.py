@@ -384,3 +384,16 @@ def test_the_command_as_a_process(tmp_path: Path) -> None:
     done = subprocess.run(words, cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=60)
     assert done.returncode == 1, done.stderr
     assert "bias_gradient: " in done.stdout
+
+
+@pytest.mark.parametrize(("factor", "is_right"), [(1.001, False), (0.999, False), (1.00001, True)])
+def test_a_gradient_may_be_off_by_a_ten_thousandth(factor: float, is_right: bool) -> None:
+    found = examine("model=mlp", "loss=custom", "loss.target=custom_losses.Off", f"+loss.args.factor={factor}")
+    assert found.is_right == is_right
+
+
+def test_as_many_coordinates_of_each_tensor_as_are_promised() -> None:
+    found = examine("model=mlp")
+    weights = [tensor for tensor in found.tensors if tensor.name.endswith("weight")]
+    assert weights
+    assert all(len({entry.index for entry in tensor.entries}) in (15, 16) for tensor in weights)

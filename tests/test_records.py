@@ -41,6 +41,7 @@ def test_an_epochs_records_are_written_together(tmp_path: Path, monkeypatch: pyt
     metrics.add([0], 10, 2, {"test/loss": np.array([0.125, 7.0])})
     assert len(written(folders[0])) == 2
     metrics.close()
+    assert [record["step"] for record in written(folders[0])] == [0, 5, 10]
     assert written(folders[0])[-1] == {"step": 10, "epoch": 2, "test/loss": 0.125}
 
 
