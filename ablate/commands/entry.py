@@ -37,10 +37,10 @@ def command(action: str) -> None:
 
 
 def _command(action: str) -> None:
-    # Hydra's parser needs all overrides together: allow -m anywhere between them.
     if not {"-h", "--he", "--hel", "--help"}.isdisjoint(sys.argv[1:]):
         _help(action)
         return
+    # Hydra's parser needs all overrides together: allow -m anywhere between them.
     sys.argv[1:] = sorted(sys.argv[1:], key=lambda word: word not in ("-m", "--multirun"))
     wants_traceback = "HYDRA_FULL_ERROR" in os.environ
     os.environ["HYDRA_FULL_ERROR"] = "1"
