@@ -135,7 +135,7 @@ END
     fi
     [[ -z $has ]] || leave_out "$scratch/wheels" "$has"
     # Of every package one version: those of an earlier time go.
-    find "$folder" -maxdepth 1 -name '*.whl' ! -name 'pycuda-*' -delete
+    find "$folder" -mindepth 1 -maxdepth 1 -name '*.whl' ! -name 'pycuda-*' -delete
     find "$scratch/wheels" -name '*.whl' -exec mv {} "$folder" \;
     rm -rf "$scratch"
     say "$(find "$folder" -name '*.whl' | wc -l) wheels, $(du -sh "$folder" | cut -f 1) in $folder"
