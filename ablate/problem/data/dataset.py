@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ablate.problem.data.facts import Facts, measure
+
 
 @dataclass(frozen=True, eq=False)
 class Raw:
@@ -58,6 +60,11 @@ class Dataset:
             sha.update(f"{array.dtype.str}{array.shape}".encode())
             sha.update(array.data)
         return sha.hexdigest()[:16]
+
+    @cached_property
+    def facts(self) -> Facts:
+        """What is measured of it."""
+        return measure(self.x_train, self.y_train, self.x_test, self.y_test, self.classes)
 
 
 def brief(error: BaseException) -> str:

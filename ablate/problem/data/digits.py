@@ -10,7 +10,8 @@ import numpy as np
 from pydantic import Field
 
 from ablate.problem.data.dataset import Raw
-from ablate.problem.data.sets import DATA_SETS, NORMALIZE_HELP, DataSet, Normalize
+from ablate.problem.data.normalisation import NORMALIZE_HELP, Normalize
+from ablate.problem.data.sets import DATA_SETS, DataSet
 
 _TRAIN_ROWS = 1497
 

@@ -19,7 +19,8 @@ from pydantic import Field
 
 from ablate.errors import ConfigError
 from ablate.problem.data.dataset import Raw, brief
-from ablate.problem.data.sets import DATA_SETS, NORMALIZE_HELP, DataSet, Normalize
+from ablate.problem.data.normalisation import NORMALIZE_HELP, Normalize
+from ablate.problem.data.sets import DATA_SETS, DataSet
 
 MIRRORS = (
     "https://ossci-datasets.s3.amazonaws.com/mnist/",
