@@ -65,7 +65,7 @@ def test_per_feature_is_by_the_rows_that_are_trained_on(tmp_path, shape) -> None
         data = load("npz", path=str(file), normalize="per_feature", train_limit=limit, dtype=np.dtype("float64"))
         others = [0, 1, 3, 4, 5, 6]
         used = x[:limit, others]
-        for got, given in ((data.x_train, used), (data.x_test, x_test)):
+        for got, given in ((data.x_train, x[:limit]), (data.x_test, x_test)):
             got = got.reshape(-1, 7)
             expected = (given[:, others] - used.mean(axis=0)) / used.std(axis=0)
             np.testing.assert_allclose(got[:, others], expected, rtol=1e-9, atol=1e-9)
