@@ -39,14 +39,18 @@ def in_parts(x: NDArray[Any]) -> Iterator[tuple[slice, Float64]]:
         yield part, x[part].astype(np.float64)
 
 
+@np.errstate(over="ignore", invalid="ignore")
 def columns(x: NDArray[Any]) -> Columns:
-    """The columns of samples `(N, ...)`, each flattened; the sums are in float64, in the order of the rows."""
+    """The columns of samples `(N, ...)`, each flattened; the sums are in float64, in the order of the rows.
+
+    Where a range is too wide for float64, the figures are not finite.
+    """
     flat = x.reshape(len(x), -1)
     low, high = flat.min(axis=0).astype(np.float64), flat.max(axis=0).astype(np.float64)
-    mean = sum(part.sum(axis=0) for _, part in in_parts(flat)) / len(flat)
+    # From the lowest value on: a column far from 0 with a small spread keeps its digits.
+    mean = low + sum((part - low).sum(axis=0) for _, part in in_parts(flat)) / len(flat)
     # By comparison: rounding may give equal values a mean that differs from them, and a deviation above 0.
     varies = low != high
-    mean = np.where(varies, mean, low)
     farthest = np.where(varies, np.maximum(high - mean, mean - low), 1.0)  # so that no square overflows or underflows
     squares = sum(np.square((part - mean) / farthest).sum(axis=0) for _, part in in_parts(flat))
     return Columns(low, high, mean, np.where(varies, farthest * np.sqrt(squares / len(flat)), 0.0))

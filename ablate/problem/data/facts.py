@@ -84,6 +84,7 @@ def measure(
     )
 
 
+@np.errstate(over="ignore", invalid="ignore")
 def _deviation(of: Columns) -> float:
     """The standard deviation of all values, from those within columns and between their means."""
     overall = of.mean.mean()

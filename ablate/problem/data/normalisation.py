@@ -35,9 +35,8 @@ def _unit(raw: Raw, train: NDArray[Any]) -> Scale:
 
 def _per_feature(raw: Raw, train: NDArray[Any]) -> Scale:
     of_train = columns(train)
-    deviation = np.where(
-        of_train.varies, of_train.deviation, np.inf
-    )  # a constant column becomes 0, in the test set too
+    # A constant column becomes 0, in the test set too.
+    deviation = np.where(of_train.varies, of_train.deviation, np.inf)
 
     def scaled(x: Float64) -> Float64:
         return ((x.reshape(len(x), -1) - of_train.mean) / deviation).reshape(x.shape)

@@ -40,8 +40,7 @@ class DataSet(Choice):
         raw = self.read()
         train = _limited(self.name, "train", len(raw.x_train), self.train_limit)
         test = _limited(self.name, "test", len(raw.x_test), self.test_limit)
-        with np.errstate(over="ignore", invalid="ignore"):  # reported by `_normalized`
-            scaled = scale(self.normalize, raw, raw.x_train[:train])
+        scaled = scale(self.normalize, raw, raw.x_train[:train])
         return Dataset(
             name=self.name,
             source=raw.source,
