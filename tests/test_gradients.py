@@ -25,6 +25,19 @@ DIRECTIONS = 2
 SOFTMAX = [("ce", "softmax"), ("mse", "softmax"), ("mae", "softmax"), ("focal", "softmax")]
 LOSSES = [*SOFTMAX, ("label_smoothing", "softmax"), ("mse", "sigmoid"), ("bce", "sigmoid"), ("hinge", "identity")]
 FORMS = [(*loss, from_logits) for loss in LOSSES for from_logits in ("true", "false")]
+# Losses that differ in nothing that a model could see: one model shows their gradients.
+VARIANTS = [
+    ["loss=focal", "loss.alpha=0.25"],
+    ["loss=focal", "model.output=sigmoid"],
+    ["loss=focal", "model.output=sigmoid", "loss.alpha=0.25", "loss.gamma=0.5"],
+    ["loss=mae", "model.output=sigmoid"],
+    ["loss=hinge", "loss.margin=0.5"],
+    ["loss=squared_hinge", "loss.margin=2.5"],
+    ["loss=kl"],
+    ["loss=kl", "loss.smoothing=0.4"],
+    ["loss=reverse_kl"],
+]
+VARIANT_FORMS = [[*loss, f"loss.from_logits={form}"] for loss in VARIANTS for form in ("true", "false")]
 
 # name: (overrides, shape of a sample, classes)
 NETWORKS: dict[str, tuple[list[str], tuple[int, ...], int]] = {
@@ -159,7 +172,7 @@ def test_any_stack_of_layers(name: str, loss: str, output: str) -> None:
 
 
 @pytest.mark.parametrize("from_logits", ["true", "false"])
-@pytest.mark.parametrize("loss", ["mse", "bce"])
+@pytest.mark.parametrize("loss", ["mse", "bce", "focal"])
 def test_single_sigmoid_unit(loss: str, from_logits: str) -> None:
     _check(*_trial("single-unit", f"loss={loss}", "model.output=sigmoid", f"loss.from_logits={from_logits}"))
 
@@ -167,6 +180,8 @@ def test_single_sigmoid_unit(loss: str, from_logits: str) -> None:
 @pytest.mark.parametrize(
     "overrides",
     [
+        *VARIANT_FORMS,
+        ["loss=reverse_kl", "loss.from_logits=false", "loss.eps_log=0.01"],
         ["loss=focal", "loss.gamma=0.5"],
         ["loss=focal", "loss.gamma=0"],
         ["loss=focal", "loss.gamma=1", "loss.from_logits=false"],

@@ -19,11 +19,20 @@ SETTINGS = [
     ("loss=mse", "model.output=sigmoid"),
     ("loss=bce",),
     ("loss=mae",),
+    ("loss=mae", "model.output=sigmoid"),
     ("loss=hinge",),
+    ("loss=hinge", "loss.margin=0.5"),
+    ("loss=squared_hinge", "loss.margin=2.5"),
     ("loss=focal",),
     ("loss=focal", "loss.gamma=0.5"),
+    ("loss=focal", "loss.alpha=0.25"),
+    ("loss=focal", "model.output=sigmoid"),
+    ("loss=focal", "model.output=sigmoid", "loss.alpha=0.25", "loss.gamma=0.5"),
     ("loss=label_smoothing",),
+    ("loss=kl", "loss.smoothing=0.2"),
+    ("loss=reverse_kl",),
 ]
+FOCAL_HALF = ("loss=focal", "loss.gamma=0.5")
 STABLE = pytest.mark.parametrize("overrides", SETTINGS, ids=" ".join)
 
 
@@ -43,6 +52,7 @@ def _both(loss: Objective, z: Any, y: Any, dtype: str = "float64") -> tuple[Arra
 def _by_hand(overrides: tuple[str, ...], z: list[float], t: int) -> float:
     """The formulas of docs/models.md for one sample, term by term."""
     name, others = overrides[0].removeprefix("loss="), range(len(z))
+    given = dict(override.split("=") for override in overrides)
     total = sum(math.exp(v) for v in z)
     p = [math.exp(v) / total for v in z]
     s = [1 / (1 + math.exp(-v)) for v in z]
@@ -51,19 +61,31 @@ def _by_hand(overrides: tuple[str, ...], z: list[float], t: int) -> float:
         case "ce":
             return -math.log(p[t])
         case "mse":
-            q = s if "model.output=sigmoid" in overrides else p
+            q = s if "model.output" in given else p
             return 0.5 * sum((q[i] - y[i]) ** 2 for i in others)
         case "bce":
             return -sum(math.log(s[i]) if i == t else math.log(1 - s[i]) for i in others)
         case "mae":
-            return sum(abs(p[i] - y[i]) for i in others)
-        case "hinge":
-            return sum(max(0.0, 1 + z[i] - z[t]) for i in others if i != t)
+            q = s if "model.output" in given else p
+            return sum(abs(q[i] - y[i]) for i in others)
+        case "hinge" | "squared_hinge":
+            margin, power = float(given.get("loss.margin", 1)), 2 if name == "squared_hinge" else 1
+            return sum(max(0.0, margin + z[i] - z[t]) ** power for i in others if i != t)
         case "focal":
-            gamma = 0.5 if "loss.gamma=0.5" in overrides else 2.0
-            return -((1 - p[t]) ** gamma) * math.log(p[t])
+            gamma, alpha = float(given.get("loss.gamma", 2)), float(given.get("loss.alpha", 1))
+            if "model.output" not in given:
+                return -alpha * (1 - p[t]) ** gamma * math.log(p[t])
+            rest = 1 - alpha if "loss.alpha" in given else 1.0
+            return sum(
+                -alpha * (1 - s[i]) ** gamma * math.log(s[i]) if i == t else -rest * s[i] ** gamma * math.log(1 - s[i])
+                for i in others
+            )
         case _:
-            return -sum((y[i] * 0.9 + 0.1 / len(z)) * math.log(p[i]) for i in others)
+            epsilon = float(given.get("loss.smoothing", 0.1))
+            q = [y[i] * (1 - epsilon) + epsilon / len(z) for i in others]
+            if name == "reverse_kl":
+                return sum(p[i] * math.log(p[i] / q[i]) for i in others)
+            return -sum(q[i] * math.log(p[i] / (q[i] if name == "kl" else 1)) for i in others)
 
 
 @pytest.mark.parametrize("from_logits", ["true", "false"])
@@ -85,6 +107,7 @@ def test_both_forms_are_the_same_function(overrides: tuple[str, ...]) -> None:
         np.testing.assert_allclose(one, other, rtol=1e-10, atol=1e-14)
 
 
+BINARY_FOCAL = ["loss=focal", "model.output=sigmoid", "loss.alpha=0.75"]
 FOCAL = (math.log(2) + 0.5) / 4  # at p = ½ with γ = 2: γ (1 − p) p ln 2 times ½, and (1 − p)² times ½
 
 
@@ -100,7 +123,12 @@ FOCAL = (math.log(2) + 0.5) / 4  # at p = ½ with γ = 2: γ (1 − p) p ln 2 ti
         (["loss=hinge"], [0, 2, 3], 0, 3 + 4, [-2, 1, 1]),
         (["loss=focal", "loss.gamma=0"], [0, 0], 0, math.log(2), [-0.5, 0.5]),
         (["loss=focal", "loss.gamma=2"], [0, 0], 0, math.log(2) / 4, [-FOCAL, FOCAL]),
+        ([*BINARY_FOCAL, "loss.gamma=0"], [0, 0], 0, math.log(2), [-0.375, 0.125]),
+        (["loss=squared_hinge"], [0, 2, 3], 0, 9 + 16, [-14, 6, 8]),
+        (["loss=hinge", "loss.margin=0"], [1, 0.5, 3], 0, 2, [-1, 0, 1]),
         (["loss=label_smoothing", "loss.smoothing=0.5"], [0, 0], 0, math.log(2), [-0.25, 0.25]),
+        (["loss=kl", "loss.smoothing=0.5"], [math.log(3), 0], 0, 0, [0, 0]),
+        (["loss=reverse_kl", "loss.smoothing=0.5"], [math.log(3), 0], 0, 0, [0, 0]),
     ],
 )  # fmt: skip
 def test_closed_forms(overrides: list[str], z: list[float], target: int, value: float, gradient: list[float]) -> None:
@@ -118,8 +146,8 @@ def test_stable_forms_at_extreme_logits(overrides: tuple[str, ...], size: float)
     assert value.dtype == gradient.dtype == np.float32
     for numbers in (value, gradient, p):
         assert np.isfinite(numbers).all()
-    assert (value >= 0).all()
-    if overrides[0] in ("loss=ce", "loss=label_smoothing", "loss=bce", "loss=hinge") or "loss.gamma=0.5" in overrides:
+    assert (value >= -1e-6).all()
+    if overrides[0] in ("loss=ce", "loss=label_smoothing", "loss=bce", "loss=hinge") or overrides == FOCAL_HALF:
         assert value[5] >= 1.5 * size  # the price of being surely wrong has no upper end
         assert np.abs(gradient[5]).max() > 0.5
 
@@ -163,13 +191,27 @@ def test_eps_in_the_sum_of_the_softmax() -> None:
     np.testing.assert_allclose(p[3], [1, 0], atol=1e-12)
 
 
-def test_label_smoothing_without_smoothing_is_cross_entropy() -> None:
+@pytest.mark.parametrize("form", ["true", "false"])
+def test_losses_against_a_smoothed_target_and_cross_entropy(form: str) -> None:
+    """Without smoothing both are cross-entropy; with it they differ by the target's entropy and in no gradient."""
     rng = np.random.default_rng(2)
     z, y = rng.normal(0, 3, (9, 4)), np.eye(4)[rng.integers(0, 4, 9)]
-    for form in ("true", "false"):
-        smooth = _both(_loss("loss=label_smoothing", "loss.smoothing=0", f"loss.from_logits={form}"), z, y)
-        for one, other in zip(smooth, _both(_loss("loss=ce", f"loss.from_logits={form}"), z, y), strict=True):
+
+    def found(*overrides: str) -> tuple[Array, Array, Array]:
+        return _both(_loss(*overrides, f"loss.from_logits={form}"), z, y)
+
+    for same in (found("loss=label_smoothing", "loss.smoothing=0"), found("loss=kl")):
+        for one, other in zip(same, found("loss=ce"), strict=True):
             np.testing.assert_allclose(one, other, rtol=1e-12, atol=1e-15)
+    smooth, kl = (found(f"loss={name}", "loss.smoothing=0.2") for name in ("label_smoothing", "kl"))
+    entropy = -(0.85 * math.log(0.85) + 3 * 0.05 * math.log(0.05))
+    np.testing.assert_allclose(smooth[0] - kl[0], entropy, rtol=1e-9)
+    np.testing.assert_array_equal(smooth[1], kl[1])
+
+
+def test_the_reverse_divergence_needs_a_smoothed_target() -> None:
+    with pytest.raises(ConfigError, match=r"^loss\.smoothing=0: loss=reverse_kl is infinite"):
+        _loss("loss=reverse_kl", "loss.smoothing=0")
 
 
 # A user's own loss.

@@ -9,12 +9,13 @@ from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import ClassVar, Literal, Protocol
+from typing import Annotated, ClassVar, Literal, Protocol
 
 import numpy as np
 from pydantic import Field
 
-from ablate.problem.outputs import OUTPUTS, Array, log_softmax, softmax, sum_classes
+from ablate.errors import ConfigError
+from ablate.problem.outputs import OUTPUTS, Array, log_softmax, sigmoid, softmax, sum_classes
 from ablate.problem.registry import Choice, Group
 from ablate.problem.section import Fraction, NotNegative
 
@@ -143,6 +144,11 @@ class BuiltinLoss(Loss):
 LOSSES: Group[Loss] = Group("loss")
 
 
+def _softplus(z: Array) -> Array:
+    """ln(1 + exp(z))."""
+    return np.maximum(z, 0) + np.log1p(np.exp(-np.abs(z)))
+
+
 class _AgainstTarget(BuiltinLoss):
     """Cross-entropy against a distribution over the classes."""
 
@@ -220,7 +226,7 @@ class AbsoluteError(BuiltinLoss):
     """Σ |p - y|; its derivative with respect to p is the sign of p - y."""
 
     name: Literal["mae"] = "mae"
-    allowed_outputs: ClassVar[tuple[str, ...]] = ("softmax",)
+    allowed_outputs: ClassVar[tuple[str, ...]] = ("softmax", "sigmoid")
     kernel: ClassVar[str | None] = "AbsoluteError"
 
     def naive_value(self, p: Array, y: Array) -> Array:
@@ -230,12 +236,25 @@ class AbsoluteError(BuiltinLoss):
         return np.sign(p - y)
 
 
+class _Margins(BuiltinLoss):
+    """A loss of the margins m + z_j - z_t of the wrong classes over the right one."""
+
+    allowed_outputs: ClassVar[tuple[str, ...]] = ("identity",)
+
+    margin: NotNegative = Field(
+        1.0, description="hinge, squared_hinge: by how much the right class's logit must exceed every other"
+    )
+
+    def _margins(self, p: Array, y: Array) -> Array:
+        """For every wrong class; 0 for the right one."""
+        return (self.margin + p - sum_classes(p * y)) * (1 - y)
+
+
 @LOSSES.declare
-class Hinge(BuiltinLoss):
-    """Crammer and Singer, 2001, summed as by Weston and Watkins, 1999: Σ over j≠t of max(0, 1 + z_j - z_t)."""
+class Hinge(_Margins):
+    """Crammer and Singer, 2001, summed as by Weston and Watkins, 1999: Σ over j≠t of max(0, m + z_j - z_t)."""
 
     name: Literal["hinge"] = "hinge"
-    allowed_outputs: ClassVar[tuple[str, ...]] = ("identity",)
     kernel: ClassVar[str | None] = "Hinge"
 
     def naive_value(self, p: Array, y: Array) -> Array:
@@ -245,42 +264,82 @@ class Hinge(BuiltinLoss):
         violated = (self._margins(p, y) > 0).astype(p.dtype)
         return violated - y * sum_classes(violated)
 
-    @staticmethod
-    def _margins(p: Array, y: Array) -> Array:
-        return (1 + p - sum_classes(p * y)) * (1 - y)
+
+@LOSSES.declare
+class SquaredHinge(_Margins):
+    """Σ over j≠t of max(0, m + z_j - z_t)², which has no kink: its slope starts at 0 where a margin is violated."""
+
+    name: Literal["squared_hinge"] = "squared_hinge"
+    kernel: ClassVar[str | None] = "SquaredHinge"
+
+    def naive_value(self, p: Array, y: Array) -> Array:
+        return np.square(np.maximum(self._margins(p, y), 0)).sum(axis=-2)
+
+    def naive_gradient(self, p: Array, y: Array) -> Array:
+        slope = 2 * np.maximum(self._margins(p, y), 0)
+        return slope - y * sum_classes(slope)
+
+
+class _Discounted(BuiltinLoss):
+    """-w (1 - q)^γ ln q of the probability q that was given to the truth."""
+
+    name: Literal["focal"] = "focal"
+
+    gamma: NotNegative = Field(2.0, description="focal: how much easy samples are discounted")
+    alpha: Annotated[float, Field(gt=0, le=1)] | None = Field(
+        None,
+        description="focal: weight of a sample; over a sigmoid, of the class that is meant, and 1 - alpha of the others"
+        " (null: 1 for all)",
+    )
+
+    @property
+    def weights(self) -> tuple[float, float]:
+        """The weights of the class that is meant, and of the others where they have a loss of their own."""
+        return (1.0, 1.0) if self.alpha is None else (self.alpha, 1 - self.alpha)
+
+    def own_constants(self) -> tuple[float, ...]:
+        return self.gamma, *self.weights
+
+    def _naive(self, q: Array) -> Array:
+        """The value without its weight."""
+        return -((1 - q) ** self.gamma) * np.log(q + self.eps_log)
+
+    def _naive_slope(self, q: Array) -> Array:
+        """The derivative of `_naive` with respect to q."""
+        # Where q rounds to 1, (1-q)^(γ-1) ln q is ∞·0 for γ < 1; its limit is 0.
+        rest = np.maximum(1 - q, np.finfo(q.dtype).tiny)
+        slope = self.gamma * rest ** (self.gamma - 1) * np.log(q + self.eps_log)
+        return slope - (1 - q) ** self.gamma / (q + self.eps_log)
 
 
 @LOSSES.declare
-class Focal(BuiltinLoss):
-    """Lin et al., 2017: -(1 - p_t)^γ ln p_t."""
+class Focal(_Discounted):
+    """Lin et al., 2017: -α (1 - p_t)^γ ln p_t; over a sigmoid their own form, for every class by itself."""
 
-    name: Literal["focal"] = "focal"
-    allowed_outputs: ClassVar[tuple[str, ...]] = ("softmax",)
+    allowed_outputs: ClassVar[tuple[str, ...]] = ("softmax", "sigmoid")
     kernel: ClassVar[str | None] = "Focal"
 
-    gamma: NotNegative = Field(2.0, description="focal: how much easy samples are discounted")
+    def objective(self, output: str) -> Formulas:
+        if output == "sigmoid":
+            return _BinaryFocal.model_validate(self.model_dump()).objective(output)
+        return super().objective(output)
 
     def value(self, z: Array, p: Array, y: Array) -> Array:
         log_p = sum_classes(log_softmax(z) * y)
-        return -(self._complement(z, y) ** self.gamma * log_p)[..., 0, :]
+        return -(self._complement(z, y) ** self.gamma * log_p)[..., 0, :] * self.weights[0]
 
     def gradient(self, z: Array, p: Array, y: Array, output: str) -> Array:
         gamma, log_p, rest = self.gamma, sum_classes(log_softmax(z) * y), self._complement(z, y)
         # d value / d ln p_t, times d ln p_t / dz = y - p; γ (1-p)^(γ-1) is 0·∞ where p_t rounds to 1.
         tiny = np.finfo(z.dtype).tiny
         slope = gamma * np.maximum(rest, tiny) ** (gamma - 1) * (1 - rest) * log_p - rest**gamma
-        return slope * (y - p)
+        return slope * self.weights[0] * (y - p)
 
     def naive_value(self, p: Array, y: Array) -> Array:
-        p_t = (p * y).sum(axis=-2)
-        return -((1 - p_t) ** self.gamma) * np.log(p_t + self.eps_log)
+        return self._naive((p * y).sum(axis=-2)) * self.weights[0]
 
     def naive_gradient(self, p: Array, y: Array) -> Array:
-        gamma, p_t = self.gamma, sum_classes(p * y)
-        # Where p_t rounds to 1, (1-p)^(γ-1) ln p is ∞·0 for γ < 1; its limit is 0.
-        rest = np.maximum(1 - p_t, np.finfo(p.dtype).tiny)
-        slope = gamma * rest ** (gamma - 1) * np.log(p_t + self.eps_log)
-        return y * (slope - (1 - p_t) ** gamma / (p_t + self.eps_log))
+        return y * (self._naive_slope(sum_classes(p * y)) * self.weights[0])
 
     @staticmethod
     def _complement(z: Array, y: Array) -> Array:
@@ -288,18 +347,108 @@ class Focal(BuiltinLoss):
         return sum_classes(softmax(z) * (1 - y))
 
 
-@LOSSES.declare
-class LabelSmoothing(_AgainstTarget):
-    """Szegedy et al., 2016: cross-entropy against y (1 - ε) + ε / C."""
+class _BinaryFocal(_Discounted):
+    """The sum over the classes of -α_c (1 - q_c)^γ ln q_c; where y is 1, q is p and α_c is α, else 1 - p and 1 - α."""
 
-    name: Literal["label_smoothing"] = "label_smoothing"
+    allowed_outputs: ClassVar[tuple[str, ...]] = ("sigmoid",)
+
+    def value(self, z: Array, p: Array, y: Array) -> Array:
+        u = np.where(y > 0, z, -z)
+        return (self._weight(y) * sigmoid(-u) ** self.gamma * _softplus(-u)).sum(axis=-2)
+
+    def gradient(self, z: Array, p: Array, y: Array, output: str) -> Array:
+        u = np.where(y > 0, z, -z)
+        rest = sigmoid(-u)
+        slope = self._weight(y) * rest**self.gamma * (self.gamma * (1 - rest) * _softplus(-u) + rest)
+        return np.where(y > 0, -slope, slope)
+
+    def naive_value(self, p: Array, y: Array) -> Array:
+        return (self._weight(y) * self._naive(np.where(y > 0, p, 1 - p))).sum(axis=-2)
+
+    def naive_gradient(self, p: Array, y: Array) -> Array:
+        slope = self._weight(y) * self._naive_slope(np.where(y > 0, p, 1 - p))
+        return np.where(y > 0, slope, -slope)
+
+    def _weight(self, y: Array) -> Array:
+        mine, others = self.weights
+        return np.where(y > 0, y.dtype.type(mine), y.dtype.type(others))
+
+
+class _Smoothed(_AgainstTarget):
+    """A loss against y (1 - ε) + ε / C."""
+
     allowed_outputs: ClassVar[tuple[str, ...]] = ("softmax",)
-    kernel: ClassVar[str | None] = "LabelSmoothing"
 
-    smoothing: Fraction = Field(0.1, description="label_smoothing: the share of the target spread over all classes")
+    smoothing: Fraction = Field(
+        0.1, description="label_smoothing, kl, reverse_kl: the share of the target spread over all classes"
+    )
 
     def target(self, y: Array) -> Array:
         return y * (1 - self.smoothing) + self.smoothing / y.shape[-2]
+
+
+@LOSSES.declare
+class LabelSmoothing(_Smoothed):
+    """Szegedy et al., 2016: cross-entropy against y (1 - ε) + ε / C."""
+
+    name: Literal["label_smoothing"] = "label_smoothing"
+    kernel: ClassVar[str | None] = "LabelSmoothing"
+
+
+@LOSSES.declare
+class KullbackLeibler(_Smoothed):
+    """KL(t‖p) = Σ t ln(t / p), t = y (1 - ε) + ε / C: cross-entropy against t minus t's entropy, with its gradient."""
+
+    name: Literal["kl"] = "kl"
+    kernel: ClassVar[str | None] = "KullbackLeibler"
+
+    smoothing: Fraction = Field(0.0, description=_Smoothed.model_fields["smoothing"].description)
+
+    def value(self, z: Array, p: Array, y: Array) -> Array:
+        target = self.target(y)
+        return (target * (_log_of_target(target) - log_softmax(z))).sum(axis=-2)
+
+    def naive_value(self, p: Array, y: Array) -> Array:
+        target = self.target(y)
+        return (target * (_log_of_target(target) - np.log(np.where(target > 0, p + self.eps_log, 1)))).sum(axis=-2)
+
+
+@LOSSES.declare
+class ReverseKullbackLeibler(_Smoothed):
+    """KL(p‖t) = Σ p ln(p / t), t = y (1 - ε) + ε / C: infinite against a one-hot target."""
+
+    name: Literal["reverse_kl"] = "reverse_kl"
+    kernel: ClassVar[str | None] = "ReverseKullbackLeibler"
+
+    def objective(self, output: str) -> Formulas:
+        if self.smoothing == 0:
+            raise ConfigError(
+                "loss.smoothing=0: loss=reverse_kl is infinite against a one-hot target; choose a number above 0"
+            )
+        return super().objective(output)
+
+    def value(self, z: Array, p: Array, y: Array) -> Array:
+        return (p * (log_softmax(z) - np.log(self.target(y)))).sum(axis=-2)
+
+    def gradient(self, z: Array, p: Array, y: Array, output: str) -> Array:
+        distance = log_softmax(z) - np.log(self.target(y))
+        return p * (distance - sum_classes(p * distance))
+
+    def naive_value(self, p: Array, y: Array) -> Array:
+        return (p * (np.log(self._inside(p)) - np.log(self.target(y)))).sum(axis=-2)
+
+    def naive_gradient(self, p: Array, y: Array) -> Array:
+        inside = self._inside(p)
+        return np.log(inside) + p / inside - np.log(self.target(y))
+
+    def _inside(self, p: Array) -> Array:
+        """What stands inside the logarithm: p ln p is 0 where p is."""
+        return np.where(p > 0, p + self.eps_log, 1)
+
+
+def _log_of_target(target: Array) -> Array:
+    """ln t, and 0 where t is: t ln t is 0 there."""
+    return np.log(np.where(target > 0, target, 1))
 
 
 def over(output: str) -> list[BuiltinLoss]:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from helpers import Trained, load, noise, settings, train_together
-from test_gradients import FORMS, NETWORKS, STACKS
+from test_gradients import FORMS, NETWORKS, STACKS, VARIANT_FORMS
 
 import ablate
 from ablate.backends.cuda import engine, epochs
@@ -30,6 +30,8 @@ LOSSES = [
     [f"loss={loss}", f"model.output={output}", f"loss.from_logits={from_logits}"] for loss, output, from_logits in FORMS
 ]
 SETTINGS = [
+    *VARIANT_FORMS,
+    ["loss=reverse_kl", "loss.from_logits=false", "loss.eps_log=0.01"],
     ["loss=focal", "loss.gamma=0.5"],
     ["loss=focal", "loss.gamma=0"],
     ["loss=label_smoothing", "loss.smoothing=0.4"],
@@ -97,7 +99,7 @@ def test_settings_of_a_loss() -> None:
 def test_a_single_sigmoid_unit() -> None:
     losses = [
         [f"loss={loss}", f"loss.from_logits={from_logits}"]
-        for loss in ("mse", "bce")
+        for loss in ("mse", "bce", "focal")
         for from_logits in ("true", "false")
     ]
     common = [
