@@ -29,7 +29,7 @@ def read(path: Path) -> Known:
     row = folder.read_result()
     if row is None:
         raise ConfigError(f"{path}: the trial has not ended yet; try again when the sweep has")
-    return Known(config, row, folder.read_check(), folder.read_metrics())
+    return Known(config, row, folder.read_check(), folder.read_metrics(), folder.read_notices())
 
 
 def explain(console: Console, known: Known) -> None:
@@ -42,6 +42,10 @@ def explain(console: Console, known: Known) -> None:
         if curve:
             line = f"  {name:<14} {sparkline(curve, 32)}  {curve[0]:.4g} to {curve[-1]:.4g}"
             console.print(line, markup=False, highlight=False)
+    if known.notices:
+        console.print("\nits data")
+        for line in known.notices:
+            console.print(f"  {line}", markup=False, highlight=False, soft_wrap=True)
     if known.check is not None:
         console.print("\nbefore training")
         print_check(console, known.check)

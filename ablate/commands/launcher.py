@@ -145,6 +145,7 @@ def run(folder: Path, trials: Sequence[Trial]) -> int:
     console = terminal()
     prepared = prepare(folder, trials, shlex.join(["ablate", *sys.argv[1:]]))
     if trials[0].settings.dry_run:
+        sweep.say_notices(prepared)
         tables.print_plan(console, trials)
         return sweep.FINISHED
     return sweep.run(prepared, console)
@@ -154,6 +155,7 @@ def examine(folder: Path, trials: Sequence[Trial]) -> int:
     """Print the checks before training, each distinct one once; returns 1 if one found something."""
     console = terminal()
     prepared = prepare(folder, trials)
+    sweep.say_notices(prepared)
     distinct = {check.key(one.settings): one for one in trials}
     found = [check.check(prepared.prepared[one.number]) for one in distinct.values()]
     for one, result in zip(distinct.values(), found, strict=True):

@@ -1,6 +1,6 @@
 """What is known about a trial that has run, and what to try next."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,12 +10,16 @@ from ablate.problem.mistakes import MISTAKES
 
 @dataclass(frozen=True)
 class Known:
-    """A trial read from its folder: configuration, row, check (None if there was none), all metrics."""
+    """A trial read from its folder: configuration, row, check (None if there was none), all metrics.
+
+    `notices` say how its data were taken, where that is not as they stand in their files.
+    """
 
     config: Mapping[str, Any]
     row: Mapping[str, Any]
     check: Check | None
     metrics: list[dict[str, Any]]
+    notices: Sequence[str] = ()
 
     def last(self, name: str) -> float | None:
         """The last recorded value of a metric, None if there is none."""

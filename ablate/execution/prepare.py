@@ -39,6 +39,11 @@ class Sweep:
         return factors(self.trials)
 
     @property
+    def notices(self) -> list[str]:
+        """What is to be said of how its data were taken, each line once."""
+        return list(dict.fromkeys(line for trial in self.prepared.values() for line in trial.dataset.notices))
+
+    @property
     def workers(self) -> int:
         if any(trial.backend.stays_in_process() for trial in self.prepared.values()):
             return 1

@@ -36,6 +36,7 @@ def run(sweep: Sweep, console: Console) -> int:
     """
     create(sweep)
     with _log_file(sweep.folder), interrupts.terminable():
+        say_notices(sweep)
         tracker = tracker_of(sweep)
         interrupted = False
         try:
@@ -65,9 +66,18 @@ def run(sweep: Sweep, console: Console) -> int:
     return FINISHED if own.isdisjoint(failed) else SOME_FAILED
 
 
+def say_notices(sweep: Sweep) -> None:
+    """Say how the data were taken, where that is not as they stand in their files."""
+    for line in sweep.notices:
+        log.warning("%s", line)
+
+
 def create(sweep: Sweep) -> None:
     """Create the sweep's folder and those of its trials. Raises ConfigError if that fails."""
     sweep.folder.create(sweep.trials)
+    for number, trial in sweep.prepared.items():
+        if trial.dataset.notices:
+            sweep.folder.trial(number).write_notices(trial.dataset.notices)
     describe(sweep)
 
 

@@ -21,8 +21,9 @@ Record = dict[str, Any]
 
 _CONFIG, _OVERRIDES = ".hydra/config.yaml", ".hydra/overrides.yaml"
 _RESULT, _CHECK, _METRICS, _DELIVERY = "result.json", "check.json", "metrics.jsonl", "mlflow.json"
+_NOTICES = "notices.json"
 _INITIAL, _FINAL, _PREDICTIONS = "init.npz", "final.npz", "predictions.npz"
-_WHILE_RUNNING = (_RESULT, _CHECK, _METRICS, _DELIVERY, _INITIAL, _FINAL, _PREDICTIONS)
+_WHILE_RUNNING = (_NOTICES, _RESULT, _CHECK, _METRICS, _DELIVERY, _INITIAL, _FINAL, _PREDICTIONS)
 # The keys of a configuration on which readers rely, whichever version wrote it; the last stands near the file's end.
 _SECTIONS = {"loss", "model", "data", "init", "lr", "epochs", "dtype"}
 
@@ -116,6 +117,14 @@ class TrialFolder:
 
     def write_check(self, check: Check) -> None:
         replace_file(self.path / _CHECK, json.dumps(asdict(check)))
+
+    def read_notices(self) -> list[str]:
+        """Lines on how the trial's data were taken; none if they were taken as they stand in their files."""
+        found = read_json(self.path / _NOTICES, {"notices"})
+        return list(found["notices"]) if found else []
+
+    def write_notices(self, notices: Sequence[str]) -> None:
+        replace_file(self.path / _NOTICES, json.dumps({"notices": notices}))
 
     def read_delivery(self) -> Delivery:
         """The state of the trial's delivery to MLflow; nothing sent if there is no file."""

@@ -29,7 +29,7 @@ def facts(study: Study) -> str:
         what += f": {number} combinations, n = {repeats} each"
     lines = [f"{what} ({'seeds' if len(seeds) > 1 else 'seed'} {_listed(seeds)})."]
     lines += [f"- `{key}`: {', '.join(levels)}" for key, levels in study.factors.items()]
-    setting = _setting(study)
+    setting = "\n".join([_setting(study), *_notices(study)]).strip()
     return "\n".join([*lines[:1], "", *lines[1:], *([""] if setting and lines[1:] else []), setting]).strip()
 
 
@@ -43,6 +43,12 @@ def _setting(study: Study) -> str:
     """Data, epochs and precision, where they are the same for all trials and known."""
     found = {_trained_on(trial.config) for trial in study.trials if trial.config}
     return f"{found.pop()}." if len(found) == 1 else ""
+
+
+def _notices(study: Study) -> Iterator[str]:
+    """How data were taken, where that is not as they stand in their files; each line once, a paragraph each."""
+    found = dict.fromkeys(line for trial in study.trials for line in trial.folder.read_notices())
+    return (f"\n{line}" for line in found)
 
 
 def _trained_on(config: Mapping[str, Any]) -> str:

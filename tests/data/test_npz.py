@@ -84,8 +84,7 @@ def test_labels_may_be_of_any_dtype_that_holds_whole_numbers(file, dtype):
     assert data.classes == 2
 
 
-def test_classes_are_counted_to_the_largest_label_of_training(file):
-    assert loaded(file, y_train=np.array([0, 7, 0, 7, 0, 7])).classes == 8
+def test_classes_are_those_of_the_whole_training_set(file):
     np.savez(file, **arrays())
     limited = load("npz", path=str(file), train_limit=2, normalize="none", dtype=np.dtype("float32"))
     assert limited.classes == 3
@@ -187,7 +186,6 @@ def test_a_missing_array_is_told_with_those_that_are_there(file):
     ("array", "complaint"),
     [
         (np.array([{}, None, 1], dtype=object), "allow_pickle"),
-        (np.array(["a", "b", "c"]), "dtype <U1"),
         (np.zeros((3, 5), complex), "complex128"),
         (np.array(1.0), r"shape \(\)"),
         (np.zeros((3, 1, 1, 1, 5)), r"shape \(3, 1, 1, 1, 5\)"),
@@ -200,6 +198,11 @@ def test_arrays_of_another_kind_are_refused(file, name, array, complaint):
 
 
 @pytest.mark.parametrize("name", ["x_train", "x_test"])
+def test_samples_of_text_are_refused(file, name):
+    assert f" {name} is of dtype <U1" in refused_arrays(file, **{name: np.full((3, 5), "a")})
+
+
+@pytest.mark.parametrize("name", ["x_train", "x_test"])
 @pytest.mark.parametrize("shape", [(0, 5), (6, 0), (6, 3, 0)])
 def test_empty_samples_are_refused(file, name, shape):
     message = refused_arrays(file, **{name: np.zeros(shape)})
@@ -209,10 +212,6 @@ def test_empty_samples_are_refused(file, name, shape):
 
 def test_one_vector_of_samples_is_refused(file):
     assert "x_train has shape (6,)" in refused_arrays(file, x_train=np.zeros(6))
-
-
-def test_one_hot_labels_are_refused(file):
-    assert "y_train has shape (6, 3)" in refused_arrays(file, y_train=np.eye(6, 3))
 
 
 @pytest.mark.parametrize("name", ["x_train", "x_test"])
@@ -230,7 +229,7 @@ def test_as_many_labels_as_samples_are_expected(file):
 
 
 @pytest.mark.parametrize("name", ["y_train", "y_test"])
-@pytest.mark.parametrize("label", [-1, 0.5, NAN, INFINITE, 1e300, 2**40])
+@pytest.mark.parametrize("label", [0.5, NAN, INFINITE, 1e300])
 def test_labels_that_are_no_class_are_refused(file, name, label):
     y = arrays()[name].astype(type(label))
     y[1] = label
@@ -240,8 +239,9 @@ def test_labels_that_are_no_class_are_refused(file, name, label):
 
 def test_a_test_label_never_trained_is_refused(file):
     message = refused_arrays(file, y_test=np.array([0, 3, 1]))
-    assert "y_test has the label 3" in message
-    assert "y_train is 2" in message
+    assert "y_test has the label 3, y_train only 0..2" in message
+    assert "1 of 3 rows" in message
+    assert "np.isin(y_test, y_train)" in message
 
 
 @pytest.mark.parametrize("shape", [(3, 4), (3, 5, 1), (3, 1, 5, 1)])

@@ -18,7 +18,8 @@ from ablate.problem.data.facts import Facts, measure
 class Raw:
     """A data set as its files give it: x `(N, C, H, W)` or `(N, D)` of any real dtype, y `(N,)` int64.
 
-    `low` and `high` are the range of the pixels, which `data.normalize=unit` maps to 0 and 1.
+    `low` and `high` are the range of the pixels, which `data.normalize=unit` maps to 0 and 1. `notices` are lines for
+    the user on what was not taken as it stands in the files.
     """
 
     source: str
@@ -29,6 +30,7 @@ class Raw:
     classes: int
     low: float
     high: float
+    notices: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,7 +38,8 @@ class Dataset:
     """A data set ready for training.
 
     `x_train` and `x_test` are images `(N, C, H, W)` or vectors `(N, D)` of the dtype asked for, C-contiguous;
-    `y_train` and `y_test` are `(N,)` int64 in 0..classes-1. `source` says where the samples come from.
+    `y_train` and `y_test` are `(N,)` int64 in 0..classes-1. `source` says where the samples come from,
+    `notices` are lines for the user on what was not taken as it stands there.
     """
 
     name: str
@@ -46,6 +49,7 @@ class Dataset:
     x_test: NDArray[Any]
     y_test: NDArray[np.int64]
     classes: int
+    notices: tuple[str, ...] = ()
 
     @property
     def sample_shape(self) -> tuple[int, ...]:

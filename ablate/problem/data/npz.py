@@ -12,18 +12,20 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from ablate.errors import ConfigError
+from ablate.problem.data import labels
 from ablate.problem.data.dataset import Raw, brief
+from ablate.problem.data.labels import POLICY_HELP, Policy
+from ablate.problem.data.origin import Origin
 from ablate.problem.data.sets import DATA_SETS, DataSet
 
 _NAMES = ("x_train", "y_train", "x_test", "y_test")
-_MAX_CLASSES = 1 << 16  # a larger label is probably an identifier, and an output layer of that size a mistake
 
 
-def load(path: str | None) -> Raw:
+def load(path: str | None, policy: labels.Policy = "auto") -> Raw:
     """Read the file at `path` (the key `data.path`).
 
     x is `(N, D)`, `(N, H, W)` (taken as `(N, 1, H, W)`) or `(N, C, H, W)`, of bools, integers or floats;
-    y is `(N,)`, whole numbers from 0. There are max(y_train) + 1 classes.
+    y is what `labels.read` takes, by the key `data.labels`.
     Raises ConfigError if the file cannot be read or its arrays are not of that kind.
     """
     if not path:
@@ -34,18 +36,18 @@ def load(path: str | None) -> Raw:
     if x_test.shape[1:] != x_train.shape[1:]:
         shapes = f"x_test has samples of shape {x_test.shape[1:]}, x_train of {x_train.shape[1:]}"
         raise _error(file, f"{shapes}; make them equal")
-    y_train = _labels(file, "y_train", y_train, len(x_train))
-    y_test = _labels(file, "y_test", y_test, len(x_test))
-    _check_labels_agree(file, y_train, y_test)
+    origin = Origin(f"data.path={file}")
+    read = labels.read(origin, y_train, y_test, (len(x_train), len(x_test)), policy)
     return Raw(
         source=str(file),
         x_train=x_train,
-        y_train=y_train,
+        y_train=read.train,
         x_test=x_test,
-        y_test=y_test,
-        classes=int(y_train.max()) + 1,
+        y_test=read.test,
+        classes=read.classes,
         low=float(x_train.min()),
         high=float(x_train.max()),
+        notices=tuple(origin.notices),
     )
 
 
@@ -72,6 +74,9 @@ def _array(file: Path, archive: np.lib.npyio.NpzFile, name: str) -> NDArray[Any]
     try:
         array = archive[name]
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error, MemoryError) as error:
+        if "allow_pickle" in str(error):
+            advice = f"{name} = {name}.astype(float), or .astype(str) for labels that are text, before numpy.savez"
+            raise _error(file, f"{name} holds Python objects, which need allow_pickle; {advice}") from error
         complaint = f"{name} cannot be read ({brief(error)})"
         raise _error(file, f"{complaint}; write it again as plain numbers with numpy.savez") from error
     if not isinstance(array, np.ndarray):
@@ -94,31 +99,6 @@ def _pixels(file: Path, name: str, x: NDArray[Any]) -> NDArray[Any]:
     return x[:, np.newaxis] if x.ndim == 3 else x
 
 
-def _labels(file: Path, name: str, y: NDArray[Any], samples: int) -> NDArray[np.int64]:
-    if y.dtype.kind not in "biuf":
-        raise _error(file, f"{name} is of dtype {y.dtype}; whole numbers from 0 were expected")
-    if y.ndim != 1:
-        raise _error(file, f"{name} has shape {y.shape}; (N,) was expected, whole numbers from 0")
-    if len(y) != samples:
-        raise _error(file, f"{name} has {len(y)} labels for {samples} samples; one each was expected")
-    wrong = (y != np.floor(y)) | (y < 0) | (y >= _MAX_CLASSES)
-    if wrong.any():
-        first = int(wrong.argmax())
-        raise _error(file, f"{name}[{first}] is {y[first]}; number the classes 0, 1, 2, ... (below {_MAX_CLASSES})")
-    return y.astype(np.int64)
-
-
-def _check_labels_agree(file: Path, y_train: NDArray[np.int64], y_test: NDArray[np.int64]) -> None:
-    if y_train.min() == y_train.max():
-        raise _error(file, f"y_train holds only the label {y_train[0]}; give samples of at least two classes")
-    if y_test.max() > y_train.max():
-        raise _error(
-            file,
-            f"y_test has the label {y_test.max()}, the largest of y_train is {y_train.max()}; "
-            "train on every class that is tested",
-        )
-
-
 @DATA_SETS.declare
 class Npz(DataSet):
     """`data=npz`."""
@@ -127,6 +107,7 @@ class Npz(DataSet):
 
     name: Literal["npz"] = "npz"
     path: str | None = Field(None, description="npz: file with x_train, y_train, x_test, y_test")
+    labels: Policy = Field("auto", description=POLICY_HELP)
 
     def read(self) -> Raw:
-        return load(self.path)
+        return load(self.path, self.labels)

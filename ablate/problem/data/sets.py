@@ -49,6 +49,7 @@ class DataSet(Choice):
             x_test=_normalized(raw.source, raw.x_test[:test], self.normalize, scaled, dtype),
             y_test=np.ascontiguousarray(raw.y_test[:test]),
             classes=raw.classes,
+            notices=raw.notices,
         )
 
 

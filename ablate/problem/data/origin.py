@@ -1,0 +1,24 @@
+"""Where arrays come from, as errors and notices name it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from ablate.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Origin:
+    """A file as the user named it, `data.path=mine.npz`, and what is to be said of how it was taken.
+
+    A notice is one line: what was found, what was made of it, and how to confirm it or to say otherwise.
+    """
+
+    named: str
+    notices: list[str] = field(default_factory=list)
+
+    def error(self, complaint: str) -> ConfigError:
+        return ConfigError(f"{self.named}: {complaint}")
+
+    def notice(self, sentence: str) -> None:
+        self.notices.append(f"{self.named}: {sentence}")
