@@ -1,9 +1,9 @@
 // Kernels around the network: gather a batch, compute its loss with and without gradient, and sum it up.
 //
 // SAMPLE, FITTED, LOGITS and CAPACITY, by -D: the lengths of a row, of the network's input and of the logits, and the samples that an array
-// holds. Arrays of a batch are (L, CAPACITY, ...), of which n samples are used; `kinds`, `constants`, `is_mean`, `ended` and the sums are
-// (K, ...). Grid: (any number, L); that of the tallies is (1, L). Bounds: n FITTED and n LOGITS below 2^31. The functions called are in
-// `batch.cuh` and `objective.cuh`.
+// holds. Arrays of a batch are (L, CAPACITY, ...), of which n samples are used; `kinds`, `constants`, `class_weights`, `is_mean`, `ended`
+// and the sums are (K, ...). Grid: (any number, L); that of the tallies is (1, L). Bounds: n FITTED and n LOGITS below 2^31. The functions
+// called are in `batch.cuh` and `objective.cuh`.
 #include "batch.cuh"
 
 KERNEL gather_rows(const int* lanes, const real* rows, const int* labels, const int* fit, const int* orders, const int* order_of, int count,
@@ -12,20 +12,20 @@ KERNEL gather_rows(const int* lanes, const real* rows, const int* labels, const 
                            targets + (size_t)slot() * CAPACITY, n);
 }
 
-KERNEL loss_gradient(const int* lanes, const Kind* kinds, const Constants* constants, const int* is_mean, const real* z, const int* targets,
-                     real* p, real* dz, real* values, int* predicted, int n) {
+KERNEL loss_gradient(const int* lanes, const Kind* kinds, const Constants* constants, const real* class_weights, const int* is_mean,
+                     const real* z, const int* targets, real* p, real* dz, real* values, int* predicted, int n) {
     const int lane = lanes[slot()];
     const size_t logits = (size_t)slot() * CAPACITY * LOGITS, samples = (size_t)slot() * CAPACITY;
-    loss_and_gradient<LOGITS>(kinds[lane], constants[lane], is_mean[lane], z + logits, targets + samples, p + logits, dz + logits,
-                             values + samples, predicted + samples, n);
+    loss_and_gradient<LOGITS>(kinds[lane], constants[lane], class_weights + lane * CLASS_WEIGHTS, is_mean[lane], z + logits,
+                             targets + samples, p + logits, dz + logits, values + samples, predicted + samples, n);
 }
 
-KERNEL loss_value(const int* lanes, const Kind* kinds, const Constants* constants, const real* z, const int* targets, real* p, real* seen,
-                  real* values, real* confidence, int* predicted, int n) {
+KERNEL loss_value(const int* lanes, const Kind* kinds, const Constants* constants, const real* class_weights, const real* z,
+                  const int* targets, real* p, real* seen, real* values, real* confidence, int* predicted, int n) {
     const int lane = lanes[slot()];
     const size_t logits = (size_t)slot() * CAPACITY * LOGITS, samples = (size_t)slot() * CAPACITY;
-    loss_alone<LOGITS>(kinds[lane], constants[lane], z + logits, targets + samples, p + logits, seen + logits, values + samples,
-                      confidence + samples, predicted + samples, n);
+    loss_alone<LOGITS>(kinds[lane], constants[lane], class_weights + lane * CLASS_WEIGHTS, z + logits, targets + samples, p + logits,
+                      seen + logits, values + samples, confidence + samples, predicted + samples, n);
 }
 
 KERNEL tally_batch(const int* lanes, const real* values, const int* predicted, const int* targets, double* losses, int* right, int* ended,

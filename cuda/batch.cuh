@@ -1,10 +1,14 @@
 // A batch before and after the network: rows are gathered by their indices, losses and predictions are summed.
 //
 // Shapes: rows (N, ROW), fit (INPUT) indices into a row, ROW for a zero; numbers (n) the rows to take; x (n, INPUT), targets, predicted
-// (n), values, confidence (n), of one lane. Sums are taken by the first block of a lane, in double and in a fixed order.
+// (n), values, confidence (n), of one lane; class_weights (CLASS_WEIGHTS), by which the losses of a class's samples are multiplied.
+// Sums are taken by the first block of a lane, in double and in a fixed order.
 #pragma once
 #include "common.cuh"
 #include "objective.cuh"
+
+// The length of a lane's class weights; a single unit stands for two classes.
+#define CLASS_WEIGHTS (LOGITS == 1 ? 2 : LOGITS)
 
 template <int ROW, int INPUT>
 __device__ void gather(const real* rows, const int* labels, const int* fit, const int* numbers, real* x, int* targets, int n) {
@@ -16,24 +20,25 @@ __device__ void gather(const real* rows, const int* labels, const int* fit, cons
 }
 
 template <int UNITS>
-__device__ void loss_and_gradient(const Kind& kind, const Constants& with, bool is_mean, const real* z, const int* targets, real* p,
-                                  real* dz, real* values, int* predicted, int n) {
+__device__ void loss_and_gradient(const Kind& kind, const Constants& with, const real* class_weights, bool is_mean, const real* z,
+                                  const int* targets, real* p, real* dz, real* values, int* predicted, int n) {
     const real scale = is_mean ? real(1) / n : real(1);
     for (int at = thread(); at < n; at += threads()) {
         const size_t first = (size_t)at * UNITS;
-        values[at] = lose<UNITS>(kind, with, z + first, p + first, dz + first, targets[at]);
+        const real weight = class_weights[targets[at]];
+        values[at] = weight * lose<UNITS>(kind, with, z + first, p + first, dz + first, targets[at]);
         predicted[at] = predict<UNITS>(z + first);
         differentiate<UNITS>(kind, with, z + first, p + first, dz + first, targets[at]);
-        for (int c = 0; c < UNITS; ++c) dz[first + c] *= scale;
+        for (int c = 0; c < UNITS; ++c) dz[first + c] *= weight * scale;
     }
 }
 
 template <int UNITS>
-__device__ void loss_alone(const Kind& kind, const Constants& with, const real* z, const int* targets, real* p, real* seen, real* values,
-                           real* confidence, int* predicted, int n) {
+__device__ void loss_alone(const Kind& kind, const Constants& with, const real* class_weights, const real* z, const int* targets, real* p,
+                           real* seen, real* values, real* confidence, int* predicted, int n) {
     for (int at = thread(); at < n; at += threads()) {
         const size_t first = (size_t)at * UNITS;
-        values[at] = lose<UNITS>(kind, with, z + first, p + first, seen + first, targets[at]);
+        values[at] = class_weights[targets[at]] * lose<UNITS>(kind, with, z + first, p + first, seen + first, targets[at]);
         predicted[at] = predict<UNITS>(z + first);
         real largest = UNITS == 1 && 1 - p[at] > p[at] ? 1 - p[at] : p[first];
         for (int c = 1; c < UNITS; ++c) largest = p[first + c] > largest || p[first + c] != p[first + c] ? p[first + c] : largest;

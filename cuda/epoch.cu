@@ -18,6 +18,7 @@ struct Training {
     const int* order_of;
     const Kind* kinds;
     const Constants* constants;
+    const real* class_weights;
     const int* is_mean;
     const Rule* rules;
     const Rates* rates;
@@ -62,8 +63,9 @@ KERNEL train_epoch(const Training* training) {
             Network::forward(layer, t.outputs[layer], theta, t.outputs[layer + 1], n);
             lane_barrier(t.arrived);
         }
-        loss_and_gradient<LOGITS>(t.kinds[lane], t.constants[lane], t.is_mean[lane], t.outputs[LAST] + logits, t.targets + samples,
-                                 t.p + logits, t.errors[LAST] + logits, t.values + samples, t.predicted + samples, n);
+        loss_and_gradient<LOGITS>(t.kinds[lane], t.constants[lane], t.class_weights + lane * CLASS_WEIGHTS, t.is_mean[lane],
+                                 t.outputs[LAST] + logits, t.targets + samples, t.p + logits, t.errors[LAST] + logits, t.values + samples,
+                                 t.predicted + samples, n);
         lane_barrier(t.arrived);
         if (blockIdx.x == gridDim.x - 1)
             tally_step(t.values + samples, t.predicted + samples, t.targets + samples, t.losses + place, t.right + place, t.ended + lane, step, n);

@@ -305,7 +305,7 @@ def test_a_cell_is_not_blamed_for_what_the_user_gave(ablate: Callable[..., Done]
 
 MALFORMED: dict[str, list[str]] = {
     "cells: 3": ["cells=3", "mapping of names to keys"],
-    "cells: [a]": ["cells=['a']", "mapping of names to keys"],
+    "cells: [a]": ["cells=[a]", "mapping of names to keys"],
     "cells: {}": ["cells={}", "null for none"],
     "cells: {a: 3, b: {lr: 1}}": ["cells.a=3", "{loss: mse, lr: 0.1}"],
     "cells: {a: , b: {lr: 1}}": ["cells.a=null", "{loss: mse, lr: 0.1}"],
@@ -319,7 +319,7 @@ MALFORMED: dict[str, list[str]] = {
     "cells: {a: {model: {}}}": ["cells.a: model={}", "expected a value"],
     "cells: {a: {model.output: softmax, model: {output: softmax}}}": ["cells.a: model.output is given twice"],
     "cells: {a: {lr: '0.1,0.2'}}": ["cells.a: lr=0.1,0.2", "one value for each key"],
-    "cells: {a: {lr: [0.1, 0.2]}}": ["cells.a: lr=[0.1, 0.2]", "one value for each key"],
+    "cells: {a: {lr: [0.1, 0.2]}}": ["cells.a: lr=[0.1,0.2]", "one value for each key"],
     "cells: {a: {seed: 'range(0,3)'}}": ["cells.a: seed=range(0,3)", "one value for each key"],
     "cells: {a: {loss: 'mse,ce'}}": ["cells.a: loss=mse,ce", "one value for each key"],
     "cells: {a: {optimizer.beta2: 0.9}}": ["optimizer.beta2=0.9", "only optimizer=adam has it", "~cells.a"],

@@ -182,6 +182,7 @@ def test_single_sigmoid_unit(loss: str, from_logits: str) -> None:
     [
         *VARIANT_FORMS,
         ["loss=reverse_kl", "loss.from_logits=false", "loss.eps_log=0.01"],
+        ["loss=ce", "loss.class_weights=[0.5,3,1,2]"],
         ["loss=focal", "loss.gamma=0.5"],
         ["loss=focal", "loss.gamma=0"],
         ["loss=focal", "loss.gamma=1", "loss.from_logits=false"],

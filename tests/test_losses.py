@@ -1,11 +1,12 @@
 """Losses: values and gradients against formulas written down once more, at ordinary and extreme logits."""
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
-from helpers import noise, settings, train_together
+from helpers import noise, prepared, settings, train_together
 
 from ablate.errors import ConfigError
 from ablate.problem.custom_loss import try_out
@@ -212,6 +213,59 @@ def test_losses_against_a_smoothed_target_and_cross_entropy(form: str) -> None:
 def test_the_reverse_divergence_needs_a_smoothed_target() -> None:
     with pytest.raises(ConfigError, match=r"^loss\.smoothing=0: loss=reverse_kl is infinite"):
         _loss("loss=reverse_kl", "loss.smoothing=0")
+
+
+# The weights of the classes.
+
+UNEVEN = replace(noise((4,), 3, rows=12), y_train=np.repeat([0, 1, 2], [6, 2, 4]))
+
+
+@pytest.mark.parametrize(
+    ("written", "weights"), [("balanced", [2 / 3, 2, 1]), ("[3,0,1.5]", [3, 0, 1.5]), ("[1,2,3]", [1, 2, 3])]
+)
+@pytest.mark.parametrize("loss", [["loss=ce"], ["loss=custom", "loss.target=custom_losses.CrossEntropy"]])
+def test_a_sample_counts_as_much_as_its_class(loss: list[str], written: str, weights: list[float]) -> None:
+    """Balanced: N / (C n), here of 12 samples in classes of 6, 2 and 4."""
+    found, alike = (
+        prepared(*loss, "model=mlp", "dtype=float64", f"loss.class_weights={each}", dataset=UNEVEN).lane().objective
+        for each in (written, "null")
+    )
+    labels = [2, 0, 1, 1, 0]
+    z, y = np.random.default_rng(0).normal(size=(1, 3, 5)), np.eye(3)[:, labels][None]
+    p, each = found.outputs(z), np.array(weights)[labels]
+    np.testing.assert_allclose(found.value(z, p, y)[0], each * alike.value(z, p, y)[0], rtol=1e-12)
+    np.testing.assert_allclose(found.gradient(z, p, y)[0], each * alike.gradient(z, p, y)[0], rtol=1e-12)
+
+
+def test_a_batch_divides_by_its_samples_and_the_labels_are_those_trained_on() -> None:
+    """Weights that are all 2 are twice the rate and twice the loss; swapped labels are balanced as they are seen."""
+    common = ["model=mlp", "dtype=float64", "batch_size=5", "epochs=2"]
+    doubled, plain = train_together(
+        [settings(*common, "loss.class_weights=[2,2,2]", "lr=0.1"), settings(*common, "lr=0.2")], UNEVEN
+    )
+    for name in plain.final:
+        np.testing.assert_allclose(doubled.final[name], plain.final[name], rtol=1e-9, atol=1e-12)
+    assert doubled.summary is not None
+    assert plain.summary is not None
+    np.testing.assert_allclose(doubled.summary.test_losses, 2 * np.array(plain.summary.test_losses), rtol=1e-9)
+    swapped = prepared("model=mlp", "loss.class_weights=balanced", "bug=swapped_labels", dataset=UNEVEN)
+    assert swapped.class_weights == pytest.approx((1, 2 / 3, 2))
+
+
+@pytest.mark.parametrize(
+    ("weights", "said"),
+    [
+        ("[1,2]", "expected 3 numbers from 0, one for each class"),
+        ("[1,-2,3]", "expected 3 numbers from 0"),
+        ("[0,0,0]", "not all of them 0"),
+        ("balanced", "class 1 has no training sample"),
+        ("[1,1e-60,1]", "in float32 this is 0"),
+    ],
+)
+def test_weights_that_do_not_fit_the_classes(weights: str, said: str) -> None:
+    dataset = replace(UNEVEN, y_train=np.repeat([0, 2], 6)) if weights == "balanced" else UNEVEN
+    with pytest.raises(ConfigError, match=rf"^loss\.class_weights.*{said}"):
+        prepared("model=mlp", f"loss.class_weights={weights}", dataset=dataset)
 
 
 # A user's own loss.

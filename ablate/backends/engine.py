@@ -28,7 +28,7 @@ class Lane:
     """What distinguishes one trial from the others of an engine.
 
     `rate` and `output_rate` carry the signs of the update and of the residual. `objective` is the loss over its output
-    function, the mistake included. The lanes of an engine share their mistake.
+    function, the mistake and the `class_weights` included. The lanes of an engine share their mistake.
     """
 
     weights: Mapping[str, Array]
@@ -38,6 +38,7 @@ class Lane:
     rate: float
     output_rate: float
     mistake: Mistake
+    class_weights: tuple[float, ...] | None = None
 
     @cached_property
     def objective_key(self) -> object:

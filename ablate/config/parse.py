@@ -54,11 +54,13 @@ def _chosen(group: str, values: Any) -> Any:
         _refuse(error, group)
 
 
+_TRIED = re.compile(r"int|float|str|constrained-\w+|(list|literal)\[.*\]")
+
+
 def _refuse(error: ValidationError, *above: str) -> NoReturn:
     first = error.errors()[0]
     # Pydantic's location also contains the type that was tried; a key does not.
-    tried = {"int", "constrained-int", "list[constrained-int]"}
-    key = ".".join(str(part) for part in (*above, *first["loc"]) if part not in tried)
+    key = ".".join(str(part) for part in (*above, *first["loc"]) if not _TRIED.fullmatch(str(part)))
     value, expected = first["input"], _expected(key, first["msg"])
     match first["type"]:
         case "extra_forbidden":

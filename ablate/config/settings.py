@@ -65,4 +65,4 @@ def shown(value: Any) -> str:
     """A value as a user writes it on the command line."""
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
-    return str(value)
+    return f"[{','.join(map(shown, value))}]" if isinstance(value, list) else str(value)

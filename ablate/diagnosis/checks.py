@@ -36,7 +36,7 @@ from ablate.problem.custom_loss import CustomObjective
 from ablate.problem.data.dataset import Dataset
 from ablate.problem.initialisation import GlorotUniform
 from ablate.problem.layers import Divide
-from ablate.problem.losses import LossFailedError
+from ablate.problem.losses import LossFailedError, unweighted
 from ablate.problem.models import Architecture
 from ablate.trials.prepared import PreparedTrial
 
@@ -174,7 +174,7 @@ def _examine(trial: PreparedTrial, few: Dataset) -> Check:
     ones = {name: np.ones(tensor.shape) for name, tensor in coded.items()}
     if not any(tensor.any() for tensor in coded.values()) and probe.loss_along(ones, CHANGE) == start:
         return Check(left_out="neither loss nor gradient moves with the weights: nothing can be said")
-    alone = LossAlone.at_made_up_logits(lane.loss, lane.objective, architecture.units, settings.seed)
+    alone = LossAlone.at_made_up_logits(lane.loss, unweighted(lane.objective), architecture.units, settings.seed)
     tensors = [tensor_check(probe, name, sign, coded[name], start, settings.seed) for name in coded]
     cosine = descent_cosine([entry for tensor in tensors for entry in tensor.entries], sign)
     predicted, actual, along = one_step(probe, coded, sign, start, settings.seed)

@@ -60,6 +60,38 @@ class Formulas:
     gradient: Formula
 
 
+@dataclass(frozen=True)
+class Weighted:
+    """An objective whose samples are weighted by their class, with one weight per class."""
+
+    alike: Objective
+    weights: tuple[float, ...]
+
+    @property
+    def output(self) -> str:
+        return self.alike.output
+
+    @property
+    def outputs(self) -> Callable[[Array], Array]:
+        return self.alike.outputs
+
+    def value(self, z: Array, p: Array, y: Array) -> Array:
+        return self.alike.value(z, p, y) * self._of(y)[..., 0, :]
+
+    def gradient(self, z: Array, p: Array, y: Array) -> Array:
+        return self.alike.gradient(z, p, y) * self._of(y)
+
+    def _of(self, y: Array) -> Array:
+        """The weight of every sample, `(..., 1, N)`."""
+        weights = np.array(self.weights, y.dtype)
+        return sum_classes(weights[:, None] * y) if y.shape[-2] > 1 else np.where(y > 0, weights[1], weights[0])
+
+
+def unweighted(objective: Objective) -> Objective:
+    """The objective with all samples alike."""
+    return objective.alike if isinstance(objective, Weighted) else objective
+
+
 class Loss(Choice):
     """An option of the group `loss`.
 
@@ -75,10 +107,39 @@ class Loss(Choice):
     reduction: Literal["mean", "sum"] = Field(
         "mean", description="the batch takes the mean of its samples' gradients, or their sum"
     )
+    class_weights: Literal["balanced"] | list[float] | None = Field(
+        None,
+        description="a weight for the samples of each class, one number a class; balanced: N / (C n) for a class with n of"
+        " the N training samples (null: all 1)",
+    )
 
     @abstractmethod
     def objective(self, output: str) -> Objective:
         """The loss over an output function, `auto` for the loss's own. Raises ConfigError if that is impossible."""
+
+    def weights_of_classes(self, labels: Array, classes: int) -> tuple[float, ...] | None:
+        """The weight of each class for these training labels; None if all samples count alike.
+
+        Raises ConfigError if numbers were given that are not one weight for each class, or if a class that would be
+        balanced has no sample.
+        """
+        given = self.class_weights
+        if given is None:
+            return None
+        if given == "balanced":
+            counts = np.bincount(labels, minlength=classes)
+            if not counts.all():
+                raise ConfigError(
+                    f"loss.class_weights=balanced: class {int(counts.argmin())} has no training sample, so there is no"
+                    " weight that balances it; give numbers, or more data"
+                )
+            return tuple((len(labels) / (classes * counts)).tolist())
+        if len(given) != classes or min(given) < 0 or max(given) == 0:
+            raise ConfigError(
+                f"loss.class_weights=[{','.join(f'{weight:g}' for weight in given)}]: expected {classes} numbers from 0,"
+                " one for each class in the order of the labels, not all of them 0"
+            )
+        return tuple(map(float, given))
 
 
 class BuiltinLoss(Loss):

@@ -16,7 +16,7 @@ from ablate.config.settings import Settings
 from ablate.errors import ConfigError
 from ablate.problem.custom_loss import try_out
 from ablate.problem.data.dataset import Dataset
-from ablate.problem.losses import Objective
+from ablate.problem.losses import Objective, Weighted
 from ablate.problem.mistakes import MISTAKES, Mistake
 from ablate.problem.models import Architecture, build
 
@@ -36,13 +36,19 @@ class PreparedTrial:
 
     @cached_property
     def objective(self) -> Objective:
-        """The loss over its output function, without any mistake."""
+        """The loss over its output function, without any mistake, all samples alike."""
         return self.settings.loss.objective(self.settings.output)
 
     @cached_property
     def architecture(self) -> Architecture:
         shape, classes = self.dataset.sample_shape, self.dataset.classes
         return build(self.settings.model, self.objective.output, shape, classes)
+
+    @cached_property
+    def class_weights(self) -> tuple[float, ...] | None:
+        """The weight of each class in the loss, from the labels that the trial trains on; None for all alike."""
+        labels = self.mistake.labels(self.dataset.y_train, self.dataset.classes)
+        return self.settings.loss.weights_of_classes(labels, self.dataset.classes)
 
     @property
     def backend(self) -> Backend:
@@ -88,15 +94,17 @@ class PreparedTrial:
         """The trial as an engine sees it; the signs of update and residual become the sign of its learning rates."""
         settings = self.settings
         # Each lane gets its own objective: a user's loss may keep state from call to call.
-        objective = settings.loss.objective(settings.output)
+        objective = self.mistake.objective(settings.loss, settings.loss.objective(settings.output))
+        weights = self.class_weights
         return Lane(
             weights=self.initial_weights(),
             loss=settings.loss,
-            objective=self.mistake.objective(settings.loss, objective),
+            objective=Weighted(objective, weights) if weights else objective,
             optimizer=settings.optimizer,
             rate=self.sign * settings.lr,
             output_rate=self.sign * (settings.output_lr or settings.lr),
             mistake=self.mistake,
+            class_weights=weights,
         )
 
 
@@ -123,12 +131,13 @@ def prepare(settings: Settings, dataset: Dataset | None = None) -> PreparedTrial
     if reason is not None:
         raise ConfigError(reason)
     try_out(trial.objective, architecture.units)
-    _check_precision(settings)
+    _check_precision(trial)
     return trial
 
 
-def _check_precision(settings: Settings) -> None:
+def _check_precision(trial: PreparedTrial) -> None:
     """Refuse numbers that the precision of the arithmetic turns into 0 or infinity."""
+    settings = trial.settings
     numbers = {
         "lr": settings.lr,
         "output_lr": settings.output_lr,
@@ -136,6 +145,8 @@ def _check_precision(settings: Settings) -> None:
         "optimizer.epsilon": getattr(settings.optimizer, "epsilon", None),
         "model.preactivation_divisor": settings.model.preactivation_divisor,
     }
+    # A class may have no weight at all.
+    numbers |= {f"loss.class_weights.{c}": weight or None for c, weight in enumerate(trial.class_weights or ())}
     cast = np.dtype(settings.dtype).type
     for key, value in numbers.items():
         with np.errstate(all="ignore"):

@@ -32,6 +32,8 @@ LOSSES = [
 SETTINGS = [
     *VARIANT_FORMS,
     ["loss=reverse_kl", "loss.from_logits=false", "loss.eps_log=0.01"],
+    ["loss=ce", "loss.class_weights=balanced"],
+    ["loss=mse", "loss.class_weights=[0,2,1,5,3]"],
     ["loss=focal", "loss.gamma=0.5"],
     ["loss=focal", "loss.gamma=0"],
     ["loss=label_smoothing", "loss.smoothing=0.4"],
@@ -102,6 +104,7 @@ def test_a_single_sigmoid_unit() -> None:
         for loss in ("mse", "bce", "focal")
         for from_logits in ("true", "false")
     ]
+    losses.append(["loss=bce", "loss.class_weights=[0.5,3]"])
     common = [
         *EXACT,
         "model=mlp",

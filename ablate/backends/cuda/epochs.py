@@ -132,9 +132,10 @@ class Persistent:
         """`Training` of `cuda/epoch.cu`, field by field."""
         batch, lanes, layout, log = network.batch, network.lanes, network.layout, work.log
         data = [slots, work.rows.x, work.rows.labels, network.fit, work.order.orders, work.order.order_of]
-        rules = [lanes.kinds, lanes.constants, lanes.is_mean, lanes.rules, lanes.rates, work.corrections]
+        losses = [lanes.kinds, lanes.constants, lanes.class_weights, lanes.is_mean]
+        rules = [lanes.rules, lanes.rates, work.corrections]
         state = [lanes.theta, lanes.gradient, lanes.first, lanes.second]
         arrays = [batch.partial, batch.targets, batch.p, batch.values, batch.predicted]
         logs = [log.losses, log.right, log.ended, log.columns, network.edges, log.squares, log.counts]
         sizes = [work.rows.count, work.batch_size, log.steps, *part, layout.partials, log.squares.shape[1]]
-        return [*data, *rules, *state, *arrays, *logs, *tables, *sizes, len(layout.edges) - 1]
+        return [*data, *losses, *rules, *state, *arrays, *logs, *tables, *sizes, len(layout.edges) - 1]

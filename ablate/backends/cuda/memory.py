@@ -37,6 +37,8 @@ class Lanes:
         self.kinds = device.put(np.array([_kind(lane) for lane in lanes]), np.int32)
         self.constants = device.put(np.array([_constants(lane.loss) for lane in lanes]), dtype)
         self.is_mean = device.put(np.array([_is_mean(lane) for lane in lanes]), np.int32)
+        alike = (1.0,) * dataset.classes
+        self.class_weights = device.put(np.array([lane.class_weights or alike for lane in lanes]), dtype)
         self.rules = _rules(device, lanes, dtype)
         self.rates = device.put(np.array([[lane.rate, lane.output_rate] for lane in lanes]), dtype)
         self.sums = device.allocate((count, 3), np.float64)

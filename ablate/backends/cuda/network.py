@@ -72,13 +72,13 @@ class Network:
         batch, lanes = self.batch, self.lanes
         z, seen = batch.outputs[-1], batch.errors[-1]
         into = (batch.p, seen, batch.values, batch.confidence, batch.predicted)
-        kinds = (lanes.kinds, lanes.constants)
+        kinds = (lanes.kinds, lanes.constants, lanes.class_weights)
         self.around["loss_value"](_blocks(n), slots.count, slots, *kinds, z, batch.targets, *into, n)
 
     def differentiate(self, slots: Buffer, n: int) -> None:
         """Compute losses, predictions and the lanes' gradient of a batch after `forward`."""
         batch, lanes = self.batch, self.lanes
-        kinds = (lanes.kinds, lanes.constants, lanes.is_mean)
+        kinds = (lanes.kinds, lanes.constants, lanes.class_weights, lanes.is_mean)
         into = (batch.p, batch.errors[-1], batch.values, batch.predicted)
         self.around["loss_gradient"](_blocks(n), slots.count, slots, *kinds, batch.outputs[-1], batch.targets, *into, n)
         for number in reversed(range(self.layout.lowest, len(self.layout.layers))):
