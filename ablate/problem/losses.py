@@ -109,8 +109,8 @@ class Loss(Choice):
     )
     class_weights: Literal["balanced"] | list[float] | None = Field(
         None,
-        description="a weight for the samples of each class, one number a class; balanced: N / (C n) for a class with n of"
-        " the N training samples (null: all 1)",
+        description="a weight for the samples of each class, one number a class; balanced: N / (C n) for a class with"
+        " n of the N training samples (null: all 1)",
     )
 
     @abstractmethod
@@ -136,8 +136,8 @@ class Loss(Choice):
             return tuple((len(labels) / (classes * counts)).tolist())
         if len(given) != classes or min(given) < 0 or max(given) == 0:
             raise ConfigError(
-                f"loss.class_weights=[{','.join(f'{weight:g}' for weight in given)}]: expected {classes} numbers from 0,"
-                " one for each class in the order of the labels, not all of them 0"
+                f"loss.class_weights=[{','.join(f'{weight:g}' for weight in given)}]: expected {classes} numbers"
+                " from 0, one for each class in the order of the labels, not all of them 0"
             )
         return tuple(map(float, given))
 
