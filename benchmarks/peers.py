@@ -112,8 +112,8 @@ def _layer(stage: models.Stage) -> nn.Module:
             return nn.Conv2d(stage.before[0], channels, kernel)
         case layers.Pool(size):
             return nn.MaxPool2d(size)
-        case layers.Elementwise(function):
-            return FUNCTIONS[function]
+        case layers.Activate(activation):
+            return FUNCTIONS[activation.name]
         case other:
             raise NotImplementedError(f"{other} in PyTorch")
 
@@ -198,8 +198,8 @@ class Stacked:
         self.optimizer.zero_grad()
         z = x.unflatten(0, (self.lanes, -1))
         for stage in self.stages:
-            if isinstance(stage.layer, layers.Elementwise):
-                z = FUNCTIONS[stage.layer.function](z)
+            if isinstance(stage.layer, layers.Activate):
+                z = FUNCTIONS[stage.layer.activation.name](z)
             else:
                 z = torch.baddbmm(self.state[f"{stage.name}.bias"].unsqueeze(1), z, self.state[f"{stage.name}.weight"])
         losses = F.cross_entropy(z.flatten(0, 1), y, reduction="none").unflatten(0, (self.lanes, -1)).mean(1)

@@ -98,7 +98,7 @@ CHECKED = {
     "loss=hinge model.output=sigmoid": "identity",
     "model=mlp model.hidden=0": "whole number from 1",
     "model=mlp model.hidden=x": "whole number from 1",
-    "model=mlp model.activation=swish": "relu, sigmoid or tanh",
+    "model=mlp model.activation=swish": "expected relu, sigmoid, tanh, identity, leaky_relu, elu",
     "model=mlp model.preactivation_divisor=0": "number above 0",
     "tracking.uri=3": "text",
 }

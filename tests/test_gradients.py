@@ -71,6 +71,11 @@ STACKS: dict[str, tuple[str, tuple[int, ...]]] = {
         (1, 10, 10),
     ),
     "element-wise chain": ("{dense: 6}, relu, sigmoid, {divide: 2.0}, {dense: 5}, tanh, {divide: 3.0}, relu", (9,)),
+    "activations": (
+        "softmax, {conv: 4, kernel: 2}, tanh, softmax, {pool: 2}, {elu: 0.5}, {conv: 3, kernel: 2}, {leaky_relu: 0.2},"
+        " {dense: 5}, selu, {dense: 6}, softplus, softsign, identity, softmax, {divide: 0.5}, leaky_relu",
+        (3, 7, 8),
+    ),
     "activation-first": ("tanh, {divide: 2.0}, {conv: 2, kernel: 2}, relu, sigmoid", (1, 4, 4)),
 }
 

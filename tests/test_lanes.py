@@ -55,7 +55,7 @@ OPTIMIZERS = [
     ["optimizer=adagrad"],
 ]
 STOPS = [[], [], ["stop=patience", "stop.patience=1"], ["stop=target", "stop.accuracy=0.3"]]
-INITS = [[], ["init.bias=same"], ["init=uniform01"], ["init=normal", "init.scale=0.2"]]
+INITS = [[], ["init.bias=same"], ["init=uniform01"], ["init=normal", "init.scale=0.2"], ["init=orthogonal"]]
 RATES = [0.003, 0.05, 0.1, 0.1, 0.5]
 HUGE = {"float32": 3e38, "float64": 1e308}  # not finite after a few steps
 

@@ -92,7 +92,13 @@ BAD_LAYERS = [
     ("{pool: 2}, {pool: 5}, {dense: classes}", r"pool2 of size 5 does not fit into 4x4"),
     ("{dense: 5}, {conv: 2, kernel: 1}, {dense: classes}", r"conv1 needs an image, it is given a vector of 5"),
     ("{dense: 5}, {pool: 1}, {dense: classes}", r"pool1 needs an image"),
-    ("softplus, {dense: classes}", r"model\.layers\[0\]=softplus"),
+    ("step, {dense: classes}", r"model\.layers\[0\]=step"),
+    ("{relu: 0.1}, {dense: classes}", r"model\.layers\[0\].*relu takes no number: write relu"),
+    ("{elu: 0}, {dense: classes}", r"model\.layers\[0\].*0 is not a number above 0"),
+    (
+        "{hidden: 3, activation: elu, slope: 2}, {dense: classes}",
+        r"model\.layers\[0\].*elu has no slope, leaky_relu has it",
+    ),
     ("{dense: 0}, {dense: classes}", r"model\.layers\[0\].*0 is not a whole number above 0"),
     ("{dense: 2.5}, {dense: classes}", r"model\.layers\[0\].*2\.5 is not a whole number"),
     ("{conv: 3}, {dense: classes}", r"model\.layers\[0\]"),
@@ -119,6 +125,7 @@ def test_bad_layers_are_named(layers: str, message: str) -> None:
         (["model=mlp", "model.units=1", "loss=bce"], (2,), 3, r"model\.units=1: .*not sigmoid with 3 classes"),
         (["model=mlp", "model.units=4"], (2,), 3, r"model\.units=4: the data has 3 classes"),
         (["model=softmax_regression", "model.fit=8"], (2,), 3, r"model\.fit=8"),
+        (["model=mlp", "model.alpha=2"], (2,), 3, r"model\.alpha=2\.0: .*=sigmoid has no alpha; it belongs to .*=elu$"),
         (
             ["model.fit=null", "model.layers=[{conv: 2, kernel: 5}, {dense: classes}]"],
             (1, 9, 4),
@@ -190,6 +197,19 @@ def test_what_is_left_over_goes_to_the_bottom_and_right(shape: Any, side: int, t
 # What comes out.
 
 FUNCTIONS = {"relu": lambda x: np.maximum(x, 0), "sigmoid": lambda x: 1 / (1 + np.exp(-x)), "tanh": np.tanh}
+# Of those whose numbers have keys, with others than their own.
+WITH_KEYS = {
+    "leaky_relu": lambda x: np.maximum(x, 0) + 0.3 * np.minimum(x, 0),
+    "elu": lambda x: np.where(x > 0, x, 2 * (np.exp(x) - 1)),
+}
+# Over the units of a sample, `(N, D)`, and without numbers of their own.
+OTHERS = {
+    "identity": lambda x: x,
+    "selu": lambda x: 1.0507009873554805 * np.where(x > 0, x, 1.6732632423543772 * (np.exp(x) - 1)),
+    "softplus": lambda x: np.log(1 + np.exp(x)),
+    "softsign": lambda x: x / (1 + np.abs(x)),
+    "softmax": lambda x: np.exp(x) / np.exp(x).sum(axis=1, keepdims=True),
+}
 
 
 @pytest.mark.parametrize("divisor", [1.0, 78.5])
@@ -213,6 +233,28 @@ def test_outputs_of_an_mlp(activation: str, divisor: float, logits: str) -> None
     assert measured.accuracy[0] == np.mean(p.argmax(axis=1) == dataset.y_test)
     assert measured.confidence[0] == pytest.approx(p.max(axis=1).mean())
     np.testing.assert_array_equal(measured.predicted[0], np.bincount(p.argmax(axis=1), minlength=4))
+
+
+@pytest.mark.parametrize("activation", [*WITH_KEYS, *OTHERS])
+def test_outputs_through_other_activations(activation: str) -> None:
+    given = {"leaky_relu": ["model.slope=0.3"], "elu": ["model.alpha=2"]}.get(activation, [])
+    common = ["model=mlp", "model.hidden=[6,5]", "init=normal", "init.scale=1", "init.bias=same", "dtype=float64"]
+    dataset = noise((4,), 3, test_rows=9)
+    engine = _engine(settings(*common, f"model.activation={activation}", *given), dataset)
+    w, h, function = engine.weights(0), dataset.x_test, {**WITH_KEYS, **OTHERS}[activation]
+    for layer in ("dense1", "dense2"):
+        h = function(h @ w[f"{layer}.weight"] + w[f"{layer}.bias"])
+    z = h @ w["dense3.weight"] + w["dense3.bias"]
+    np.testing.assert_allclose(engine.outputs(0), np.exp(z) / np.exp(z).sum(axis=1, keepdims=True), rtol=1e-12)
+
+
+def test_of_images_the_softmax_is_over_the_maps_of_each_pixel() -> None:
+    trial = settings("model.fit=null", "model.layers=[softmax, {dense: classes}]", "loss=hinge", "dtype=float64")
+    dataset = noise((2, 3, 2), 12, test_rows=4)
+    engine = _engine(trial, dataset, dense1_weight=np.eye(12), dense1_bias=np.zeros(12))
+    e = np.exp(dataset.x_test)
+    expected = e / e.sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(engine.outputs(0).reshape(expected.shape), expected, rtol=1e-12)
 
 
 def test_a_single_unit_predicts_class_one_above_one_half() -> None:

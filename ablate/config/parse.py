@@ -15,6 +15,9 @@ from ablate.config.settings import Settings, shown
 from ablate.errors import ConfigError
 from ablate.problem.custom_loss import CustomLoss
 
+# What a 0 may have been meant as, where a key does not allow it.
+INSTEAD_OF_ZERO = {"init.scale": "init=zeros starts all weights at 0"}
+
 
 def resolve(composed: DictConfig, leaving_out: Sequence[str] = ()) -> dict[str, Any]:
     """The values of a composed configuration, with interpolations resolved. Raises ConfigError if that fails."""
@@ -69,7 +72,8 @@ def _refuse(error: ValidationError, *above: str) -> NoReturn:
             raise ConfigError(f"{key}: missing; expected {expected}")
         case "finite_number":
             expected = expected.replace("number", "finite number", 1)
-    raise ConfigError(f"{key}={shown(value)}: expected {expected}")
+    instead = f"; {INSTEAD_OF_ZERO[key]}" if value == 0 and key in INSTEAD_OF_ZERO else ""
+    raise ConfigError(f"{key}={shown(value)}: expected {expected}{instead}")
 
 
 def _expected(key: str, otherwise: str) -> str:

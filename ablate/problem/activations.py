@@ -1,29 +1,36 @@
-"""Element-wise functions, each declared once: value, derivative, and what the rest of the program must know about it.
+"""Activations, each declared once: value, derivative, and what the rest of the program must know about it.
 
 Arrays are of any shape. Every backend must reproduce `value` and `derivative`. The NumPy engine works in place, with
-`apply` and `backpropagate`, which an activation may override for speed.
+`apply` and `backpropagate`, which an activation may override for speed. A number that an activation depends on is a
+field of its class: the key that sets it has the same name (`model.slope`), and the kernels get it as a constant.
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar
 
 import numpy as np
 
+from ablate.problem.outputs import softmax, softmax_jacobian
 from ablate.problem.registry import Registry
 
 Array = np.ndarray[Any, np.dtype[Any]]
 Workspace = tuple[Array, ...]
 
 
+@dataclass(frozen=True)
 class Activation(ABC):
-    """An element-wise function y = f(x).
+    """A function y = f(x) without weights, whose result has the shape of x.
 
     `kernel` is its struct in `cuda/activations.cuh`, or None.
     """
 
     name: ClassVar[str]
     kernel: ClassVar[str | None] = None
-    # Whether it is non-decreasing, so that max-pooling may be moved before it.
+    # Whether each number of y depends on the number of x in its place alone.
+    is_elementwise: ClassVar[bool] = True
+    # Whether it is element-wise and non-decreasing, so that max-pooling may be moved before it.
     is_monotone: ClassVar[bool] = False
     # The bounds of its range, near which it is flat; None if it is unbounded.
     limits: ClassVar[tuple[float, float] | None] = None
@@ -35,6 +42,13 @@ class Activation(ABC):
     is_hidden: ClassVar[bool] = True
     # False where forward and backward differ on purpose.
     has_true_gradient: ClassVar[bool] = True
+    # Whether the backward pass leaves the gradient as it is.
+    passes_gradient: ClassVar[bool] = False
+
+    @property
+    def constants(self) -> Mapping[str, float]:
+        """The numbers that it depends on, by the names of its keys."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
 
     @property
     def reach(self) -> tuple[float, float] | None:
@@ -48,10 +62,6 @@ class Activation(ABC):
     def value(self, x: Array) -> Array:
         """f(x), a new array."""
 
-    @abstractmethod
-    def derivative(self, x: Array, y: Array) -> Array:
-        """f'(x), with y = f(x). Unless `needs_input`, x is y."""
-
     def workspace(self, x: Array) -> Workspace:
         """Scratch arrays that `apply` and `backpropagate` need for arrays like x."""
         return ()
@@ -60,8 +70,19 @@ class Activation(ABC):
         """Replace x by f(x)."""
         np.copyto(x, self.value(x))
 
+    @abstractmethod
     def backpropagate(self, d: Array, x: Array, y: Array, work: Workspace) -> None:
-        """Multiply d, the gradient with respect to y, by f'(x), in place."""
+        """Replace d, the gradient with respect to y, by that with respect to x. Unless `needs_input`, x is y."""
+
+
+class Elementwise(Activation):
+    """An activation that maps every number by itself."""
+
+    @abstractmethod
+    def derivative(self, x: Array, y: Array) -> Array:
+        """f'(x), with y = f(x). Unless `needs_input`, x is y."""
+
+    def backpropagate(self, d: Array, x: Array, y: Array, work: Workspace) -> None:
         np.multiply(d, self.derivative(x, y), out=d)
 
 
@@ -79,13 +100,37 @@ def hidden_names() -> list[str]:
     return [each.name for each in ACTIVATIONS if each.is_hidden]
 
 
+def hidden(name: str, constants: Mapping[str, float]) -> Activation:
+    """A hidden layer's activation with these numbers in place of its own.
+
+    Raises ValueError if there is no such activation, or if it does not depend on one of them.
+    """
+    if name not in hidden_names():
+        raise ValueError(f"{name} is not one of {', '.join(hidden_names())}")
+    activation = ACTIVATIONS.get(name)
+    for key in constants:
+        if key not in activation.constants:
+            raise ValueError(f"{name} has no {key}, {' and '.join(having(key)) or 'no activation'} has it")
+    return replace(activation, **constants)
+
+
+def having(key: str) -> list[str]:
+    """The activations that depend on a number of this name."""
+    return [each.name for each in ACTIVATIONS if key in each.constants]
+
+
+def constant_names() -> list[str]:
+    """The names of all numbers that activations depend on."""
+    return list(dict.fromkeys(key for each in ACTIVATIONS for key in each.constants))
+
+
 def as_integers(a: Array) -> Array:
     """The same memory as signed integers of the same size."""
     return a.view(np.int32 if a.itemsize == 4 else np.int64)
 
 
 @declare
-class Relu(Activation):
+class Relu(Elementwise):
     """max(x, 0); its derivative at 0 is 0."""
 
     name = "relu"
@@ -122,6 +167,7 @@ class StraightThroughRelu(Relu):
     kernel = "StraightThroughRelu"
     is_hidden = False
     has_true_gradient = False
+    passes_gradient = True
 
     def derivative(self, x: Array, y: Array) -> Array:
         return np.ones_like(y)
@@ -131,7 +177,7 @@ class StraightThroughRelu(Relu):
 
 
 @declare
-class Sigmoid(Activation):
+class Sigmoid(Elementwise):
     """1 / (1 + exp(-x)); y (1 - y)."""
 
     name = "sigmoid"
@@ -162,7 +208,7 @@ class Sigmoid(Activation):
 
 
 @declare
-class Tanh(Activation):
+class Tanh(Elementwise):
     """tanh x; 1 - y²."""
 
     name = "tanh"
@@ -187,3 +233,145 @@ class Tanh(Activation):
         np.multiply(y, y, out=slope)
         np.subtract(1, slope, out=slope)
         np.multiply(d, slope, out=d)
+
+
+@declare
+class Identity(Elementwise):
+    """x."""
+
+    name = "identity"
+    kernel = "Identity"
+    is_monotone = True
+    passes_gradient = True
+
+    def value(self, x: Array) -> Array:
+        return x.copy()
+
+    def derivative(self, x: Array, y: Array) -> Array:
+        return np.ones_like(y)
+
+    def apply(self, x: Array, work: Workspace) -> None:
+        """Nothing changes."""
+
+    def backpropagate(self, d: Array, x: Array, y: Array, work: Workspace) -> None:
+        """The gradient passes unchanged."""
+
+
+@declare
+@dataclass(frozen=True)
+class LeakyRelu(Elementwise):
+    """x above 0, else slope * x (Maas et al., 2013); its derivative at 0 is slope."""
+
+    name = "leaky_relu"
+    kernel = "LeakyRelu"
+    is_monotone = True
+
+    slope: float = 0.01
+
+    def value(self, x: Array) -> Array:
+        return np.where(x > 0, x, self.slope * x)
+
+    def derivative(self, x: Array, y: Array) -> Array:
+        return np.where(y > 0, 1, y.dtype.type(self.slope))
+
+    def workspace(self, x: Array) -> Workspace:
+        return np.empty(x.shape, x.dtype), np.empty(x.shape, bool)
+
+    def apply(self, x: Array, work: Workspace) -> None:
+        scaled = work[0]
+        np.multiply(x, self.slope, out=scaled)
+        (np.maximum if self.slope <= 1 else np.minimum)(x, scaled, out=x)
+
+    def backpropagate(self, d: Array, x: Array, y: Array, work: Workspace) -> None:
+        scaled, is_above = work
+        np.multiply(d, self.slope, out=scaled)
+        np.greater(y, 0, out=is_above)
+        np.copyto(scaled, d, where=is_above)
+        np.copyto(d, scaled)
+
+
+@declare
+@dataclass(frozen=True)
+class Elu(Elementwise):
+    """x above 0, else alpha (exp(x) - 1) (Clevert et al., 2016); its derivative from 0 down is y + alpha."""
+
+    name = "elu"
+    kernel = "Elu"
+    is_monotone = True
+
+    alpha: float = 1.0
+
+    def value(self, x: Array) -> Array:
+        return np.where(x > 0, x, self.alpha * np.expm1(np.minimum(x, 0)))
+
+    def derivative(self, x: Array, y: Array) -> Array:
+        return np.where(y > 0, 1, y + y.dtype.type(self.alpha))
+
+
+# Constants of SELU (Klambauer et al., 2017), for which mean 0 and variance 1 are a fixed point.
+SELU_SCALE, SELU_ALPHA = 1.0507009873554805, 1.6732632423543772
+
+
+@declare
+class Selu(Elementwise):
+    """1.0507 times ELU with alpha 1.6733 (Klambauer et al., 2017); its derivative from 0 down is y + 1.7581."""
+
+    name = "selu"
+    kernel = "Selu"
+    is_monotone = True
+
+    def value(self, x: Array) -> Array:
+        return SELU_SCALE * np.where(x > 0, x, SELU_ALPHA * np.expm1(np.minimum(x, 0)))
+
+    def derivative(self, x: Array, y: Array) -> Array:
+        return np.where(y > 0, y.dtype.type(SELU_SCALE), y + y.dtype.type(SELU_SCALE * SELU_ALPHA))
+
+
+@declare
+class Softplus(Elementwise):
+    """ln(1 + exp(x)); 1 - exp(-y)."""
+
+    name = "softplus"
+    kernel = "Softplus"
+    is_monotone = True
+
+    def value(self, x: Array) -> Array:
+        return np.maximum(x, 0) + np.log1p(np.exp(-np.abs(x)))
+
+    def derivative(self, x: Array, y: Array) -> Array:
+        return -np.expm1(-y)
+
+
+@declare
+class Softsign(Elementwise):
+    """x / (1 + |x|); (1 - |y|)²."""
+
+    name = "softsign"
+    kernel = "Softsign"
+    is_monotone = True
+    limits = (-1.0, 1.0)
+
+    def value(self, x: Array) -> Array:
+        return x / (1 + np.abs(x))
+
+    def derivative(self, x: Array, y: Array) -> Array:
+        return np.square(1 - np.abs(y))
+
+
+@declare
+class Softmax(Activation):
+    """exp(x) / Σ exp(x) over the units, which lie on the second last axis; its whole Jacobian, y (d - Σ d y).
+
+    Of a vector all numbers are units, of an image the maps at each pixel. It has no `limits`: of many units most are
+    near 0 at any time.
+    """
+
+    name = "softmax"
+    kernel = "SoftmaxUnits"
+    is_elementwise = False
+
+    def value(self, x: Array) -> Array:
+        return softmax(x)
+
+    def backpropagate(self, d: Array, x: Array, y: Array, work: Workspace) -> None:
+        np.copyto(d, softmax_jacobian(y, d))

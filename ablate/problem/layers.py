@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol, TypeVar
 
 from ablate.errors import ConfigError
-from ablate.problem.activations import ACTIVATIONS, Activation, hidden_names
+from ablate.problem.activations import ACTIVATIONS, Activation, constant_names, hidden, hidden_names
 from ablate.problem.registry import Registry
 
 Shape = tuple[int, ...]
@@ -29,12 +29,10 @@ class Weights:
 class Layer(ABC):
     """A kind of layer with its sizes, without a place in a network.
 
-    Its parameters are named after `key` (`conv1`). `is_elementwise`: whether it maps every number by itself and keeps
-    the shape.
+    Its parameters are named after `key` (`conv1`).
     """
 
     key: ClassVar[str] = ""
-    is_elementwise: ClassVar[bool] = False
 
     @abstractmethod
     def after(self, before: Shape) -> Shape:
@@ -43,6 +41,11 @@ class Layer(ABC):
     def weights(self, before: Shape) -> Weights | None:
         """Its weights for this input shape, None if it has none; there is one bias for each output or map."""
         return None
+
+    @property
+    def is_elementwise(self) -> bool:
+        """Whether it maps every number by itself and keeps the shape."""
+        return False
 
     @property
     def is_monotone(self) -> bool:
@@ -95,29 +98,21 @@ def _positive(value: Any) -> float:
 
 
 @dataclass(frozen=True)
-class Elementwise(Layer):
-    """An activation, written as its bare name."""
+class Activate(Layer):
+    """An activation, written as its bare name, or with the number that it depends on, `{leaky_relu: 0.2}`."""
 
-    function: str
-
-    is_elementwise: ClassVar[bool] = True
-
-    @property
-    def activation(self) -> Activation:
-        return ACTIVATIONS.get(self.function)
+    activation: Activation
 
     def after(self, before: Shape) -> Shape:
         return before
 
     @property
+    def is_elementwise(self) -> bool:
+        return self.activation.is_elementwise
+
+    @property
     def is_monotone(self) -> bool:
         return self.activation.is_monotone
-
-
-def _hidden(name: Any) -> str:
-    if name not in hidden_names():
-        raise ValueError(f"{name} is not one of {', '.join(hidden_names())}")
-    return str(name)
 
 
 @declare
@@ -202,7 +197,6 @@ class Divide(Layer):
 
     key: ClassVar[str] = "divide"
     example: ClassVar[str] = "{divide: 2.0}"
-    is_elementwise: ClassVar[bool] = True
 
     @classmethod
     def read(cls, entry: Mapping[str, Any]) -> Iterator[Layer]:
@@ -213,28 +207,38 @@ class Divide(Layer):
         return before
 
     @property
+    def is_elementwise(self) -> bool:
+        return True
+
+    @property
     def is_monotone(self) -> bool:
         return True
 
 
 @declare
 class Hidden:
-    """Shorthand for dense layers, each with an activation, whose input may first be divided by a constant."""
+    """Shorthand for dense layers, each with an activation, whose input may first be divided by a constant.
+
+    The number that the activation depends on is written by its name, `slope: 0.2`; null stands for its own default.
+    """
 
     key: ClassVar[str] = "hidden"
     example: ClassVar[str] = "{hidden: [30], activation: tanh}"
 
     @classmethod
     def read(cls, entry: Mapping[str, Any]) -> Iterator[Layer]:
-        hidden, function, divisor = _only({"divisor": 1.0, **entry}, "hidden", "activation", "divisor")
+        names = constant_names()
+        others = {"divisor": 1.0, **dict.fromkeys(names), **entry}
+        units, function, divisor, *numbers = _only(others, "hidden", "activation", "divisor", *names)
         if not isinstance(function, str):
             raise ValueError("not understood")
-        function, divisor = _hidden(function), _positive(divisor)
-        for units in hidden if isinstance(hidden, list) else [hidden]:
-            yield Dense(_count(units))
+        given = {name: _positive(number) for name, number in zip(names, numbers, strict=True) if number is not None}
+        activation, divisor = hidden(function, given), _positive(divisor)
+        for each in units if isinstance(units, list) else [units]:
+            yield Dense(_count(each))
             if divisor != 1.0:
                 yield Divide(divisor)
-            yield Elementwise(function)
+            yield Activate(activation)
 
 
 def _image(before: Shape) -> Shape:
@@ -256,8 +260,19 @@ def read_layers(written: Sequence[Any]) -> Iterator[Layer]:
 
 def _read(entry: Any) -> Iterator[Layer]:
     if isinstance(entry, str) and entry in hidden_names():
-        return iter([Elementwise(entry)])
+        return iter([Activate(ACTIVATIONS.get(entry))])
+    if isinstance(entry, Mapping) and len(entry) == 1 and next(iter(entry)) in hidden_names():
+        return iter([_activate(*entry.items())])
     found = [layer for layer in LAYERS if isinstance(entry, Mapping) and layer.key in entry]
     if not found:
         raise ValueError("not understood")
     return found[0].read(entry)
+
+
+def _activate(written: tuple[str, Any]) -> Activate:
+    """An activation with the number that it depends on."""
+    name, number = written
+    keys = list(ACTIVATIONS.get(name).constants)
+    if len(keys) != 1:
+        raise ValueError(f"{name} takes no number: write {name}")
+    return Activate(hidden(name, {keys[0]: _positive(number)}))

@@ -10,7 +10,7 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
-from ablate.problem.layers import Divide, Elementwise, Layer
+from ablate.problem.layers import Activate, Divide, Layer
 from ablate.problem.losses import BuiltinLoss, Formulas, Loss, Objective
 from ablate.problem.models import Architecture
 from ablate.problem.outputs import Array, softmax, softmax_jacobian
@@ -118,12 +118,13 @@ class MissingActivationDerivative(Mistake):
     shows_in_gradient = True
 
     def refusal(self, loss: Loss, output: str, architecture: Architecture) -> str | None:
-        if any(isinstance(stage.layer, Elementwise) for stage in architecture.stages):
+        layers = [stage.layer for stage in architecture.stages]
+        if any(isinstance(layer, Activate) and not layer.activation.passes_gradient for layer in layers):
             return None
-        return "the model has no activation; choose model=mlp or model=lenet5"
+        return "the model has no activation with a derivative; choose model=mlp or model=lenet5"
 
     def has_derivative(self, layer: Layer) -> bool:
-        return not isinstance(layer, Elementwise)
+        return not isinstance(layer, Activate)
 
 
 @declare

@@ -13,8 +13,8 @@ import numpy as np
 from pydantic import Field
 
 from ablate.errors import ConfigError
-from ablate.problem.activations import hidden_names
-from ablate.problem.layers import Dense, Elementwise, Layer, Pool, Shape, read_layers
+from ablate.problem.activations import ACTIVATIONS, constant_names, having, hidden_names
+from ablate.problem.layers import Activate, Dense, Layer, Pool, Shape, read_layers
 from ablate.problem.outputs import OUTPUTS
 from ablate.problem.section import Count, OneOf, Positive, Section
 
@@ -41,6 +41,8 @@ class Model(Section):
     activation: Annotated[str, OneOf(hidden_names)] = Field(
         "sigmoid", description="mlp: what the hidden layers pass through"
     )
+    slope: Positive | None = Field(None, description="mlp, leaky_relu: its slope below 0 (null: 0.01)")
+    alpha: Positive | None = Field(None, description="mlp, elu: minus its lower bound (null: 1)")
     preactivation_divisor: Positive = Field(
         1.0, description="mlp: hidden pre-activations are divided by this before the activation"
     )
@@ -115,11 +117,12 @@ def build(model: Model, output: str, sample: Shape, classes: int) -> Architectur
     Raises ConfigError, which names the layer, if one is not understood or its shapes do not fit.
     """
     units = _output_units(model, output, classes)
+    _check_constants(model)
     layers = list(read_layers(model.layers))
     if not layers or not isinstance(layers[-1], Dense):
         raise ConfigError("model.layers: the last layer must be {dense: classes}, which gives the logits")
     if model.logits != "linear":
-        layers.append(Elementwise(model.logits))
+        layers.append(Activate(ACTIVATIONS.get(model.logits)))
     fitted = _fit_shape(sample, model.fit)
     stages = tuple(_stages(layers, fitted, units))
     last = next(stage for stage in reversed(stages) if stage.name)
@@ -150,6 +153,18 @@ def _stage(layer: Layer, before: Shape, name: str) -> Stage:
     weight = Parameter(f"{name}.weight", weights.shape, weights.fan_in, weights.fan_out)
     bias = replace(weight, name=f"{name}.bias", shape=(after[0],))
     return Stage(layer, before, after, name, (weight, bias))
+
+
+def _check_constants(model: Model) -> None:
+    """Refuse a number that the activation does not depend on."""
+    own = ACTIVATIONS.get(model.activation).constants
+    for key in constant_names():
+        value = getattr(model, key, None)
+        if value is not None and key not in own:
+            raise ConfigError(
+                f"model.{key}={value}: model.activation={model.activation} has no {key};"
+                f" it belongs to model.activation={' or '.join(having(key))}"
+            )
 
 
 def _output_units(model: Model, output: str, classes: int) -> int:

@@ -144,6 +144,8 @@ def _check_precision(trial: PreparedTrial) -> None:
         "init.scale": getattr(settings.init, "scale", None),
         "optimizer.epsilon": getattr(settings.optimizer, "epsilon", None),
         "model.preactivation_divisor": settings.model.preactivation_divisor,
+        "model.slope": settings.model.slope,
+        "model.alpha": settings.model.alpha,
     }
     # A class may have no weight at all.
     numbers |= {f"loss.class_weights.{c}": weight or None for c, weight in enumerate(trial.class_weights or ())}

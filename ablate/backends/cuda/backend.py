@@ -14,7 +14,7 @@ from ablate.backends.cuda.device import Device, DeviceError
 from ablate.backends.engine import Engine, Lane, Probe
 from ablate.backends.process_group import ProcessGroup
 from ablate.problem.data.dataset import Dataset
-from ablate.problem.layers import Conv, Dense, Divide, Elementwise, Pool
+from ablate.problem.layers import Activate, Conv, Dense, Divide, Pool
 from ablate.problem.losses import Loss
 from ablate.problem.mistakes import Mistake
 from ablate.problem.models import Architecture
@@ -22,7 +22,7 @@ from ablate.problem.optimizers import Optimizer
 
 GPU, EMULATED = "gpu", "emulated"
 # The layers that `cuda/*.cuh` has structs for (`layout.py` names them).
-LAYERS = (Conv, Dense, Divide, Elementwise, Pool)
+LAYERS = (Activate, Conv, Dense, Divide, Pool)
 
 
 class CudaBackend(Backend):
@@ -46,7 +46,7 @@ class CudaBackend(Backend):
         if loss.is_foreign:
             return f"loss={loss.name}: your own loss has no CUDA kernel; use backend=numpy for it"
         layers = [stage.layer for stage in architecture.stages]
-        activations = [layer.activation for layer in layers if isinstance(layer, Elementwise)]
+        activations = [layer.activation for layer in layers if isinstance(layer, Activate)]
         kernels = {f"loss={loss.name}": loss.kernel, f"optimizer={optimizer.name}": optimizer.kernel}
         kernels |= {f"bug={mistake.name}": mistake.backward_kernel if mistake.has_kernel else None}
         kernels |= {f"model.activation={each.name}": each.kernel for each in activations}

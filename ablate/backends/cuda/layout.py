@@ -1,14 +1,14 @@
 """An architecture as the kernels see it: layers by their C++ types, and where parameters and partial sums lie."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from ablate.problem.activations import Activation
-from ablate.problem.layers import Conv, Dense, Divide, Elementwise, Pool
+from ablate.problem.layers import Activate, Conv, Dense, Divide, Pool
 from ablate.problem.mistakes import Mistake
 from ablate.problem.models import Architecture, Stage, fit_indices, pools_first
 
@@ -58,7 +58,8 @@ class Layout:
     def __init__(self, architecture: Architecture, mistake: Mistake, batch_size: int) -> None:
         self.architecture, self.mistake, self.batch_size = architecture, mistake, batch_size
         stages = pools_first(architecture.stages)
-        self.divisors = [stage.layer.divisor for stage in stages if isinstance(stage.layer, Divide)]
+        # The numbers that layers without weights depend on: divisors, slopes.
+        self.numbers: list[float] = []
         self.layers: list[DeviceLayer] = []
         for stage in stages:
             self.layers.append(self._layer(stage))
@@ -124,9 +125,9 @@ class Layout:
         return {"REAL": "double" if dtype.itemsize == 8 else "float"}
 
     @property
-    def divided(self) -> dict[str, str]:
-        """The constants by which layers divide, if there are any."""
-        return {"DIVISORS": ",".join(map(repr, self.divisors))} if self.divisors else {}
+    def numbered(self) -> dict[str, str]:
+        """The numbers that layers without weights depend on, if there are any."""
+        return {"NUMBERS": ",".join(map(repr, self.numbers))} if self.numbers else {}
 
     def flatten(self, weights: Mapping[str, Array], dtype: np.dtype[Any]) -> Array:
         """A lane's public tensors as its flat vector."""
@@ -159,7 +160,7 @@ class Layout:
             parameters=parameters,
             start=start,
             shares=shares,
-            activation=stage.layer.activation if isinstance(stage.layer, Elementwise) else None,
+            activation=stage.layer.activation if isinstance(stage.layer, Activate) else None,
         )
 
     def _shares(self, stage: Stage, weights: int) -> int:
@@ -180,14 +181,19 @@ class Layout:
                 return f"Pool<{maps},{height},{width},{size}>"
             case Dense(units):
                 return f"Dense<{count},{units},{shares}>"
-            case Divide():
-                # Divisors are numbered in order.
-                number = sum(layer.type.startswith(_DIVIDES) for layer in self.layers)
-                return f"Elementwise<Divide<{number}>,{count}>"
-            case Elementwise():
-                return f"Elementwise<{stage.layer.activation.kernel},{count}>"
+            case Divide(divisor):
+                return f"Elementwise<{self._with_numbers('Divide', [divisor])},{count}>"
+            case Activate(activation) if activation.is_elementwise:
+                function = self._with_numbers(str(activation.kernel), list(activation.constants.values()))
+                return f"Elementwise<{function},{count}>"
+            case Activate(activation):
+                units = stage.before[0]
+                return f"{activation.kernel}<{units},{count // units}>"
             case _:
                 raise NotImplementedError(f"{stage.layer}: there is no kernel for this layer")
 
-
-_DIVIDES = "Elementwise<Divide<"
+    def _with_numbers(self, kernel: str, numbers: Sequence[float]) -> str:
+        """A struct with the place of its first number among those of all layers, if it has any."""
+        first = len(self.numbers)
+        self.numbers += numbers
+        return f"{kernel}<{first}>" if numbers else kernel

@@ -38,7 +38,7 @@ class Network:
         real = layout.real(dtype)
         own = real | {"CAPACITY": str(capacity)}
         around = {"SAMPLE": str(layout.sample), "FITTED": str(layout.fitted), "LOGITS": str(layout.logits)}
-        layers = {"STAGES": ",".join(layer.type for layer in layout.layers)} | layout.divided
+        layers = {"STAGES": ",".join(layer.type for layer in layout.layers)} | layout.numbered
         # The constants with which the persistent kernel is compiled.
         self.whole = own | around | layers | {"LOWEST": str(layout.lowest)} | layout.objective | layout.backward
         wanted = {

@@ -7,11 +7,14 @@ import numpy as np
 
 from ablate.backends.numpy import operations
 from ablate.backends.numpy.layout import Layout, is_whole
-from ablate.problem.layers import Conv, Dense, Divide, Elementwise, Layer, Pool
+from ablate.problem.layers import Activate, Conv, Dense, Divide, Layer, Pool
 from ablate.problem.mistakes import Mistake
 from ablate.problem.models import Stage
 
 Array = np.ndarray[Any, np.dtype[Any]]
+
+# The layers whose operation writes into the array it reads: forward, or the gradient backward.
+IN_PLACE = (Activate, Divide, Pool)
 
 
 class Network:
@@ -60,8 +63,8 @@ class Network:
     def _add(self, stage: Stage, order: list[int]) -> None:
         """Append a stage's operation; a convolution's bias comes later, after any pooling."""
         last = self.operations[-1][0]
-        if stage.layer.is_elementwise and isinstance(last, operations.Elementwise):
-            # The backward pass needs the function's output: what follows in place works on a copy.
+        if isinstance(stage.layer, IN_PLACE) and isinstance(last, operations.Activate):
+            # The backward pass needs the activation's output: what follows in place works on a copy.
             self._append(operations.Copy(last.y))
         x = self._y
         match stage.layer:
@@ -76,8 +79,8 @@ class Network:
                 self._append(operations.Pool(x, size, order))
             case Divide(divisor):
                 self._append(operations.Divide(x, divisor), stage.layer)
-            case Elementwise():
-                self._append(operations.Elementwise(x, stage.layer.activation), stage.layer)
+            case Activate(activation):
+                self._append(operations.Activate(x, activation), stage.layer)
             case _:
                 raise NotImplementedError(f"{stage.layer}: the NumPy engine has no operation for this layer")
 
@@ -105,8 +108,8 @@ class Network:
         for run in self.backwards:
             run()
 
-    def _activations(self) -> list[operations.Elementwise]:
-        return [each for each, _ in self.operations if isinstance(each, operations.Elementwise)]
+    def _activations(self) -> list[operations.Activate]:
+        return [each for each, _ in self.operations if isinstance(each, operations.Activate)]
 
     def dead(self) -> list[Array]:
         """For each activation that can die, which of its units `(K, D)` (of images: maps) are 0 on all samples."""

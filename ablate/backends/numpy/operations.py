@@ -416,25 +416,30 @@ class _Maximum:
             np.bitwise_xor(self.gradient, taken, out=rest)
 
 
-class Elementwise:
+class Activate:
     """An activation, in place."""
 
     def __init__(self, x: Array, activation: Activation) -> None:
         self.activation, self.y = activation, x
-        self.x = np.empty(x.shape, x.dtype) if activation.needs_input else x
-        self.work = activation.workspace(x)
+        self.values = self._arranged(x)
+        self.x = np.empty(self.values.shape, x.dtype) if activation.needs_input else self.values
+        self.work = activation.workspace(self.values)
+
+    def _arranged(self, a: Array) -> Array:
+        """The array with the units on its second last axis, where an activation over the units needs them."""
+        return a if self.activation.is_elementwise or a.ndim == 3 else a.swapaxes(-3, -2)
 
     def forward(self) -> None:
         if self.activation.needs_input:
-            np.copyto(self.x, self.y)
-        self.activation.apply(self.y, self.work)
+            np.copyto(self.x, self.values)
+        self.activation.apply(self.values, self.work)
 
     def connect(self, d: Array) -> Array:
-        self.d = d.reshape(self.y.shape)
+        self.d = self._arranged(d.reshape(self.y.shape))
         return d
 
     def backward(self) -> None:
-        self.activation.backpropagate(self.d, self.x, self.y, self.work)
+        self.activation.backpropagate(self.d, self.x, self.values, self.work)
 
 
 class Copy:
