@@ -35,17 +35,20 @@ KERNEL tally_batch(const int* lanes, const real* values, const int* predicted, c
     tally_step(values + samples, predicted + samples, targets + samples, losses + place, right + place, ended + lane, step, n);
 }
 
-// sums (K, 3) of losses, correct predictions and confidences; counts (K, classes) of the predictions. Each launch adds to them.
+// sums (K, 3) of losses, correct predictions and confidences; counts (K, classes) of the predictions, hits (K, classes) of
+// those that are right. Each launch adds to them.
 KERNEL tally_rows(const int* lanes, const real* values, const real* confidence, const int* predicted, const int* targets, double* sums,
-                  int* counts, int classes, int n) {
+                  int* counts, int* hits, int classes, int n) {
     const int lane = lanes[slot()];
     const size_t samples = (size_t)slot() * CAPACITY;
     double loss = 0, right = 0, sure = 0;
     for (int at = threadIdx.x; at < n; at += blockDim.x) {
         loss += values[samples + at];
-        right += predicted[samples + at] == targets[samples + at];
+        const int guess = predicted[samples + at];
+        right += guess == targets[samples + at];
         sure += confidence[samples + at];
-        atomicAdd(&counts[lane * classes + predicted[samples + at]], 1);
+        atomicAdd(&counts[lane * classes + guess], 1);
+        if (guess == targets[samples + at]) atomicAdd(&hits[lane * classes + guess], 1);
     }
     loss = block_sum(loss);
     right = block_sum(right);

@@ -54,14 +54,33 @@ def _summary(**values: Any) -> Summary:
         "test_loss": 0.2,
         "test_accuracy": 0.95,
         "test_losses": [2.0] + [0.2] * 10,
+        "test_accuracies": [0.1] + [0.95] * 10,
         "predicted": [10] * 10,
         "labels": [10] * 10,
+        "recognised": [10] * 5 + [9] * 5,
+        "target_accuracy": 0.9,
     }
     return Summary(**well | values)
 
 
 def _predicting_one_class(share: int, accuracy: float) -> dict[str, Any]:
-    return {"predicted": [share, 100 - share, *[0] * 8], "test_accuracy": accuracy}
+    right = round(100 * accuracy)
+    return {
+        "predicted": [share, 100 - share, *[0] * 8],
+        "test_accuracy": accuracy,
+        "recognised": [min(right, 10), max(right - 10, 0), *[0] * 8],
+    }
+
+
+def _of_two_classes(rows: int, others: int, right: int, right_others: int, train: float = 0.9) -> dict[str, Any]:
+    """Of `rows` samples of class 0 and `others` of class 1, so many recognised; whoever is not is called the other."""
+    return {
+        "labels": [rows, others],
+        "predicted": [right + others - right_others, right_others + rows - right],
+        "recognised": [right, right_others],
+        "test_accuracy": (right + right_others) / (rows + others),
+        "train_accuracy": train,
+    }
 
 
 @pytest.mark.parametrize(
@@ -83,6 +102,18 @@ def _predicting_one_class(share: int, accuracy: float) -> dict[str, Any]:
         (_predicting_one_class(100, 0.151), "plateau"),
         (_predicting_one_class(100, 0.051), "collapsed"),
         (_predicting_one_class(100, 0.049), "plateau"),
+        # Of 960 and 40: the others are recognised or not, whatever the accuracy.
+        (_of_two_classes(960, 40, 960, 40), "trained"),
+        (_of_two_classes(960, 40, 960, 0), "collapsed"),
+        (_of_two_classes(960, 40, 960, 8), "collapsed"),
+        (_of_two_classes(960, 40, 960, 9), "plateau"),
+        (_of_two_classes(960, 40, 960, 19), "plateau"),
+        (_of_two_classes(960, 40, 960, 20), "trained"),
+        # Too few rows to speak of recall; and a ratio that is not yet unbalanced.
+        (_of_two_classes(34, 5, 34, 2), "trained"),
+        (_of_two_classes(749, 251, 749, 151), "trained"),
+        ({"test_accuracy": 0.83, "target_accuracy": 0.83}, "trained"),
+        ({"test_accuracy": 0.95, "target_accuracy": 0.96}, "plateau"),
         ({"train_loss": 1.95}, "trained"),
         ({"train_loss": 1.961, "test_accuracy": 0.2}, "stuck"),
         ({"train_loss": 2.0, "test_accuracy": 0.2}, "stuck"),
@@ -121,3 +152,17 @@ def test_the_first_rule_that_holds_gives_the_verdict() -> None:
     found.append(verdict(_summary(**values)))
     assert [each.name for each in found] == ["failed", "diverged", "collapsed", "stuck", "slow", "trained"]
     assert found[0].why == "ValueError: no"
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"test_accuracy": 0.83, "test_accuracies": [0.1, *[0.8] * 9, 0.805]}, "no longer rises; .* share, 10.0%"),
+        ({"test_accuracy": 0.83, "test_accuracies": [0.1, *[0.8] * 9, 0.83]}, "below 90%, and the test loss"),
+        ({"test_accuracy": 0.34, "test_accuracies": [0.34] * 11}, "34.0%, below 90%, and the test loss falls no more"),
+        (_of_two_classes(960, 40, 960, 10), "97.0%, hides class 1: 10 of its 40 test samples .* class gives 96.0%"),
+        (_of_two_classes(960, 40, 950, 38), "every class is recognised, class 1 the least, with a recall of 95.0%"),
+    ],
+)
+def test_the_figures_behind_a_verdict(values: dict[str, Any], said: str) -> None:
+    assert re.search(said, verdict(_summary(**values)).why)

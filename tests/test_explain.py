@@ -33,6 +33,7 @@ ADVICE = {
     "slow": ("more epochs: epochs=30", []),
     "plateau": ("a larger model", []),
     "failed": ("ablate.log", []),
+    "interrupted": ("let it run to its end", []),
     "trained": ("nothing is wrong here", []),
 }
 

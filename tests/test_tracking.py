@@ -220,7 +220,7 @@ def test_interrupted_twice_no_run_is_left_running(folder: Path, sweep: Path, tmp
     _, err = process.communicate(timeout=60)
     assert (process.returncode, err) == (130, "")
     assert [run.info.status for run in runs(folder, only_sweep(tmp_path))] == ["KILLED", "KILLED"]
-    assert [row["status"] for row in rows(only_sweep(tmp_path))] == ["killed", "killed"]
+    assert [row["status"] for row in rows(only_sweep(tmp_path))] == ["interrupted", "interrupted"]
 
 
 def test_an_old_mlruns_is_pointed_out_in_one_line(folder: Path, sweep: Path) -> None:

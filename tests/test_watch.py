@@ -170,6 +170,20 @@ def test_share_of_the_largest_class() -> None:
     assert shares[-1] == max(trained.summary.predicted) / 40
 
 
+@pytest.mark.parametrize(("shares", "has_recalls"), [([52, 20, 6, 0], True), ([26, 26, 26, 0], False)])
+def test_recalls_by_class_where_classes_are_unbalanced(shares: list[int], has_recalls: bool) -> None:
+    labels = np.repeat(np.arange(4), shares)
+    dataset = replace(noise((3,), 4, rows=30, test_rows=len(labels)), y_test=labels)
+    trained = train_alone(settings(*PLAIN, "model=softmax_regression", "epochs=2", "batch_size=10"), dataset)
+    assert trained.summary
+    w, b = trained.final["dense1.weight"], trained.final["dense1.bias"]
+    right = (dataset.x_test @ w + b).argmax(axis=1) == labels
+    assert trained.summary.recognised == [right[labels == of].sum() for of in range(4)]
+    of_last = {name: value for name, value in trained.records[-1][2].items() if "recall" in name}
+    recalls = {f"test/recall_{of}": right[labels == of].mean() for of in range(3)}
+    assert of_last == (recalls | {"test/recall_min": min(recalls.values())} if has_recalls else {})
+
+
 def test_a_lane_that_is_not_finite_stops_at_that_step_and_the_others_go_on() -> None:
     """Exclusive or, four steps an epoch: the doomed lane's loss is followed by hand to the step where it breaks."""
     common = [

@@ -102,12 +102,16 @@ class Ended:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The network on a set of samples, per lane: arrays `(K,)`, and `predicted` `(K, classes)` counts."""
+    """The network on a set of samples, per lane: arrays `(K,)`, and counts `(K, classes)`.
+
+    `predicted` counts the predictions of each class, `recognised` the samples of each class that were predicted as it.
+    """
 
     loss: Array
     accuracy: Array
     confidence: Array
     predicted: Array
+    recognised: Array
     failed: dict[int, str]
 
 

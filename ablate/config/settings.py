@@ -14,7 +14,7 @@ from ablate.problem.losses import Loss
 from ablate.problem.mistakes import MISTAKES
 from ablate.problem.models import Model
 from ablate.problem.optimizers import Optimizer
-from ablate.problem.section import Count, OneOf, Positive, Section
+from ablate.problem.section import Count, OneOf, Positive, Section, Share
 
 
 def _batch_sizes() -> str:
@@ -45,6 +45,7 @@ class Settings(Section):
     shuffle: bool = Field(description="a new order of the training set every epoch")
     seed: Annotated[int, Field(ge=0)] = Field(description="feeds the initial weights and the order of the data")
     dtype: Literal["float32", "float64"] = Field(description="precision of weights and arithmetic")
+    target_accuracy: Share = Field(description="the test accuracy from which a trial counts as trained")
     check: bool = Field(description="check gradient and sign by numbers before training")
     bug: Annotated[str, OneOf(MISTAKES.names)] = Field(description="make one known mistake on purpose")
     workers: Count | None = Field(description="processes for the sweep, or for a long trial alone (null: all cores)")

@@ -82,6 +82,8 @@ def _advice(known: Known) -> Iterator[str]:
             yield lower
             yield "a larger model, or another loss: -m loss=ce,mse"
         case "failed":
-            yield "mend what is said above, or let it run to its end; the sweep's ablate.log may say more"
+            yield "mend what is said above; the sweep's ablate.log may say more"
+        case "interrupted":
+            yield "let it run to its end: the same command starts a new sweep"
         case "trained":
             yield "nothing is wrong here; repeat it with -m 'seed=range(0,5)' to see how much is chance"

@@ -6,17 +6,23 @@ from dataclasses import dataclass
 
 from ablate.diagnosis.checks import Check
 from ablate.diagnosis.measure import TOLERANCE
+from ablate.problem.data.facts import is_unbalanced
 from ablate.training.loop import Summary
 
-TARGET_ACCURACY = 0.9
 DIVERGED_RATIO = 2.0
 COLLAPSED_SHARE = 0.9
 COLLAPSED_MARGIN = 0.05
+# Of balanced classes at most this share of the others can be right where 90 % of the predictions are one class.
+COLLAPSED_RECALL = 0.2
 STUCK_DROP = 0.02
-STUCK_MARGIN = 0.25
+# So far above the share of the most frequent class, a network has learned something.
+LEARNED_MARGIN = 0.25
 SLOW_DROP = 0.02
 SLOW_TAIL = 0.2
 LEARNED = 0.99
+# Where classes are unbalanced, a class counts as recognised from this recall on. Of fewer rows it says nothing.
+RECOGNISED, RECOGNISED_ROWS = 0.5, 5
+RISE = 0.01
 
 
 @dataclass(frozen=True)
@@ -77,6 +83,9 @@ def _collapsed(summary: Summary) -> Verdict | None:
     # If the test set has one class only, predicting it always is right.
     if share < COLLAPSED_SHARE or abs(summary.test_accuracy - chance) > COLLAPSED_MARGIN or chance == 1:
         return None
+    others = (sum(summary.recognised) - summary.recognised[most]) / (total - summary.labels[most])
+    if others > COLLAPSED_RECALL:
+        return None
     why = f"{share:.0%} of the test predictions are class {most}, so the accuracy is that class's share, {chance:.1%}"
     if share < 1:
         accuracy = f"the accuracy, {summary.test_accuracy:.1%}, is near that class's share, {chance:.1%}"
@@ -88,8 +97,7 @@ def _stuck(summary: Summary) -> Verdict | None:
     drop = _drop(summary.initial_loss, summary.train_loss)
     # An epoch's mean hides its end: a network that began to learn in the last steps of its only epoch has learned
     # something. So has one whose accuracy rises while too large a learning rate keeps its loss high.
-    chance = max(summary.labels) / sum(summary.labels)
-    if drop >= STUCK_DROP or summary.test_accuracy >= chance + STUCK_MARGIN:
+    if drop >= STUCK_DROP or _has_learned(summary):
         return None
     change = "did not fall" if drop <= 0 else f"fell by only {drop:.1%}"
     return Verdict(
@@ -104,7 +112,7 @@ def _slow(summary: Summary) -> Verdict | None:
     # learned, more epochs do not help.
     recent = summary.test_losses[len(summary.test_losses) // 2 :]
     lowest = summary.test_losses[-1] <= (1 + SLOW_DROP) * min(recent)
-    if summary.test_accuracy >= TARGET_ACCURACY or drop <= SLOW_DROP or not lowest or summary.train_accuracy >= LEARNED:
+    if _is_trained(summary) or drop <= SLOW_DROP or not lowest or summary.train_accuracy >= LEARNED:
         return None
     why = (
         f"the test loss still fell by {drop:.1%} over the last {_span(summary)} and the accuracy is"
@@ -114,26 +122,77 @@ def _slow(summary: Summary) -> Verdict | None:
 
 
 def _trained(summary: Summary) -> Verdict | None:
-    if summary.test_accuracy < TARGET_ACCURACY:
+    if not _is_trained(summary):
         return None
-    return Verdict("trained", f"the test accuracy is {summary.test_accuracy:.1%}, at or above {TARGET_ACCURACY:.0%}")
+    accuracy = f"the test accuracy is {summary.test_accuracy:.1%}, at or above {_percent(summary.target_accuracy)}"
+    if is_unbalanced(summary.labels):
+        recall, least = _least_recognised(summary)
+        accuracy = f"{accuracy}, and every class is recognised, class {least} the least, with a recall of {recall:.1%}"
+    return Verdict("trained", accuracy)
 
 
 def _plateau(summary: Summary) -> Verdict:
-    if summary.train_accuracy >= TARGET_ACCURACY:
+    if summary.test_accuracy >= summary.target_accuracy:
+        least = _least_recognised(summary)[1]
+        rows = f"{summary.recognised[least]} of its {summary.labels[least]} test samples are recognised"
+        majority = f"always predicting the most frequent class gives {_majority(summary):.1%}"
+        why = f"the test accuracy, {summary.test_accuracy:.1%}, hides class {least}: {rows}; {majority}"
+        return Verdict("plateau", why)
+    if summary.train_accuracy >= summary.target_accuracy:
         gap = f"the training accuracy is {summary.train_accuracy:.1%}, the test accuracy {summary.test_accuracy:.1%}"
         if summary.test_accuracy < 0.5:
             return Verdict("plateau", f"{gap}: it learned another task; do training and test labels mean the same?")
         return Verdict("plateau", f"{gap}: it fits the training set better than the task; more training data may do")
     drop = _late_drop(summary.test_losses)
     late = f"fell by only {drop:.1%} over the last {_span(summary)}" if 0 < drop <= SLOW_DROP else "falls no more"
-    accuracy = f"{summary.test_accuracy:.1%}, below {TARGET_ACCURACY:.0%}"
+    accuracy = f"{summary.test_accuracy:.1%}, below {_percent(summary.target_accuracy)}"
+    if _has_learned(summary) and _late_rise(summary.test_accuracies) <= RISE:
+        above = f"well above the most frequent class's share, {_majority(summary):.1%}"
+        accuracy = f"{accuracy}, and no longer rises; it is {above}"
     return Verdict("plateau", f"the test accuracy is {accuracy}, and the test loss {late}")
+
+
+def _percent(share: float) -> str:
+    """A share as short as it is exact: 90%, 97.5%."""
+    return f"{share * 100:.10g}%"
+
+
+def _majority(summary: Summary) -> float:
+    """The accuracy of always predicting the most frequent class."""
+    return max(summary.labels) / sum(summary.labels)
+
+
+def _has_learned(summary: Summary) -> bool:
+    return summary.test_accuracy >= _majority(summary) + LEARNED_MARGIN
+
+
+def _is_trained(summary: Summary) -> bool:
+    """Whether the accuracy is reached and, where it could be without them, every class is recognised."""
+    if summary.test_accuracy < summary.target_accuracy:
+        return False
+    return not is_unbalanced(summary.labels) or _least_recognised(summary)[0] >= RECOGNISED
+
+
+def _least_recognised(summary: Summary) -> tuple[float, int]:
+    """The lowest recall of a class, and which class it is."""
+    counted = enumerate(zip(summary.recognised, summary.labels, strict=True))
+    return min((right / rows, of) for of, (right, rows) in counted if rows >= RECOGNISED_ROWS)
+
+
+def _late_rise(accuracies: Sequence[float]) -> float:
+    """How much higher the best test accuracy of the last fifth of the epochs is than the best before."""
+    late = _before_late(accuracies) + 1
+    return max(accuracies[late:]) - max(accuracies[:late])
+
+
+def _before_late(curve: Sequence[float]) -> int:
+    """The place in a curve from which its last fifth is counted, at least its last value."""
+    return min(len(curve) - 2, math.floor((len(curve) - 1) * (1 - SLOW_TAIL)))
 
 
 def _late_drop(losses: Sequence[float]) -> float:
     """The relative fall of the test loss over the last fifth of the epochs, at least the last one."""
-    return _drop(losses[min(len(losses) - 2, math.floor((len(losses) - 1) * (1 - SLOW_TAIL)))], losses[-1])
+    return _drop(losses[_before_late(losses)], losses[-1])
 
 
 def _span(summary: Summary) -> str:

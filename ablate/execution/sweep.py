@@ -90,11 +90,12 @@ def tracker_of(sweep: Sweep) -> tracking.Tracker:
 
 
 def _close_unfinished(sweep: Sweep, interrupted: bool) -> None:
+    name = "interrupted" if interrupted else "failed"
     why = "interrupted before its end" if interrupted else "it ended without a result"
     for trial in sweep.trials:
         folder = sweep.folder.trial(trial.number)
         if folder.read_result() is None:
-            close(folder, trial, "killed", "failed", why)
+            close(folder, trial, name, name, why)
 
 
 @contextlib.contextmanager

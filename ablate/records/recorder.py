@@ -167,6 +167,9 @@ _FIGURES = ("test_accuracy", "test_loss", "train_accuracy", "train_loss")
 
 
 def _row(trial: Trial, status: str, verdict: str, why: str, figures: Mapping[str, float | None], epochs: int) -> Row:
+    if not epochs:
+        # What was measured is the untrained network.
+        figures = dict.fromkeys(figures)
     # One line for a table; a user's own error may be of any length.
     line = " ".join(why.split())
     return {

@@ -46,7 +46,7 @@ _EVERY_EPOCH = {
     *("train/loss", "train/accuracy"),
     *("test/loss", "test/accuracy", "test/confidence", "watch/largest_class"),
 }
-_STATUS = {"finished": "FINISHED", "failed": "FAILED", "killed": "KILLED"}
+_STATUS = {"finished": "FINISHED", "failed": "FAILED", "interrupted": "KILLED"}
 
 
 class Tracker:

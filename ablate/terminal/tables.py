@@ -24,6 +24,7 @@ COLOURS = {
     "diverged": "red",
     "ascending": "red",
     "failed": "bold red",
+    "interrupted": "dim",
 }
 
 
@@ -36,9 +37,7 @@ def figure(value: float | None) -> str:
 
 
 def verdict(row: Row) -> Text:
-    # A trial that was interrupted is no failure of its own.
-    name = "interrupted" if row["status"] == "killed" else row["verdict"]
-    return Text(name, COLOURS.get(name, ""))
+    return Text(row["verdict"], COLOURS.get(row["verdict"], ""))
 
 
 def is_explained(row: Row) -> bool:

@@ -9,6 +9,7 @@ import numpy as np
 
 from ablate.backends.engine import Ended, Engine, Epoch, Evaluation
 from ablate.config.settings import Settings
+from ablate.problem.data.facts import is_unbalanced
 from ablate.trials.prepared import PreparedTrial, streams
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -16,6 +17,8 @@ Array = np.ndarray[Any, np.dtype[Any]]
 WATCHED_EPOCHS = 50
 # All of the embedded digits, so that start and end are measured on the same rows.
 INITIAL_ROWS = 2000
+# With more classes than this, their recalls are not recorded one by one.
+MOST_RECALLS = 20
 
 
 @dataclass(frozen=True)
@@ -23,8 +26,9 @@ class Summary:
     """How a trial's training went, in numbers: the basis of the verdict and the results.
 
     `initial_loss` is the loss before the first update on the first rows of the training set (2,000 at most);
-    `test_losses` has one entry per epoch, preceded by that of the untrained network; `predicted` counts the test set's
-    predictions by class, `labels` its true classes. `too_large` and `too_small` count updates of the output layer
+    `test_losses` and `test_accuracies` have one entry per epoch, preceded by that of the untrained network; `predicted`
+    counts the test set's predictions by class, `labels` its true classes, `recognised` the right predictions by class.
+    `target_accuracy` is the accuracy to reach. `too_large` and `too_small` count updates of the output layer
     out of range (`ablate.backends.engine.Watched`), `dead_units` and `saturated` are the last observed shares.
     """
 
@@ -36,8 +40,11 @@ class Summary:
     test_loss: float
     test_accuracy: float
     test_losses: Sequence[float]
+    test_accuracies: Sequence[float]
     predicted: Sequence[int]
     labels: Sequence[int]
+    recognised: Sequence[int]
+    target_accuracy: float
     too_large: int = 0
     too_small: int = 0
     dead_units: float = math.nan
@@ -145,17 +152,19 @@ class _Loop:
         self.active = list(range(lanes))
         self.stop = _Stop(settings)
         self.initial_loss, self.dead_units, self.saturated = np.full((3, lanes), math.nan)
-        self.test_losses: list[Array] = []
-        self.labels = np.bincount(dataset.y_test, minlength=dataset.classes).tolist()
+        # Test loss and accuracy by epoch, from the untrained network on.
+        self.curve: list[tuple[Array, Array]] = []
+        self.labels = np.bincount(dataset.y_test, minlength=dataset.classes)
+        self.is_unbalanced = is_unbalanced(self.labels.tolist())
 
     def begin(self) -> None:
         """Measure the untrained networks: epoch 0."""
         self.observer.begin(self.engine)
         initial, test = self.engine.evaluate(INITIAL_ROWS), self.engine.evaluate()
         self.initial_loss = initial.loss
-        self.test_losses.append(test.loss)
+        self.curve.append((test.loss, test.accuracy))
         self.stop.heed(test, 0)
-        self.observer.metrics(self.active, 0, 0, _tested(test))
+        self.observer.metrics(self.active, 0, 0, self._tested(test))
         self._fail({**initial.failed, **test.failed}, test, _untrained(len(self.settings)), 0)
 
     def epoch(self, number: int) -> None:
@@ -182,16 +191,17 @@ class _Loop:
     def _end(self, lane: int, ended: Ended, step: int, number: int) -> None:
         """Record and finish a lane that failed, or whose loss is no longer finite, within an epoch."""
         test, nothing = self.engine.evaluate_lane(lane), _untrained(len(self.settings))
-        self.observer.metrics([lane], step, number, {**_trained(nothing), **_tested(test)})
-        losses = [*self.test_losses, test.loss]
+        self.observer.metrics([lane], step, number, {**_trained(nothing), **self._tested(test)})
+        curve = [*self.curve, (test.loss, test.accuracy)]
         error, not_finite = (ended.why, None) if ended.failed else (None, step)
-        self._finish(lane, self._summary(lane, nothing, test, losses, number, step, not_finite, error))
+        epochs = number - 1 if ended.failed else number
+        self._finish(lane, self._summary(lane, nothing, test, curve, epochs, step, not_finite, error))
 
     def _test(self, epoch: Epoch, number: int) -> None:
         test = self.engine.evaluate()
         last = number == self.settings[0].epochs
-        self.test_losses.append(test.loss)
-        values = {**_trained((epoch.loss, epoch.accuracy)), **_tested(test)}
+        self.curve.append((test.loss, test.accuracy))
+        values = {**_trained((epoch.loss, epoch.accuracy)), **self._tested(test)}
         if last or (epoch.steps and number >= self.watched_next):
             self.watched_next = number + math.ceil(self.settings[0].epochs / WATCHED_EPOCHS)
             values |= self._watched(epoch)
@@ -201,7 +211,7 @@ class _Loop:
         stops = self.stop.heed(test, number)
         for lane in [lane for lane in self.active if last or stops[lane]]:
             trained = (epoch.loss, epoch.accuracy)
-            self._finish(lane, self._summary(lane, trained, test, self.test_losses, number, step))
+            self._finish(lane, self._summary(lane, trained, test, self.curve, number, step))
 
     def _watched(self, epoch: Epoch) -> dict[str, Array]:
         """What was watched since the last report, without metrics of units that the network does not have."""
@@ -215,10 +225,30 @@ class _Loop:
             seen |= {f"grad/{layer}": norms for layer, norms in zip(watched.layers, watched.layer_norms.T, strict=True)}
         return {name: values for name, values in seen.items() if not _is_missing(name, values[self.active])}
 
+    def _tested(self, test: Evaluation) -> dict[str, Array]:
+        """An evaluation as metrics; a lane that was not evaluated has no predictions."""
+        rows = np.maximum(test.predicted.sum(axis=1), 1)
+        values = {
+            "test/loss": test.loss,
+            "test/accuracy": test.accuracy,
+            "test/confidence": test.confidence,
+            "watch/largest_class": test.predicted.max(axis=1) / rows,
+        }
+        return values | self._recalls(test) if self.is_unbalanced else values
+
+    def _recalls(self, test: Evaluation) -> dict[str, Array]:
+        """The lowest recall of a class; that of every class too, unless they are too many to look at."""
+        there = np.flatnonzero(self.labels)
+        recalls = test.recognised[:, there] / self.labels[there]
+        lowest = {"test/recall_min": recalls.min(axis=1)}
+        if len(there) > MOST_RECALLS:
+            return lowest
+        return lowest | {f"test/recall_{of}": recall for of, recall in zip(there, recalls.T, strict=True)}
+
     def _fail(self, failures: Mapping[int, str], test: Evaluation, trained: tuple[Array, Array], number: int) -> None:
         step = number * self.steps_per_epoch
         for lane in sorted(failures.keys() & set(self.active)):
-            summary = self._summary(lane, trained, test, self.test_losses, number, step, error=failures[lane])
+            summary = self._summary(lane, trained, test, self.curve, number, step, error=failures[lane])
             self._finish(lane, summary)
 
     def _summary(
@@ -226,7 +256,7 @@ class _Loop:
         lane: int,
         trained: tuple[Array, Array],
         test: Evaluation,
-        test_losses: Sequence[Array],
+        curve: Sequence[tuple[Array, Array]],
         epoch: int,
         step: int,
         not_finite_step: int | None = None,
@@ -240,9 +270,12 @@ class _Loop:
             train_accuracy=float(trained[1][lane]),
             test_loss=float(test.loss[lane]),
             test_accuracy=float(test.accuracy[lane]),
-            test_losses=[float(losses[lane]) for losses in test_losses],
+            test_losses=[float(loss[lane]) for loss, _ in curve],
+            test_accuracies=[float(accuracy[lane]) for _, accuracy in curve],
             predicted=test.predicted[lane].tolist(),
-            labels=self.labels,
+            labels=self.labels.tolist(),
+            recognised=test.recognised[lane].tolist(),
+            target_accuracy=self.settings[lane].target_accuracy,
             too_large=int(self.counted[0, lane]),
             too_small=int(self.counted[1, lane]),
             dead_units=float(self.dead_units[lane]),
@@ -270,14 +303,3 @@ def _untrained(lanes: int) -> tuple[Array, Array]:
 
 def _trained(trained: tuple[Array, Array]) -> dict[str, Array]:
     return {"train/loss": trained[0], "train/accuracy": trained[1]}
-
-
-def _tested(test: Evaluation) -> dict[str, Array]:
-    """An evaluation as metrics; a lane that was not evaluated has no predictions."""
-    rows = np.maximum(test.predicted.sum(axis=1), 1)
-    return {
-        "test/loss": test.loss,
-        "test/accuracy": test.accuracy,
-        "test/confidence": test.confidence,
-        "watch/largest_class": test.predicted.max(axis=1) / rows,
-    }

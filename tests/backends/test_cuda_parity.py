@@ -73,6 +73,7 @@ def assert_close(one: Trained, other: Trained, rtol: float, case: str) -> None:
     assert (one.summary.epochs, one.summary.steps) == (other.summary.epochs, other.summary.steps), case
     assert one.summary.not_finite_step == other.summary.not_finite_step, case
     assert one.summary.predicted == other.summary.predicted, case
+    assert one.summary.recognised == other.summary.recognised, case
     assert len(one.records) == len(other.records), case
     for (step, epoch, values), (other_step, other_epoch, others) in zip(one.records, other.records, strict=True):
         assert (step, epoch, values.keys()) == (other_step, other_epoch, others.keys()), case

@@ -170,14 +170,17 @@ class CudaEngine:
 
     def _evaluate(self, lanes: Sequence[int], rows: Rows, count: int) -> Evaluation:
         self.device.write(self.lanes.sums, np.zeros(self.lanes.sums.shape))
-        self.device.write(self.lanes.counts, np.zeros(self.lanes.counts.shape))
+        for counts in (self.lanes.counts, self.lanes.hits):
+            self.device.write(counts, np.zeros(counts.shape))
         for slots in self._waves(lanes):
             for n in self._evaluated(slots, rows, count):
                 self.network.tally(slots, n)
         sums = np.full((3, len(self.members)), np.nan)
         sums[:, lanes] = self.device.read(self.lanes.sums).T[:, lanes] / count
-        counts = self.device.read(self.lanes.counts).astype(np.intp)
-        return Evaluation(sums[0], sums[1], sums[2], counts, failed={})
+        predicted, recognised = (
+            self.device.read(counts).astype(np.intp) for counts in (self.lanes.counts, self.lanes.hits)
+        )
+        return Evaluation(sums[0], sums[1], sums[2], predicted, recognised, failed={})
 
     def _share(self, counted: Buffer, of: int) -> Array:
         shares = np.full(len(self.members), np.nan)

@@ -42,7 +42,7 @@ class Lanes:
         self.rules = _rules(device, lanes, dtype)
         self.rates = device.put(np.array([[lane.rate, lane.output_rate] for lane in lanes]), dtype)
         self.sums = device.allocate((count, 3), np.float64)
-        self.counts = device.allocate((count, dataset.classes), np.int32)
+        self.counts, self.hits = (device.allocate((count, dataset.classes), np.int32) for _ in range(2))
         self.dead, self.saturated = (device.allocate((count,), np.int32) for _ in range(2))
         self.active = device.allocate((count,), np.int32)
         # The index of the order for evaluation, 0 for every lane: rows are read in the order of the file.

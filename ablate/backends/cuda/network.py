@@ -101,7 +101,8 @@ class Network:
         """Add a batch after `lose` to the lanes' sums and counts."""
         batch, lanes = self.batch, self.lanes
         read = (batch.values, batch.confidence, batch.predicted, batch.targets)
-        self.around["tally_rows"](1, slots.count, slots, *read, lanes.sums, lanes.counts, lanes.counts.shape[1], n)
+        into = (lanes.sums, lanes.counts, lanes.hits)
+        self.around["tally_rows"](1, slots.count, slots, *read, *into, lanes.counts.shape[1], n)
 
     def count_units(self, slots: Buffer, n: int) -> None:
         """Count dead units and saturated values after `forward` on n rows, and add them to the lanes' counts."""

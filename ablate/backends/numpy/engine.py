@@ -92,7 +92,8 @@ class NumpyEngine:
     def _evaluate(self, groups: Sequence[Group], rows: int | None) -> Evaluation:
         lanes = len(self.lanes)
         loss, accuracy, confidence = np.full((3, lanes), np.nan)
-        total = Evaluation(loss, accuracy, confidence, np.zeros((lanes, self.dataset.classes), np.intp), {})
+        predicted, recognised = np.zeros((2, lanes, self.dataset.classes), np.intp)
+        total = Evaluation(loss, accuracy, confidence, predicted, recognised, {})
         for group in groups:
             group.evaluate(rows, total)
         return total

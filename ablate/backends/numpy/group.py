@@ -99,13 +99,13 @@ class Group:
         count = len(self.rows[split]) if rows is None else min(rows, len(self.rows[split]))
         partial = self.layout.partial_sums(count)
         sums = np.zeros((len(partial), 3, len(self.active)))
-        counts = np.zeros((len(partial), len(self.active), self.classes), np.intp)
+        counts = np.zeros((len(partial), 2, len(self.active), self.classes), np.intp)
         for number in self.processes.shares(len(partial)):
             for part in partial[number]:
                 self._tally(split, part, sums[number], counts[number], into.failed)
         self.processes.all_gather([sums, counts])
         into.loss[self.places], into.accuracy[self.places], into.confidence[self.places] = sums.sum(axis=0) / count
-        into.predicted[self.places] = counts.sum(axis=0)
+        into.predicted[self.places], into.recognised[self.places] = counts.sum(axis=0)
 
     @_QUIETLY
     def outputs(self) -> Array:
@@ -232,7 +232,7 @@ class Group:
             totals[1, span] += (_predict(z) == mine).sum(axis=-1)
 
     def _tally(self, split: str, part: slice, sums: Array, counts: Array, failed: dict[int, str]) -> None:
-        """Add rows to sums of loss, correct predictions and confidence `(3, K)`, and to the counts `(K, classes)`."""
+        """Add rows to sums of loss, correct predictions and confidence `(3, K)`, and to counts `(2, K, classes)`."""
         indices, labels, targets = self._part(split, part)
         z = self._forward(split, indices).z
         predicted = _predict(z)
@@ -246,9 +246,11 @@ class Group:
             confidence = p.max(axis=-2) if p.shape[-2] > 1 else np.maximum(p, 1 - p)[:, 0]
             sums[0, span] += values.sum(axis=-1, dtype=np.float64)
             sums[2, span] += confidence.sum(axis=-1, dtype=np.float64)
-        sums[1] += (predicted == labels).sum(axis=-1)
-        places = predicted + np.arange(len(counts))[:, None] * self.classes
-        counts += np.bincount(places.ravel(), minlength=counts.size).reshape(counts.shape)
+        right = predicted == labels
+        sums[1] += right.sum(axis=-1)
+        places = predicted + np.arange(len(predicted))[:, None] * self.classes
+        for mine, of in zip(counts, (places.ravel(), places[right]), strict=True):
+            mine += np.bincount(of, minlength=mine.size).reshape(mine.shape)
 
     def _part(self, split: str, part: slice) -> tuple[Array, Array, Array]:
         """Row numbers `(1, n)`, labels `(1, n)` and targets `(1, units, n)` of rows to evaluate, cached."""
