@@ -9,10 +9,12 @@
 enum class RuleName { RULES(NAME) };
 #undef NAME
 
-// A lane's rule; the constants are those of `Optimizer.constants`.
+// A lane's rule; the constants are those of `Optimizer.constants`. Weight decay: `l2` times the weight is added to the gradient, `decoupled`
+// times the weight to the step. Both have the sign of the rate, and are 0 if off.
 struct Rule {
     int name;
     real constants[RULE_CONSTANTS];
+    real l2, decoupled;
 };
 // Factors that depend on the number of the step, 1 / (1 - decay^t) for each of `Optimizer.decays`.
 struct Corrections {
@@ -29,6 +31,13 @@ struct Momentum {
     }
 };
 
+struct Nesterov {
+    static __device__ real step(const Rule& rule, const Corrections&, real g, real* velocity, real*) {
+        *velocity = *velocity * rule.constants[0] + g;
+        return g + rule.constants[0] * *velocity;
+    }
+};
+
 struct Adam {
     static __device__ real step(const Rule& rule, const Corrections& corrections, real g, real* mean, real* square) {
         *mean += rule.constants[0] * (g - *mean);
@@ -36,6 +45,8 @@ struct Adam {
         return corrections.factors[0] * *mean / (sqrt(corrections.factors[1] * *square) + rule.constants[2]);
     }
 };
+
+struct AdamW : Adam {};
 
 struct RmsProp {
     static __device__ real step(const Rule& rule, const Corrections&, real g, real* square, real*) {
@@ -51,7 +62,16 @@ struct Adagrad {
     }
 };
 
-__device__ inline real rule_step(const Rule& rule, const Corrections& corrections, real g, real* first, real* second) {
+struct Adadelta {
+    static __device__ real step(const Rule& rule, const Corrections&, real g, real* square, real* change) {
+        *square += rule.constants[0] * (g * g - *square);
+        const real step = sqrt(*change + rule.constants[1]) / sqrt(*square + rule.constants[1]) * g;
+        *change += rule.constants[0] * (step * step - *change);
+        return step;
+    }
+};
+
+__device__ inline real named_step(const Rule& rule, const Corrections& corrections, real g, real* first, real* second) {
     switch (RuleName(rule.name)) {
 #define CASE(name) \
     case RuleName::name: return name::step(rule, corrections, g, first, second);
@@ -59,4 +79,12 @@ __device__ inline real rule_step(const Rule& rule, const Corrections& correction
 #undef CASE
     }
     __builtin_unreachable();
+}
+
+// The step for a weight w with the gradient g. What is off must not change a bit, so it is not computed.
+__device__ inline real rule_step(const Rule& rule, const Corrections& corrections, real w, real g, real* first, real* second) {
+    if (rule.l2 != 0) g += rule.l2 * w;
+    real step = named_step(rule, corrections, g, first, second);
+    if (rule.decoupled != 0) step += rule.decoupled * w;
+    return step;
 }

@@ -22,7 +22,7 @@ __device__ inline void add_shares(const real* partial, int shares, int parameter
 __device__ inline void update_weights(const Rule& rule, const Rates& rates, const Corrections& corrections, const real* gradient, real* first,
                                       real* second, real* theta, int size, int output_start) {
     for (int at = thread(); at < size; at += threads()) {
-        const real step = rule_step(rule, corrections, gradient[at], first + at, second + at);
+        const real step = rule_step(rule, corrections, theta[at], gradient[at], first + at, second + at);
         theta[at] -= (at < output_start ? rates.hidden : rates.output) * step;
     }
 }

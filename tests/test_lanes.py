@@ -53,6 +53,10 @@ OPTIMIZERS = [
     ["optimizer=adam", "optimizer.beta1=0.5", "optimizer.epsilon=1e-4"],
     ["optimizer=rmsprop"],
     ["optimizer=adagrad"],
+    ["optimizer=nesterov", "optimizer.weight_decay=0.1"],
+    ["optimizer=adamw"],
+    ["optimizer=adadelta"],
+    ["optimizer.weight_decay=1e-3"],
 ]
 STOPS = [[], [], ["stop=patience", "stop.patience=1"], ["stop=target", "stop.accuracy=0.3"]]
 INITS = [[], ["init.bias=same"], ["init=uniform01"], ["init=normal", "init.scale=0.2"], ["init=orthogonal"]]
@@ -163,7 +167,9 @@ def test_a_neighbour_that_ends_early_changes_nothing(common: list[str], place: i
 @pytest.mark.parametrize("model", ["lenet5", "mlp"])
 @pytest.mark.parametrize("loss", ["ce", "mse", "hinge"])
 def test_two_wrong_signs_are_a_right_one(model: str, loss: str) -> None:
-    common = [f"model={model}", f"loss={loss}", "optimizer=momentum", "data.train_limit=100", "epochs=2"]
+    common = [f"model={model}", f"loss={loss}", "data.train_limit=100", "epochs=2"]
+    # Weight decay has a sign of its own.
+    common += ["optimizer=momentum" if loss == "ce" else "optimizer=adamw", "optimizer.weight_decay=0.1"]
     signs = [("minus", "p-y"), ("plus", "y-p"), ("plus", "p-y"), ("minus", "y-p")]
     right, also_right, wrong, also_wrong = train_together(
         [settings(*common, f"update_sign={sign}", f"residual={residual}") for sign, residual in signs]

@@ -93,7 +93,7 @@ def mlp_gradient(w: Tensors, x: Array, y: Array, delta: Delta) -> Tensors:
 
 
 class Sgd:
-    def __call__(self, g: Array, t: int) -> Array:
+    def __call__(self, g: Array, t: int, w: Array) -> Array:
         return g
 
 
@@ -101,16 +101,21 @@ class Momentum:
     def __init__(self, momentum: float = 0.9) -> None:
         self.momentum, self.v = momentum, 0.0
 
-    def __call__(self, g: Array, t: int) -> Array:
+    def __call__(self, g: Array, t: int, w: Array) -> Array:
         self.v = self.momentum * self.v + g
         return self.v
+
+
+class Nesterov(Momentum):
+    def __call__(self, g: Array, t: int, w: Array) -> Array:
+        return g + self.momentum * super().__call__(g, t, w)
 
 
 class Adam:
     def __init__(self, beta1: float = 0.9, beta2: float = 0.999, epsilon: float = 1e-8) -> None:
         self.beta1, self.beta2, self.epsilon, self.m, self.v = beta1, beta2, epsilon, 0.0, 0.0
 
-    def __call__(self, g: Array, t: int) -> Array:
+    def __call__(self, g: Array, t: int, w: Array) -> Array:
         self.m = self.beta1 * self.m + (1 - self.beta1) * g
         self.v = self.beta2 * self.v + (1 - self.beta2) * g * g
         return (self.m / (1 - self.beta1**t)) / (np.sqrt(self.v / (1 - self.beta2**t)) + self.epsilon)
@@ -120,7 +125,7 @@ class RmsProp:
     def __init__(self, decay: float = 0.99, epsilon: float = 1e-8) -> None:
         self.decay, self.epsilon, self.v = decay, epsilon, 0.0
 
-    def __call__(self, g: Array, t: int) -> Array:
+    def __call__(self, g: Array, t: int, w: Array) -> Array:
         self.v = self.decay * self.v + (1 - self.decay) * g * g
         return g / (np.sqrt(self.v) + self.epsilon)
 
@@ -129,9 +134,38 @@ class Adagrad:
     def __init__(self, epsilon: float = 1e-8) -> None:
         self.epsilon, self.v = epsilon, 0.0
 
-    def __call__(self, g: Array, t: int) -> Array:
+    def __call__(self, g: Array, t: int, w: Array) -> Array:
         self.v = self.v + g * g
         return g / (np.sqrt(self.v) + self.epsilon)
+
+
+class AdamW:
+    def __init__(self, decay: float = 0.01) -> None:
+        self.decay, self.adam = decay, Adam()
+
+    def __call__(self, g: Array, t: int, w: Array) -> Array:
+        return self.adam(g, t, w) + self.decay * w
+
+
+class Adadelta:
+    def __init__(self, rho: float = 0.9, epsilon: float = 1e-6) -> None:
+        self.rho, self.epsilon, self.v, self.u = rho, epsilon, 0.0, 0.0
+
+    def __call__(self, g: Array, t: int, w: Array) -> Array:
+        self.v = self.rho * self.v + (1 - self.rho) * g * g
+        step = np.sqrt(self.u + self.epsilon) / np.sqrt(self.v + self.epsilon) * g
+        self.u = self.rho * self.u + (1 - self.rho) * step * step
+        return step
+
+
+class Decayed:
+    """A rule with L2 weight decay: the gradient of decay/2 times the sum of squares is added to it."""
+
+    def __init__(self, rule: Any, decay: float) -> None:
+        self.rule, self.decay = rule, decay
+
+    def __call__(self, g: Array, t: int, w: Array) -> Array:
+        return self.rule(g + self.decay * w, t, w)
 
 
 def descend(
@@ -139,7 +173,7 @@ def descend(
     gradient: Callable[[Tensors, Array], Tensors],
     plan: list[Array],
     rates: float | Mapping[str, float],
-    rule: Callable[[], Callable[[Array, int], Array]] = Sgd,
+    rule: Callable[[], Callable[[Array, int, Array], Array]] = Sgd,
     reduction: str = "mean",
 ) -> Tensors:
     """The weights after every batch of `plan`; `gradient` is that of the sum over a batch's rows."""
@@ -149,7 +183,7 @@ def descend(
         g = gradient(w, batch)
         for name in w:
             mean = g[name] / len(batch) if reduction == "mean" else g[name]
-            w[name] = w[name] - (rates if isinstance(rates, float) else rates[name]) * rules[name](mean, t)
+            w[name] = w[name] - (rates if isinstance(rates, float) else rates[name]) * rules[name](mean, t, w[name])
     return w
 
 
@@ -198,6 +232,13 @@ def test_mlp(dtype: str, overrides: list[str], delta: Delta, rate: float, rule: 
         (["optimizer=rmsprop", "optimizer.decay=0.5", "optimizer.epsilon=0.1"], lambda: RmsProp(0.5, 0.1)),
         (["optimizer=adagrad"], Adagrad),
         (["optimizer=adagrad", "optimizer.epsilon=0.1"], lambda: Adagrad(0.1)),
+        (["optimizer=nesterov", "optimizer.momentum=0.8"], lambda: Nesterov(0.8)),
+        (["optimizer=adadelta", "lr=1"], Adadelta),
+        (["optimizer=adadelta", "optimizer.rho=0.5", "optimizer.epsilon=1e-4"], lambda: Adadelta(0.5, 1e-4)),
+        (["optimizer=adamw"], AdamW),
+        (["optimizer=adamw", "optimizer.weight_decay=0.5"], lambda: AdamW(0.5)),
+        (["optimizer.weight_decay=0.3"], lambda: Decayed(Sgd(), 0.3)),
+        (["optimizer=adam", "optimizer.weight_decay=0.02"], lambda: Decayed(Adam(), 0.02)),
     ],
     ids=lambda value: "-".join(value) if isinstance(value, list) else "",
 )

@@ -1,5 +1,6 @@
 """What an engine is to the rest of the program: lanes in, numbers out."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -39,6 +40,11 @@ class Lane:
     output_rate: float
     mistake: Mistake
     class_weights: tuple[float, ...] | None = None
+
+    @property
+    def weight_decay(self) -> float:
+        """The optimiser's weight decay with the sign of the rate: it draws to 0 whatever the sign of the update."""
+        return math.copysign(self.optimizer.weight_decay, self.rate)
 
     @cached_property
     def objective_key(self) -> object:

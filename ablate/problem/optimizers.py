@@ -2,6 +2,9 @@
 
 A rule turns the gradient g into a step s; the engine then does `w -= rate * s`, where rate carries the learning rate
 and the sign of the update. Every rule is odd in g, so the sign may be applied after it. Arrays of K lanes are `(K, P)`.
+
+Weight decay is common to all rules: it adds `weight_decay * w` to the gradient or, decoupled, to the step. It gets the
+sign of the rate, so that it draws the weights towards 0 whatever the sign of the update.
 """
 
 from abc import abstractmethod
@@ -12,7 +15,7 @@ import numpy as np
 from pydantic import Field
 
 from ablate.problem.registry import Choice, Group
-from ablate.problem.section import Fraction, Positive
+from ablate.problem.section import Fraction, NotNegative, Positive
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -24,11 +27,21 @@ class Optimizer(Choice):
     """An option of the group `optimizer`.
 
     `states` is the number of arrays that it keeps from step to step, all 0 at first; `kernel` is its struct in
-    `cuda/rules.cuh`, or None.
+    `cuda/rules.cuh`, or None; `is_decoupled` says that weight decay is added to the step, not to the gradient.
     """
 
     states: ClassVar[int] = 0
     kernel: ClassVar[str | None] = None
+    is_decoupled: ClassVar[bool] = False
+
+    weight_decay: NotNegative = Field(
+        0.0, description="this times each weight and bias is added to its gradient (adamw, default 0.01: to its step)"
+    )
+
+    @property
+    def parts(self) -> tuple[Any, ...]:
+        """Equal for options whose lanes one `Rule` can serve: the same formulas, with other numbers."""
+        return self.name, self.weight_decay > 0
 
     def constants(self) -> tuple[float, ...]:
         """The constants of `step`, in float64; engines cast them to their precision."""
@@ -80,15 +93,12 @@ class Sgd(Optimizer):
         return gradient
 
 
-@OPTIMIZERS.declare
-class Momentum(Optimizer):
-    """v = momentum v + g; s = v (Polyak's heavy ball, without damping)."""
+class _Velocity(Optimizer):
+    """What the rules with momentum share: the velocity v = momentum v + g, without damping."""
 
-    name: Literal["momentum"] = "momentum"
     states: ClassVar[int] = 1
-    kernel: ClassVar[str | None] = "Momentum"
 
-    momentum: Fraction = Field(0.9, description="momentum: the share of the velocity kept")
+    momentum: Fraction = Field(0.9, description="momentum, nesterov: the share of the velocity kept")
 
     def constants(self) -> tuple[float, ...]:
         return (self.momentum,)
@@ -104,16 +114,38 @@ class Momentum(Optimizer):
 
 
 @OPTIMIZERS.declare
-class Adam(Optimizer):
-    """Kingma and Ba, 2015: bias-corrected mean gradient over the root of the bias-corrected mean square."""
+class Momentum(_Velocity):
+    """v = momentum v + g; s = v (Polyak's heavy ball, without damping)."""
 
-    name: Literal["adam"] = "adam"
+    name: Literal["momentum"] = "momentum"
+    kernel: ClassVar[str | None] = "Momentum"
+
+
+@OPTIMIZERS.declare
+class Nesterov(_Velocity):
+    """v = momentum v + g; s = g + momentum v (Sutskever et al., 2013, in PyTorch's form)."""
+
+    name: Literal["nesterov"] = "nesterov"
+    kernel: ClassVar[str | None] = "Nesterov"
+
+    @classmethod
+    def step(
+        cls, gradient: Array, states: Sequence[Array], constants: Sequence[Array], corrections: Sequence[Array]
+    ) -> Array:
+        velocity, (momentum,) = super().step(gradient, states, constants, corrections), constants
+        return np.asarray(gradient + momentum * velocity)
+
+
+class _Moments(Optimizer):
+    """What the rules of Adam's kind share: bias-corrected running means of the gradient and of its square."""
+
     states: ClassVar[int] = 2
-    kernel: ClassVar[str | None] = "Adam"
 
-    beta1: Fraction = Field(0.9, description="adam: decay of the mean gradient")
-    beta2: Fraction = Field(0.999, description="adam: decay of the mean square")
-    epsilon: Positive = Field(1e-8, description="adam, rmsprop, adagrad: added to the root in the denominator")
+    beta1: Fraction = Field(0.9, description="adam, adamw: decay of the mean gradient")
+    beta2: Fraction = Field(0.999, description="adam, adamw: decay of the mean square")
+    epsilon: Positive = Field(
+        1e-8, description="added to the root in the denominator (adadelta, default 1e-6: under both roots)"
+    )
 
     def constants(self) -> tuple[float, ...]:
         return 1 - self.beta1, 1 - self.beta2, self.epsilon
@@ -129,6 +161,25 @@ class Adam(Optimizer):
         mean += rest1 * (gradient - mean)
         square += rest2 * (np.square(gradient) - square)
         return scale1 * mean / (np.sqrt(scale2 * square) + epsilon)
+
+
+@OPTIMIZERS.declare
+class Adam(_Moments):
+    """Kingma and Ba, 2015: bias-corrected mean gradient over the root of the bias-corrected mean square."""
+
+    name: Literal["adam"] = "adam"
+    kernel: ClassVar[str | None] = "Adam"
+
+
+@OPTIMIZERS.declare
+class AdamW(_Moments):
+    """Adam's step + weight_decay w: decoupled weight decay (Loshchilov and Hutter, 2019)."""
+
+    name: Literal["adamw"] = "adamw"
+    kernel: ClassVar[str | None] = "AdamW"
+    is_decoupled: ClassVar[bool] = True
+
+    weight_decay: NotNegative = 0.01
 
 
 @OPTIMIZERS.declare
@@ -176,26 +227,62 @@ class Adagrad(Optimizer):
         return gradient / (np.sqrt(square) + epsilon)
 
 
-class Rule:
-    """The update rule of K lanes and its state: one kind, whose settings may differ by lane. `shape` is `(K, P)`."""
+@OPTIMIZERS.declare
+class Adadelta(Optimizer):
+    """q = rho q + (1 - rho) g²; s = g sqrt((u + epsilon) / (q + epsilon)); u = rho u + (1 - rho) s² (Zeiler, 2012)."""
 
-    def __init__(self, optimizers: Sequence[Optimizer], shape: tuple[int, int], dtype: np.dtype[Any]) -> None:
+    name: Literal["adadelta"] = "adadelta"
+    states: ClassVar[int] = 2
+    kernel: ClassVar[str | None] = "Adadelta"
+
+    rho: Fraction = Field(0.9, description="adadelta: decay of the mean squares of gradient and step")
+    epsilon: Positive = 1e-6
+
+    def constants(self) -> tuple[float, ...]:
+        return 1 - self.rho, self.epsilon
+
+    @classmethod
+    def step(
+        cls, gradient: Array, states: Sequence[Array], constants: Sequence[Array], corrections: Sequence[Array]
+    ) -> Array:
+        (square, change), (rest, epsilon) = states, constants
+        square += rest * (np.square(gradient) - square)
+        step = np.sqrt(change + epsilon) / np.sqrt(square + epsilon) * gradient
+        change += rest * (np.square(step) - change)
+        return np.asarray(step)
+
+
+class Rule:
+    """The update rule of K lanes and its state: one kind, whose settings may differ by lane.
+
+    The optimizers have equal `parts`; `weight_decay` `(K,)` has the signs of the lanes' rates. States are of the shape
+    and dtype of the weights `(K, P)`.
+    """
+
+    def __init__(self, optimizers: Sequence[Optimizer], weight_decay: Sequence[float], weights: Array) -> None:
+        dtype = weights.dtype
         self.kind, self.dtype, self.steps = type(optimizers[0]), dtype, 0
-        self.states = [np.zeros(shape, dtype) for _ in range(self.kind.states)]
+        self.states = [np.zeros_like(weights) for _ in range(self.kind.states)]
         self.constants = _columns([each.constants() for each in optimizers], dtype)
         self.decays = _columns([each.decays() for each in optimizers], np.dtype(np.float64))
+        self.weight_decay = np.array(weight_decay, dtype)[:, None] if optimizers[0].weight_decay else None
 
-    def step(self, gradient: Array) -> Array:
+    def step(self, gradient: Array, weights: Array) -> Array:
         """The step s `(K, P)` for this gradient `(K, P)`, which may be overwritten; the state advances by one."""
         self.steps += 1
+        weight_decay, is_decoupled = self.weight_decay, self.kind.is_decoupled
+        if weight_decay is not None and not is_decoupled:
+            gradient += weight_decay * weights
         corrections = [correction(decay, self.steps).astype(self.dtype) for decay in self.decays]
-        return self.kind.step(gradient, self.states, self.constants, corrections)
+        step = self.kind.step(gradient, self.states, self.constants, corrections)
+        return step + weight_decay * weights if weight_decay is not None and is_decoupled else step
 
     def keep(self, lanes: Array) -> None:
         """Drop every lane that is not in `lanes` (indices, ascending)."""
         self.states = [state[lanes] for state in self.states]
         self.constants = [column[lanes] for column in self.constants]
         self.decays = [column[lanes] for column in self.decays]
+        self.weight_decay = None if self.weight_decay is None else self.weight_decay[lanes]
 
 
 def _columns(by_lane: Sequence[Sequence[float]], dtype: np.dtype[Any]) -> list[Array]:

@@ -4,7 +4,7 @@ import json
 from collections import defaultdict
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from ablate.config.settings import Settings
 from ablate.trials.trial import Trial
@@ -30,10 +30,10 @@ def _cohort_key(settings: Settings) -> str:
     return json.dumps(parts, sort_keys=True)
 
 
-def _likeness(trial: Trial) -> tuple[str, str, str, int, int]:
+def _likeness(trial: Trial) -> tuple[tuple[Any, ...], str, str, int, int]:
     settings = trial.settings
     return (
-        settings.optimizer.name,
+        settings.optimizer.parts,
         str(settings.loss) if settings.loss.is_foreign else settings.loss.model_dump_json(),
         settings.output,
         settings.seed,

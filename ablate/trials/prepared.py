@@ -142,6 +142,7 @@ def _check_precision(trial: PreparedTrial) -> None:
         "lr": settings.lr,
         "output_lr": settings.output_lr,
         "init.scale": getattr(settings.init, "scale", None),
+        "optimizer.weight_decay": settings.optimizer.weight_decay or None,
         "optimizer.epsilon": getattr(settings.optimizer, "epsilon", None),
         "model.preactivation_divisor": settings.model.preactivation_divisor,
         "model.slope": settings.model.slope,

@@ -51,6 +51,10 @@ OPTIMIZERS = [
     ["optimizer=adam", "optimizer.beta1=0.5", "optimizer.epsilon=1e-4"],
     ["optimizer=rmsprop"],
     ["optimizer=adagrad"],
+    ["optimizer=nesterov", "optimizer.weight_decay=0.1"],
+    ["optimizer=adadelta", "lr=1"],
+    ["optimizer=adamw", "optimizer.weight_decay=0.1", "update_sign=plus", "residual=y-p"],
+    ["optimizer.weight_decay=0.2", "update_sign=plus"],
     ["update_sign=plus"],
     ["residual=y-p", "lr=0.02"],
 ]

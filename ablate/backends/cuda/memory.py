@@ -93,11 +93,14 @@ def _constants(loss: Loss) -> tuple[float, ...]:
 
 
 def _rules(device: Device, lanes: Sequence[Lane], dtype: np.dtype[Any]) -> Buffer:
-    kind = np.dtype([("name", np.int32), ("constants", dtype, MOST_CONSTANTS)], align=True)
+    """`Rule` of `cuda/rules.cuh` for each lane."""
+    decays = [("l2", dtype), ("decoupled", dtype)]
+    kind = np.dtype([("name", np.int32), ("constants", dtype, MOST_CONSTANTS), *decays], align=True)
     rules = np.zeros(len(lanes), kind)
     for rule, lane in zip(rules, lanes, strict=True):
         rule["name"] = rule_number(lane.optimizer)
         rule["constants"] = padded(lane.optimizer.constants(), MOST_CONSTANTS)
+        rule["decoupled" if lane.optimizer.is_decoupled else "l2"] = lane.weight_decay
     return device.put(rules, rules.dtype)
 
 

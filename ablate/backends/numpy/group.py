@@ -50,8 +50,8 @@ class Group:
         self.rate[:] = np.array([lane.rate for lane in lanes])[:, None]
         self.rate[:, self.output] = np.array([lane.output_rate for lane in lanes])[:, None]
         self.rules = [
-            (span, Rule([lane.optimizer for lane in run], self.theta[span].shape, dtype))
-            for span, run in _runs(lanes, lambda lane: lane.optimizer.name)
+            (span, Rule([each.optimizer for each in run], [each.weight_decay for each in run], self.theta[span]))
+            for span, run in _runs(lanes, lambda lane: lane.optimizer.parts)
         ]
         self._wire()
 
@@ -295,7 +295,7 @@ class Group:
 
     def _update(self) -> None:
         for span, rule in self.rules:
-            step = rule.step(self.gradient[span])
+            step = rule.step(self.gradient[span], self.theta[span])
             self.theta[span] -= self.rate[span] * step
 
 
