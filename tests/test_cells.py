@@ -322,7 +322,7 @@ MALFORMED: dict[str, list[str]] = {
     "cells: {a: {lr: [0.1, 0.2]}}": ["cells.a: lr=[0.1,0.2]", "one value for each key"],
     "cells: {a: {seed: 'range(0,3)'}}": ["cells.a: seed=range(0,3)", "one value for each key"],
     "cells: {a: {loss: 'mse,ce'}}": ["cells.a: loss=mse,ce", "one value for each key"],
-    "cells: {a: {optimizer.beta2: 0.9}}": ["optimizer.beta2=0.9", "only optimizer=adam has it", "~cells.a"],
+    "cells: {a: {optimizer.beta2: 0.9}}": ["optimizer.beta2=0.9", "only optimizer=adam and ", "~cells.a"],
     "cells: {a: {lr: 1}, b: {lr: 1}}": ["cells.b: it is the same as cells.a", "~cells.b"],
     "cells: {a: {lr: 0.1, loss: ce}, b: {}}": ["cells.b: it is the same as cells.a"],
     "cells: {a: {lr: 1}}\nhydra: {sweeper: {params: {lr: '1,2'}}}": ["lr: ", "hydra.sweeper.params", "cells.a"],

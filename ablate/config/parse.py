@@ -93,7 +93,8 @@ def unknown_key(key: str, written: str) -> str:
     if group in GROUPS and rest:
         having = [choice for choice in choices(group) if rest in option(group, choice)]
         if having:
-            return f"{written}: no such key here; only {' and '.join(f'{group}={choice}' for choice in having)} has it"
+            named, verb = " and ".join(f"{group}={choice}" for choice in having), "has" if len(having) == 1 else "have"
+            return f"{written}: no such key here; only {named} {verb} it"
     known = {name: sentence for name, _, sentence in keys()}
     last = key.rpartition(".")[2]
     close = (
