@@ -107,7 +107,7 @@ CHECKED = {
 @pytest.mark.parametrize(("written", "allowed"), CHECKED.items(), ids=CHECKED)
 def test_check_of_a_value(written: str, allowed: str) -> None:
     with pytest.raises(ConfigError) as refused:
-        helpers.settings(*written.split())
+        helpers.trial(*written.split())
     said = str(refused.value)
     assert said.startswith(f"{written.split()[-1]}: ")
     assert allowed in said

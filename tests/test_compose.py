@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+import helpers
 import pytest
 from hydra import initialize_config_dir
 from hydra.core.config_loader import ConfigLoader
@@ -75,3 +76,14 @@ def test_jobs_of_a_kind_are_composed_once(loader: ConfigLoader, master: DictConf
     composed = [composer.compose(job, 0) for job in jobs]
     assert len(composer.known) == 1
     assert {(one.lr, one.model.units) for one in composed} == {(rate, units) for rate in (1, 2) for units in range(9)}
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "lr=3e38 seed=2 model=mlp model.hidden=[6,5] loss=focal loss.gamma=0.5 optimizer=adam optimizer.beta1=0.5",
+        "data=xor model=mlp init=normal init.scale=0.2 loss=custom loss.target=custom_losses.Off +loss.args.factor=1.5",
+    ],
+)
+def test_settings_that_the_tests_put_together_are_the_trials(words: str) -> None:
+    assert helpers.settings(*words.split()) == helpers.trial(*words.split()).settings

@@ -55,6 +55,8 @@ def declare() -> None:
         for option in options:
             name = str(option.defaults()["name"])
             store.store(group=group, name=name, node=option.defaults(), provider="ablate")
+    # Hydra copies the store with its sources whenever it composes or looks up a group, and changes no copy.
+    setattr(store, "__deepcopy__", lambda memo: store)  # noqa: B010
 
 
 class GridSweeper(BasicSweeper):
