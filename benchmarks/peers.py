@@ -101,15 +101,18 @@ def network(architecture: models.Architecture) -> nn.Sequential:
 
 def _is_affine(stage: models.Stage) -> bool:
     """Whether every output depends on the whole input: dense layers, and convolutions as large as their image."""
-    return isinstance(stage.layer, layers.Dense) or (isinstance(stage.layer, layers.Conv) and stage.after[1:] == (1, 1))
+    layer = stage.layer
+    return isinstance(layer, layers.Dense) or (isinstance(layer, layers.Conv) and layer.covers(stage.before))
 
 
 def _layer(stage: models.Stage) -> nn.Module:
     if _is_affine(stage):
         return nn.Linear(math.prod(stage.before), stage.after[0])
     match stage.layer:
-        case layers.Conv(channels, kernel):
-            return nn.Conv2d(stage.before[0], channels, kernel)
+        case layers.Conv(channels, kernel, stride, padding):
+            return nn.Conv2d(stage.before[0], channels, kernel, stride, padding)
+        case layers.AvgPool(size):
+            return nn.AvgPool2d(size)
         case layers.Pool(size):
             return nn.MaxPool2d(size)
         case layers.Activate(activation):

@@ -5,6 +5,7 @@
 // flat vector (SIZE), partial one slot's partial sums. Formulas and bounds: those of the layers' headers.
 #pragma once
 #include "conv.cuh"
+#include "strided.cuh"
 #include "dense.cuh"
 #include "activations.cuh"
 #include "pool.cuh"

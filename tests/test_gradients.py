@@ -76,6 +76,15 @@ STACKS: dict[str, tuple[str, tuple[int, ...]]] = {
         " {dense: 5}, selu, {dense: 6}, softplus, softsign, identity, softmax, {divide: 0.5}, leaky_relu",
         (3, 7, 8),
     ),
+    "strides": (
+        "{conv: 4, kernel: 3, padding: 1}, tanh, {avg_pool: 2}, {conv: 3, kernel: 4, stride: 2, padding: 3}, {pool: 2},"
+        " elu, {conv: 9, kernel: 2, stride: 3}, {avg_pool: 1}, {conv: 2, kernel: 1}, tanh",
+        (2, 13, 16),
+    ),
+    "averages": (
+        "{avg_pool: 2}, {conv: 2, kernel: 7}, {avg_pool: 2}, elu, {conv: 3, kernel: 4}, {avg_pool: 3}, tanh",
+        (1, 37, 36),
+    ),
     "activation-first": ("tanh, {divide: 2.0}, {conv: 2, kernel: 2}, relu, sigmoid", (1, 4, 4)),
 }
 

@@ -102,7 +102,11 @@ BAD_LAYERS = [
     ("{dense: 0}, {dense: classes}", r"model\.layers\[0\].*0 is not a whole number above 0"),
     ("{dense: 2.5}, {dense: classes}", r"model\.layers\[0\].*2\.5 is not a whole number"),
     ("{conv: 3}, {dense: classes}", r"model\.layers\[0\]"),
-    ("{conv: 3, kernel: 3, stride: 2}, {dense: classes}", r"model\.layers\[0\]"),
+    ("{conv: 3, kernel: 3, strides: 2}, {dense: classes}", r"model\.layers\[0\]"),
+    ("{conv: 3, kernel: 3, stride: 0}, {dense: classes}", r"model\.layers\[0\].*0 is not a whole number above 0"),
+    ("{conv: 3, kernel: 3, padding: -1}, {dense: classes}", r"model\.layers\[0\].*-1 is not a whole number from 0"),
+    ("{conv: 3, kernel: 11, padding: 1}, {dense: classes}", r"conv1 with kernel 11 does not fit into 8x8 padded by 1"),
+    ("{avg_pool: 9}, {dense: classes}", r"avg_pool1 of size 9 does not fit into 8x8"),
     ("relu, {divide: 0}, {dense: classes}", r"model\.layers\[1\].*0 is not a number above 0"),
     ("{hidden: [3, -1], activation: relu}, {dense: classes}", r"model\.layers\[0\].*-1"),
     ("{hidden: 3, activation: step}, {dense: classes}", r"model\.layers\[0\].*step is not one of"),
@@ -246,6 +250,28 @@ def test_outputs_through_other_activations(activation: str) -> None:
         h = function(h @ w[f"{layer}.weight"] + w[f"{layer}.bias"])
     z = h @ w["dense3.weight"] + w["dense3.bias"]
     np.testing.assert_allclose(engine.outputs(0), np.exp(z) / np.exp(z).sum(axis=1, keepdims=True), rtol=1e-12)
+
+
+@pytest.mark.parametrize(("stride", "padding"), [(1, 1), (2, 0), (3, 2)])
+def test_a_convolution_with_stride_and_padding_and_the_mean_of_windows(stride: int, padding: int) -> None:
+    layers = f"{{conv: 3, kernel: 3, stride: {stride}, padding: {padding}}}, {{avg_pool: 2}}, {{dense: classes}}"
+    trial = settings("model.fit=null", f"model.layers=[{layers}]", "loss=hinge", "dtype=float64", "init.bias=same")
+    engine = _engine(trial, noise((2, 11, 9), 4, test_rows=3))
+    w = engine.weights(0)
+    expected = []
+    for x in engine.dataset.x_test:
+        x = np.pad(x, ((0, 0), (padding, padding), (padding, padding)))
+        rows, columns = ((side - 3) // stride + 1 for side in x.shape[1:])
+        y = np.empty((3, rows, columns))
+        for i, j in np.ndindex(rows, columns):
+            window = x[:, stride * i : stride * i + 3, stride * j : stride * j + 3]
+            y[:, i, j] = (w["conv1.weight"] * window).sum(axis=(1, 2, 3)) + w["conv1.bias"]
+        means = [
+            [y[:, i : i + 2, j : j + 2].mean(axis=(1, 2)) for j in range(0, columns - 1, 2)]
+            for i in range(0, rows - 1, 2)
+        ]
+        expected.append(np.moveaxis(np.array(means), 2, 0).ravel() @ w["dense1.weight"] + w["dense1.bias"])
+    np.testing.assert_allclose(engine.outputs(0), expected, rtol=1e-12)
 
 
 def test_of_images_the_softmax_is_over_the_maps_of_each_pixel() -> None:

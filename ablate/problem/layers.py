@@ -91,6 +91,12 @@ def _count(value: Any) -> int:
     return value
 
 
+def _natural(value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise ValueError(f"{value} is not a whole number from 0")
+    return value
+
+
 def _positive(value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
         raise ValueError(f"{value} is not a number above 0")
@@ -118,43 +124,56 @@ class Activate(Layer):
 @declare
 @dataclass(frozen=True)
 class Conv(Layer):
-    """Valid convolution (cross-correlation) of stride 1: `(C, H, W) -> (channels, H-kernel+1, W-kernel+1)`."""
+    """Convolution (cross-correlation) of an image with `padding` zeros on each side.
+
+    `(C, H, W) -> (channels, (H + 2 padding - kernel) // stride + 1, ...)`, the width alike.
+    """
 
     channels: int
     kernel: int
+    stride: int = 1
+    padding: int = 0
 
     key: ClassVar[str] = "conv"
     example: ClassVar[str] = "{conv: 6, kernel: 5}"
 
     @classmethod
     def read(cls, entry: Mapping[str, Any]) -> Iterator[Layer]:
-        channels, kernel = _only(entry, "conv", "kernel")
-        yield cls(_count(channels), _count(kernel))
+        others = {"stride": 1, "padding": 0, **entry}
+        channels, kernel, stride, padding = _only(others, "conv", "kernel", "stride", "padding")
+        yield cls(_count(channels), _count(kernel), _count(stride), _natural(padding))
 
     def after(self, before: Shape) -> Shape:
         _, height, width = _image(before)
-        if self.kernel > min(height, width):
-            raise ValueError(f"with kernel {self.kernel} does not fit into {height}x{width}")
-        return self.channels, height - self.kernel + 1, width - self.kernel + 1
+        if self.kernel > min(height, width) + 2 * self.padding:
+            padded = f" padded by {self.padding}" if self.padding else ""
+            raise ValueError(f"with kernel {self.kernel} does not fit into {height}x{width}{padded}")
+        down, across = (side + 2 * self.padding - self.kernel for side in (height, width))
+        return self.channels, down // self.stride + 1, across // self.stride + 1
+
+    @property
+    def is_dense(self) -> bool:
+        """Whether its window stops at every pixel, and only where it lies inside of the image."""
+        return self.stride == 1 and self.padding == 0
+
+    def covers(self, before: Shape) -> bool:
+        """Whether its kernel is as large as its input, so that it is an affine map of it."""
+        return self.padding == 0 and before[1:] == (self.kernel, self.kernel)
 
     def weights(self, before: Shape) -> Weights:
         maps, taps = before[0], self.kernel * self.kernel
         return Weights((self.channels, maps, self.kernel, self.kernel), taps * maps, taps * self.channels)
 
 
-@declare
 @dataclass(frozen=True)
-class Pool(Layer):
-    """Max-pooling over non-overlapping `size` x `size` windows; the gradient goes to a window's first maximum."""
+class Windows(Layer):
+    """One number for each of the non-overlapping `size` x `size` windows of a map; what fills no window is dropped."""
 
     size: int
 
-    key: ClassVar[str] = "pool"
-    example: ClassVar[str] = "{pool: 2}"
-
     @classmethod
     def read(cls, entry: Mapping[str, Any]) -> Iterator[Layer]:
-        (size,) = _only(entry, "pool")
+        (size,) = _only(entry, cls.key)
         yield cls(_count(size))
 
     def after(self, before: Shape) -> Shape:
@@ -162,6 +181,24 @@ class Pool(Layer):
         if self.size > min(height, width):
             raise ValueError(f"of size {self.size} does not fit into {height}x{width}")
         return maps, height // self.size, width // self.size
+
+
+@declare
+@dataclass(frozen=True)
+class Pool(Windows):
+    """The maximum of each window; the gradient goes to the first maximum."""
+
+    key: ClassVar[str] = "pool"
+    example: ClassVar[str] = "{pool: 2}"
+
+
+@declare
+@dataclass(frozen=True)
+class AvgPool(Windows):
+    """The mean of each window."""
+
+    key: ClassVar[str] = "avg_pool"
+    example: ClassVar[str] = "{avg_pool: 2}"
 
 
 @declare

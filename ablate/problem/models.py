@@ -14,7 +14,7 @@ from pydantic import Field
 
 from ablate.errors import ConfigError
 from ablate.problem.activations import ACTIVATIONS, constant_names, having, hidden_names
-from ablate.problem.layers import Activate, Dense, Layer, Pool, Shape, read_layers
+from ablate.problem.layers import Activate, AvgPool, Dense, Layer, Pool, Shape, read_layers
 from ablate.problem.outputs import OUTPUTS
 from ablate.problem.section import Count, OneOf, Positive, Section
 
@@ -214,7 +214,7 @@ def pools_first(stages: Sequence[Stage]) -> list[Stage]:
     """
     moved: list[Stage] = []
     for stage in stages:
-        if stage.layer == Pool(1):
+        if stage.layer in (Pool(1), AvgPool(1)):
             continue
         place = len(moved)
         if isinstance(stage.layer, Pool):

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ablate.problem.activations import Activation
-from ablate.problem.layers import Activate, Conv, Dense, Divide, Pool
+from ablate.problem.layers import Activate, AvgPool, Conv, Dense, Divide, Pool
 from ablate.problem.mistakes import Mistake
 from ablate.problem.models import Architecture, Stage, fit_indices, pools_first
 
@@ -166,19 +166,24 @@ class Layout:
     def _shares(self, stage: Stage, weights: int) -> int:
         if not weights:
             return 0
-        # A thread takes a row of taps, or one input, for up to eight outputs.
-        together = 8 * stage.layer.kernel if isinstance(stage.layer, Conv) else 8
+        # A thread takes a row of taps, or one tap or input, for up to eight outputs.
+        together = 8 * stage.layer.kernel if isinstance(stage.layer, Conv) and stage.layer.is_dense else 8
         return min(self.batch_size, max(1, WEIGHT_THREADS * together // weights))
 
     def _type(self, stage: Stage, shares: int) -> str:
         count = math.prod(stage.before)
         match stage.layer:
-            case Conv(channels, kernel):
+            case Conv(channels, kernel, stride, padding):
                 maps, height, width = stage.before
-                return f"Conv<{maps},{height},{width},{channels},{kernel},{shares}>"
+                if stage.layer.is_dense:
+                    return f"Conv<{maps},{height},{width},{channels},{kernel},{shares}>"
+                return f"StridedConv<{maps},{height},{width},{channels},{kernel},{stride},{padding},{shares}>"
             case Pool(size):
                 maps, height, width = stage.before
                 return f"Pool<{maps},{height},{width},{size}>"
+            case AvgPool(size):
+                maps, height, width = stage.before
+                return f"AvgPool<{maps},{height},{width},{size}>"
             case Dense(units):
                 return f"Dense<{count},{units},{shares}>"
             case Divide(divisor):

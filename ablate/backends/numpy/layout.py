@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ablate.backends.numpy.operations import phase_order
-from ablate.problem.layers import Conv, Dense, Pool
+from ablate.problem.layers import Conv, Dense, Windows
 from ablate.problem.models import Architecture, Parameter, Stage, fit_indices, pools_first
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -140,11 +140,15 @@ def _dealt(count: int, pieces: int) -> Sequence[Sequence[slice]]:
 
 
 def _phase_orders(stages: Sequence[Stage]) -> list[list[int]]:
-    """For each stage the phases of the image it reads: from the pools still to come if all widths divide, else one."""
+    """For each stage the phases of the image it reads: from the pools still to come, or one.
+
+    One, if a width does not divide, or if a convolution has a stride or padding.
+    """
     sizes = [
-        [later.layer.size for later in stages[index:] if isinstance(later.layer, Pool)] for index in range(len(stages))
+        [later.layer.size for later in stages[index:] if isinstance(later.layer, Windows)]
+        for index in range(len(stages))
     ]
-    divides = all(
+    divides = all(stage.layer.is_dense for stage in stages if isinstance(stage.layer, Conv)) and all(
         stage.before[2] % math.prod(to_come) == 0
         for stage, to_come in zip(stages, sizes, strict=True)
         if len(stage.before) == 3
@@ -161,7 +165,7 @@ def _by_phase(images: Array, order: list[int]) -> Array:
 
 def is_whole(stage: Stage) -> bool:
     """Whether a stage is a convolution whose kernel covers its whole input: it is computed as a dense layer."""
-    return isinstance(stage.layer, Conv) and stage.after[1:] == (1, 1)
+    return isinstance(stage.layer, Conv) and stage.layer.covers(stage.before)
 
 
 def _internal(stage: Stage, parameter: Parameter, order: list[int], images: bool) -> tuple[tuple[int, ...], Array]:

@@ -7,7 +7,7 @@ import numpy as np
 
 from ablate.backends.numpy import operations
 from ablate.backends.numpy.layout import Layout, is_whole
-from ablate.problem.layers import Activate, Conv, Dense, Divide, Layer, Pool
+from ablate.problem.layers import Activate, AvgPool, Conv, Dense, Divide, Layer, Pool, Windows
 from ablate.problem.mistakes import Mistake
 from ablate.problem.models import Stage
 
@@ -39,7 +39,7 @@ class Network:
             self._append(operations.Gather(rows, self.indices))
         pending: list[Stage] = []
         for stage, order in zip(layout.stages, layout.orders, strict=True):
-            if pending and not isinstance(stage.layer, Pool):
+            if pending and not isinstance(stage.layer, Windows):
                 self._add_bias(pending.pop())
             self._add(stage, order)
             if isinstance(stage.layer, Conv) and not is_whole(stage):
@@ -68,21 +68,31 @@ class Network:
             self._append(operations.Copy(last.y))
         x = self._y
         match stage.layer:
-            case Conv(_, kernel) if not is_whole(stage):
-                self._append(operations.Conv(x, *self._views[f"{stage.name}.weight"], kernel, order))
+            case Conv() if not is_whole(stage):
+                self._add_conv(stage.layer, self._views[f"{stage.name}.weight"], order)
             case Conv() | Dense():
                 weight, weight_gradient = self._views[f"{stage.name}.weight"]
                 bias, bias_gradient = self._views[f"{stage.name}.bias"]
                 kind = operations.Dense if isinstance(stage.layer, Dense) else operations.WholeConv
                 self._append(kind(x, weight, bias, (weight_gradient, bias_gradient)))
             case Pool(size):
-                self._append(operations.Pool(x, size, order))
+                self._append(operations.Pool(x, size))
+            case AvgPool(size):
+                self._append(operations.AvgPool(x, size))
             case Divide(divisor):
                 self._append(operations.Divide(x, divisor), stage.layer)
             case Activate(activation):
                 self._append(operations.Activate(x, activation), stage.layer)
             case _:
                 raise NotImplementedError(f"{stage.layer}: the NumPy engine has no operation for this layer")
+
+    def _add_conv(self, layer: Conv, weights: tuple[Array, Array], order: list[int]) -> None:
+        if layer.padding:
+            self._append(operations.Pad(self._y, layer.padding))
+        if layer.stride == 1:
+            self._append(operations.Conv(self._y, *weights, layer.kernel, order))
+        else:
+            self._append(operations.StridedConv(self._y, *weights, layer.kernel, layer.stride))
 
     def _add_bias(self, stage: Stage) -> None:
         self._append(operations.Bias(self._y, *self._views[f"{stage.name}.bias"]))

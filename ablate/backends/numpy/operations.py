@@ -320,6 +320,80 @@ class Conv:
             np.add(self.gradient, part, out=self.gradient)
 
 
+class StridedConv:
+    """Valid convolution without its bias whose window moves by `stride` pixels, on images of one phase.
+
+    W is `(K, k·k·C, O)` as in `Conv`; every window is copied, and each output row is a product of its own.
+    """
+
+    def __init__(self, x: Array, weight: Array, gradient: Array, kernel: int, stride: int) -> None:
+        lanes, taps, maps_out = weight.shape
+        shared, phases, height, maps, width, n = x.shape
+        assert phases == 1, "a layout with a stride has one phase"
+        rows, out = (height - kernel) // stride + 1, (width - kernel) // stride + 1
+        self.x, self.gradient = x, gradient
+        self.weight, self.turned = weight[:, None], weight.transpose(0, 2, 1)[:, None]
+        self.steps = [
+            (i, j, slice(i, i + stride * (rows - 1) + 1, stride), slice(j, j + stride * (out - 1) + 1, stride))
+            for i in range(kernel)
+            for j in range(kernel)
+        ]
+        self.columns = np.empty((shared, rows, kernel, kernel, maps, out, n), x.dtype)
+        self.windows = self.columns.reshape(shared, rows, taps, out * n)
+        self.y = np.empty((lanes, 1, rows, maps_out, out, n), x.dtype)
+        self.flat = self.y.reshape(lanes, rows, maps_out, out * n)
+        self.by_row = np.empty((lanes, rows, taps, maps_out), x.dtype)
+
+    def forward(self) -> None:
+        for i, j, down, across in self.steps:
+            np.copyto(self.columns[:, :, i, j], self.x[:, 0, down, :, across])
+        np.matmul(self.turned, self.windows, out=self.flat)
+
+    def connect_parameters(self, d: Array) -> None:
+        self.d = d.reshape(self.flat.shape)
+        self.d_turned = self.d.swapaxes(-1, -2)
+
+    def connect(self, d: Array) -> Array:
+        self.connect_parameters(d)
+        self.d_columns = np.empty((d.shape[0], *self.columns.shape[1:]), d.dtype)
+        self.d_windows = self.d_columns.reshape(d.shape[0], *self.windows.shape[1:])
+        self.dx = np.empty((d.shape[0], *self.x.shape[1:]), d.dtype)
+        return self.dx
+
+    def backward(self) -> None:
+        self.backward_parameters()
+        np.matmul(self.weight, self.d, out=self.d_windows)
+        self.dx.fill(0)
+        for i, j, down, across in self.steps:
+            self.dx[:, 0, down, :, across] += self.d_columns[:, :, i, j]
+
+    def backward_parameters(self) -> None:
+        np.matmul(self.windows, self.d_turned, out=self.by_row)
+        np.add.reduce(self.by_row, axis=1, out=self.gradient)
+
+
+class Pad:
+    """Zeros on each side of images of one phase."""
+
+    def __init__(self, x: Array, padding: int) -> None:
+        lanes, phases, height, maps, width, n = x.shape
+        assert phases == 1, "a layout with padding has one phase"
+        self.x = x
+        self.inner = np.s_[:, :, padding : padding + height, :, padding : padding + width]
+        self.y = np.zeros((lanes, 1, height + 2 * padding, maps, width + 2 * padding, n), x.dtype)
+
+    def forward(self) -> None:
+        np.copyto(self.y[self.inner], self.x)
+
+    def connect(self, d: Array) -> Array:
+        self.d = d[self.inner]
+        self.dx = np.empty(self.d.shape, d.dtype)
+        return self.dx
+
+    def backward(self) -> None:
+        np.copyto(self.dx, self.d)
+
+
 class Bias:
     """Adds one number per map, in place; it runs after pooling, where there are fewer values."""
 
@@ -346,22 +420,26 @@ class Bias:
         np.add.reduce(self.by_row, axis=1, out=self.gradient)
 
 
+def _across(x: Array, size: int) -> list[Array]:
+    """The first, the second, ... column of every window of an image, in its layout."""
+    phases, width = x.shape[1], x.shape[4]
+    if phases % size == 0:
+        block = phases // size
+        return [x[:, t * block : (t + 1) * block] for t in range(size)]
+    out = width // size
+    return [x[:, :, :, :, t : t + size * out : size] for t in range(size)]
+
+
 class Pool:
     """Max-pooling, width first, then height. Backward, the gradient replaces the values in the input."""
 
-    def __init__(self, x: Array, size: int, order: list[int]) -> None:
+    def __init__(self, x: Array, size: int) -> None:
         _, phases, height, _, width, _ = x.shape
         self.x = x
-        if phases % size == 0:
-            block = phases // size
-            across = [x[:, t * block : (t + 1) * block] for t in range(size)]
-        else:
-            out = width // size
-            across = [x[:, :, :, :, t : t + size * out : size] for t in range(size)]
         self.cropped = [] if phases % size == 0 else [x[:, :, :, :, width // size * size :]]
         rows = height // size
         self.cropped.append(x[:, :, rows * size :])
-        self.across = _Maximum(across)
+        self.across = _Maximum(_across(x, size))
         down = self.across.y[:, :, : rows * size]
         self.down = _Maximum([down[:, :, t::size] for t in range(size)])
         self.y = self.down.y
@@ -414,6 +492,41 @@ class _Maximum:
             np.right_shift(self.mask, self.shift, out=self.mask)
             np.bitwise_and(self.mask, self.gradient, out=taken)
             np.bitwise_xor(self.gradient, taken, out=rest)
+
+
+class AvgPool:
+    """The mean of every window: sums of its columns, then of its rows."""
+
+    def __init__(self, x: Array, size: int) -> None:
+        self.x, self.size, self.rows = x, size, x.shape[2] // size
+        self.across = _across(x, size)
+        self.sums = np.empty(self.across[0].shape, x.dtype)
+        self.down = self._down(self.sums)
+        self.y = np.empty(self.down[0].shape, x.dtype)
+
+    def _down(self, a: Array) -> list[Array]:
+        """The first, the second, ... row of every window."""
+        return [a[:, :, t : t + self.size * (self.rows - 1) + 1 : self.size] for t in range(self.size)]
+
+    def forward(self) -> None:
+        for parts, into in ((self.across, self.sums), (self.down, self.y)):
+            np.add(parts[0], parts[1], out=into)
+            for part in parts[2:]:
+                np.add(into, part, out=into)
+        np.divide(self.y, self.size * self.size, out=self.y)
+
+    def connect(self, d: Array) -> Array:
+        self.d = d.reshape((d.shape[0], *self.y.shape[1:]))
+        self.dx = np.empty((d.shape[0], *self.x.shape[1:]), d.dtype)
+        self.into = [row for column in _across(self.dx, self.size) for row in self._down(column)]
+        return self.dx
+
+    def backward(self) -> None:
+        np.divide(self.d, self.size * self.size, out=self.d)
+        if self.dx.size > len(self.into) * self.d.size:
+            self.dx.fill(0)
+        for part in self.into:
+            np.copyto(part, self.d)
 
 
 class Activate:
