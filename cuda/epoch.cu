@@ -25,6 +25,7 @@ struct Training {
     const Corrections* corrections;
     real* theta;
     real* gradient;
+    double* parts;
     real* first;
     real* second;
     real* partial;
@@ -49,6 +50,7 @@ KERNEL train_epoch(const Training* training) {
     const Training& t = *training;
     const int lane = t.lanes[slot()];
     real *theta = t.theta + (size_t)lane * Network::SIZE, *gradient = t.gradient + (size_t)lane * Network::SIZE;
+    double* parts = t.parts + (size_t)lane * NORM_PARTS;
     real *first = t.first + (size_t)lane * Network::SIZE, *second = t.second + (size_t)lane * Network::SIZE;
     real* partial = t.partial + (size_t)slot() * t.partials;
     const int* order = t.orders + (size_t)t.order_of[lane] * t.count;
@@ -83,7 +85,12 @@ KERNEL train_epoch(const Training* training) {
             watch_gradient(gradient, t.edges, (int)t.layers, t.rates[lane], t.squares + logged * t.layers, t.counts + logged * 2);
         }
         if (t.ended[lane] <= step) return;
-        update_weights(t.rules[lane], t.rates[lane], t.corrections[place], gradient, first, second, theta, Network::SIZE, Network::OUTPUT_START);
+        if (t.rules[lane].clip_norm > 0) {
+            square_parts(t.rules[lane], gradient, Network::SIZE, parts);
+            lane_barrier(t.arrived);
+        }
+        update_weights(t.rules[lane], t.rates[lane], t.corrections[place], gradient, parts, first, second, theta, Network::SIZE,
+                       Network::OUTPUT_START);
         // The barrier after gathering the next batch keeps every block from reading weights that are not written yet.
     }
 }

@@ -9,12 +9,13 @@
 enum class RuleName { RULES(NAME) };
 #undef NAME
 
-// A lane's rule; the constants are those of `Optimizer.constants`. Weight decay: `l2` times the weight is added to the gradient, `decoupled`
-// times the weight to the step. Both have the sign of the rate, and are 0 if off.
+// A lane's rule; the constants are those of `Optimizer.constants`. The gradient is clipped to `clip_value` entry by entry, then to `clip_norm`
+// as a whole. Then `l2` times the weight is added to it, or `decoupled` times the weight to the step; both have the sign of the rate. What is
+// 0 is off.
 struct Rule {
     int name;
     real constants[RULE_CONSTANTS];
-    real l2, decoupled;
+    real clip_norm, clip_value, l2, decoupled;
 };
 // Factors that depend on the number of the step, 1 / (1 - decay^t) for each of `Optimizer.decays`.
 struct Corrections {
@@ -81,8 +82,16 @@ __device__ inline real named_step(const Rule& rule, const Corrections& correctio
     __builtin_unreachable();
 }
 
-// The step for a weight w with the gradient g. What is off must not change a bit, so it is not computed.
-__device__ inline real rule_step(const Rule& rule, const Corrections& corrections, real w, real g, real* first, real* second) {
+// An entry of the gradient, not beyond clip_value; NaN stays NaN.
+__device__ __forceinline__ real clipped(const Rule& rule, real g) {
+    if (rule.clip_value > 0) return g > rule.clip_value ? rule.clip_value : g < -rule.clip_value ? -rule.clip_value : g;
+    return g;
+}
+
+// The step for a weight w with the gradient g; `scale` is that of the clipped norm. What is off must not change a bit, so it is not computed.
+__device__ inline real rule_step(const Rule& rule, const Corrections& corrections, real scale, real w, real g, real* first, real* second) {
+    g = clipped(rule, g);
+    if (rule.clip_norm > 0) g *= scale;
     if (rule.l2 != 0) g += rule.l2 * w;
     real step = named_step(rule, corrections, g, first, second);
     if (rule.decoupled != 0) step += rule.decoupled * w;

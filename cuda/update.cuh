@@ -18,11 +18,34 @@ __device__ inline void add_shares(const real* partial, int shares, int parameter
     }
 }
 
-// `output_start`: the first parameter of the output layer, which has its own learning rate.
-__device__ inline void update_weights(const Rule& rule, const Rates& rates, const Corrections& corrections, const real* gradient, real* first,
-                                      real* second, real* theta, int size, int output_start) {
+// The sum of squares of the gradient that clip_norm limits, in NORM_PARTS parts (parts); a block takes a part, so that the order of the additions
+// is the same for any number of blocks.
+__device__ inline void square_parts(const Rule& rule, const real* gradient, int size, double* parts) {
+    const int length = (size + NORM_PARTS - 1) / NORM_PARTS;
+    for (int part = blockIdx.x; part < NORM_PARTS; part += gridDim.x) {
+        double sum = 0;
+        for (int at = part * length + threadIdx.x; at < min(size, (part + 1) * length); at += blockDim.x) {
+            const double g = clipped(rule, gradient[at]);
+            sum += g * g;
+        }
+        sum = block_sum(sum);
+        if (threadIdx.x == 0) parts[part] = sum;
+    }
+}
+
+// What scales a gradient down to clip_norm, or 1; every thread of the block must call it.
+__device__ inline real norm_scale(const Rule& rule, const double* parts) {
+    const double sum = block_sum(threadIdx.x < NORM_PARTS ? parts[threadIdx.x] : 0.0);
+    const double scale = rule.clip_norm / (sqrt(sum) + NORM_EPSILON);
+    return scale >= 1 ? 1 : scale;
+}
+
+// `output_start`: the first parameter of the output layer, which has its own learning rate; `parts`: those of `square_parts` if clip_norm is on.
+__device__ inline void update_weights(const Rule& rule, const Rates& rates, const Corrections& corrections, const real* gradient,
+                                      const double* parts, real* first, real* second, real* theta, int size, int output_start) {
+    const real scale = rule.clip_norm > 0 ? norm_scale(rule, parts) : real(1);
     for (int at = thread(); at < size; at += threads()) {
-        const real step = rule_step(rule, corrections, theta[at], gradient[at], first + at, second + at);
+        const real step = rule_step(rule, corrections, scale, theta[at], gradient[at], first + at, second + at);
         theta[at] -= (at < output_start ? rates.hidden : rates.output) * step;
     }
 }

@@ -83,6 +83,8 @@ CHECKED = {
     "optimizer=momentum optimizer.momentum=1": "number from 0 below 1",
     "optimizer=adam optimizer.beta2=x": "number from 0 below 1",
     "optimizer=rmsprop optimizer.epsilon=0": "number above 0",
+    "optimizer=adam optimizer.weight_decay=-1": "number from 0",
+    "optimizer.clip_norm=0": "number above 0 or null",
     "loss=focal loss.gamma=-1": "number from 0",
     "loss=focal loss.alpha=0": "number above 0 up to 1 or null",
     "loss=hinge loss.margin=-1": "number from 0",

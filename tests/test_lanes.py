@@ -56,7 +56,9 @@ OPTIMIZERS = [
     ["optimizer=nesterov", "optimizer.weight_decay=0.1"],
     ["optimizer=adamw"],
     ["optimizer=adadelta"],
-    ["optimizer.weight_decay=1e-3"],
+    ["optimizer.weight_decay=1e-3", "optimizer.clip_value=0.02"],
+    ["optimizer.clip_norm=0.3"],
+    ["optimizer.clip_norm=0.1", "optimizer.clip_value=0.1"],
 ]
 STOPS = [[], [], ["stop=patience", "stop.patience=1"], ["stop=target", "stop.accuracy=0.3"]]
 INITS = [[], ["init.bias=same"], ["init=uniform01"], ["init=normal", "init.scale=0.2"], ["init=orthogonal"]]
@@ -242,7 +244,7 @@ def test_one_worker_two_workers_alone_and_again(tmp_path: Path) -> None:
 
 LONE = {
     "plain": ["batch_size=40", "loss=mse", "lr=0.5"],
-    "a short last batch": ["batch_size=33", "optimizer=adam", "lr=0.01"],
+    "a short last batch": ["batch_size=33", "optimizer=adam", "lr=0.01", "optimizer.clip_norm=0.1"],
     "one batch is the whole set": ["batch_size=80", "seed=3"],
     "it diverges": ["batch_size=40", "lr=3e38"],
     "it stops": ["batch_size=40", "stop=target", "stop.accuracy=0.01"],

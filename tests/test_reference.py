@@ -175,15 +175,16 @@ def descend(
     rates: float | Mapping[str, float],
     rule: Callable[[], Callable[[Array, int, Array], Array]] = Sgd,
     reduction: str = "mean",
+    clip: Callable[[Tensors], Tensors] = lambda g: g,
 ) -> Tensors:
     """The weights after every batch of `plan`; `gradient` is that of the sum over a batch's rows."""
     w = {name: tensor.astype(np.float64) for name, tensor in initial.items()}
     rules = {name: rule() for name in w}
     for t, batch in enumerate(plan, start=1):
         g = gradient(w, batch)
+        g = clip({name: g[name] / len(batch) if reduction == "mean" else g[name] for name in w})
         for name in w:
-            mean = g[name] / len(batch) if reduction == "mean" else g[name]
-            w[name] = w[name] - (rates if isinstance(rates, float) else rates[name]) * rules[name](mean, t, w[name])
+            w[name] = w[name] - (rates if isinstance(rates, float) else rates[name]) * rules[name](g[name], t, w[name])
     return w
 
 
@@ -263,6 +264,54 @@ def test_optimizer(overrides: list[str], rule: Any) -> None:
         rule,
     )
     assert_near(trained, expected, TOLERANCE["float64"])
+
+
+def clip(norm: float = math.inf, value: float = math.inf) -> Callable[[Tensors], Tensors]:
+    """As torch.nn.utils.clip_grad_value_ and clip_grad_norm_ are documented, one after the other."""
+
+    def clipped(gradient: Tensors) -> Tensors:
+        cut = {name: np.minimum(np.maximum(g, -value), value) for name, g in gradient.items()}
+        total = math.sqrt(sum(np.square(g).sum() for g in cut.values()))
+        return {name: g * min(1.0, norm / (total + 1e-6)) for name, g in cut.items()}
+
+    return clipped
+
+
+@pytest.mark.parametrize(
+    ("overrides", "clip", "rule"),
+    [
+        (["optimizer.clip_norm=1.5"], clip(1.5), Sgd),
+        (["optimizer.clip_value=0.01"], clip(value=0.01), Sgd),
+        (
+            [
+                "optimizer.clip_norm=0.2",
+                "optimizer.clip_value=0.02",
+                "optimizer.weight_decay=0.5",
+                "optimizer=momentum",
+            ],
+            clip(0.2, 0.02),
+            lambda: Decayed(Momentum(), 0.5),
+        ),
+    ],
+    ids=["norm", "value", "both and decay"],
+)
+def test_clipping(overrides: list[str], clip: Callable[[Tensors], Tensors], rule: Any) -> None:
+    """Before weight decay; in some steps the gradient is longer, in others not, and recorded norms are unclipped."""
+    common = ["data.train_limit=400", "batch_size=50", "epochs=3", "lr=0.5", "dtype=float64", "log_every=1"]
+    trained = train_alone(settings("model=softmax_regression", *common, *overrides))
+    x, y = digits(400)
+    norms = []
+
+    def gradient(w: Tensors, rows: Array) -> Tensors:
+        summed = mlp_gradient(w, x.reshape(400, -1)[rows], y[rows], cross_entropy_delta)
+        norms.append(math.sqrt(sum(np.square(g / len(rows)).sum() for g in summed.values())))
+        return summed
+
+    expected = descend(trained.initial, gradient, batches(400, 50, 3, seed=0), 0.5, rule, clip=clip)
+    assert_near(trained, expected, TOLERANCE["float64"])
+    recorded = [values["grad/norm"] for _, _, values in trained.records if "grad/norm" in values]
+    np.testing.assert_allclose(recorded, norms, rtol=1e-9)
+    assert min(norms) < 1.5 < max(norms)
 
 
 @pytest.mark.parametrize("way", ["minus p-y", "plus y-p", "plus p-y", "minus y-p"])

@@ -27,6 +27,7 @@ from ablate.problem.data.dataset import Dataset
 from ablate.problem.losses import Loss, Objective, over
 from ablate.problem.mistakes import MISTAKES
 from ablate.problem.models import Architecture
+from ablate.problem.optimizers import Optimizer
 from ablate.problem.outputs import OUTPUTS
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -250,6 +251,7 @@ def of_updates(backend: Backend, device: str, architecture: Architecture, few: D
     if backend.is_reference:
         return None
     rows = len(few.y_train)
+    lane = replace(lane, optimizer=_clipping(lane.optimizer, NumpyProbe(architecture, few, lane).gradient()))
     engines = (
         NumpyEngine(architecture, few, [lane], rows),
         backend.engine(architecture, few, [lane], rows, device),
@@ -263,6 +265,14 @@ def of_updates(backend: Backend, device: str, architecture: Architecture, few: D
     if not is_finite or apart <= ROUNDING:
         return None
     return "kernel", f"after {UPDATES} updates {backend.possessive} weights are not NumPy's: {backend.fault}"
+
+
+def _clipping(optimizer: Optimizer, gradient: Mapping[str, Array]) -> Optimizer:
+    """The optimizer; where it clips, with limits that this gradient exceeds, or its clipping would not be seen."""
+    entries = np.concatenate([tensor.ravel() for tensor in gradient.values()])
+    limits = {"clip_value": np.abs(entries).max() / 2, "clip_norm": np.linalg.norm(entries) / 4}
+    on = {key: float(limit) for key, limit in limits.items() if limit and getattr(optimizer, key)}
+    return optimizer.model_copy(update=on)
 
 
 def _distance(found: Array, expected: Array) -> float:

@@ -3,8 +3,9 @@
 A rule turns the gradient g into a step s; the engine then does `w -= rate * s`, where rate carries the learning rate
 and the sign of the update. Every rule is odd in g, so the sign may be applied after it. Arrays of K lanes are `(K, P)`.
 
-Weight decay is common to all rules: it adds `weight_decay * w` to the gradient or, decoupled, to the step. It gets the
-sign of the rate, so that it draws the weights towards 0 whatever the sign of the update.
+Clipping and weight decay are common to all rules. The gradient is clipped first: its entries, then its norm. Then
+`weight_decay * w` is added to it or, decoupled, to the step. Weight decay gets the sign of the rate, so that it draws
+the weights towards 0 whatever the sign of the update.
 """
 
 from abc import abstractmethod
@@ -21,6 +22,8 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 # The most state arrays, constants and decays of a rule: the kernels have room for this many (cuda/rules.cuh).
 MOST_STATES, MOST_CONSTANTS, MOST_DECAYS = 2, 3, 2
+# Added to the norm that clipping divides by, as in torch.nn.utils.clip_grad_norm_.
+NORM_EPSILON = 1e-6
 
 
 class Optimizer(Choice):
@@ -37,11 +40,17 @@ class Optimizer(Choice):
     weight_decay: NotNegative = Field(
         0.0, description="this times each weight and bias is added to its gradient (adamw, default 0.01: to its step)"
     )
+    clip_norm: Positive | None = Field(
+        None, description="a gradient whose norm over all weights and biases is larger is scaled down to it (null: off)"
+    )
+    clip_value: Positive | None = Field(
+        None, description="entries of the gradient beyond plus or minus this are set to it (null: off)"
+    )
 
     @property
     def parts(self) -> tuple[Any, ...]:
         """Equal for options whose lanes one `Rule` can serve: the same formulas, with other numbers."""
-        return self.name, self.weight_decay > 0
+        return self.name, self.weight_decay > 0, self.clip_norm is not None, self.clip_value is not None
 
     def constants(self) -> tuple[float, ...]:
         """The constants of `step`, in float64; engines cast them to their precision."""
@@ -265,25 +274,43 @@ class Rule:
         self.states = [np.zeros_like(weights) for _ in range(self.kind.states)]
         self.constants = _columns([each.constants() for each in optimizers], dtype)
         self.decays = _columns([each.decays() for each in optimizers], np.dtype(np.float64))
-        self.weight_decay = np.array(weight_decay, dtype)[:, None] if optimizers[0].weight_decay else None
+        # Weight decay and clipping, where they are on.
+        common = {
+            "weight_decay": weight_decay,
+            "clip_norm": [each.clip_norm for each in optimizers],
+            "clip_value": [each.clip_value for each in optimizers],
+        }
+        self.common = {name: _column(values, dtype) for name, values in common.items() if values[0]}
 
     def step(self, gradient: Array, weights: Array) -> Array:
         """The step s `(K, P)` for this gradient `(K, P)`, which may be overwritten; the state advances by one."""
         self.steps += 1
-        weight_decay, is_decoupled = self.weight_decay, self.kind.is_decoupled
+        self._clip(gradient)
+        weight_decay, is_decoupled = self.common.get("weight_decay"), self.kind.is_decoupled
         if weight_decay is not None and not is_decoupled:
             gradient += weight_decay * weights
         corrections = [correction(decay, self.steps).astype(self.dtype) for decay in self.decays]
         step = self.kind.step(gradient, self.states, self.constants, corrections)
         return step + weight_decay * weights if weight_decay is not None and is_decoupled else step
 
+    def _clip(self, gradient: Array) -> None:
+        if (largest := self.common.get("clip_value")) is not None:
+            np.clip(gradient, -largest, largest, out=gradient)
+        if (longest := self.common.get("clip_norm")) is not None:
+            norm = np.sqrt(np.square(gradient, dtype=np.float64).sum(axis=1, keepdims=True))
+            gradient *= np.minimum(1, longest / (norm + NORM_EPSILON)).astype(self.dtype)
+
     def keep(self, lanes: Array) -> None:
         """Drop every lane that is not in `lanes` (indices, ascending)."""
         self.states = [state[lanes] for state in self.states]
         self.constants = [column[lanes] for column in self.constants]
         self.decays = [column[lanes] for column in self.decays]
-        self.weight_decay = None if self.weight_decay is None else self.weight_decay[lanes]
+        self.common = {name: column[lanes] for name, column in self.common.items()}
+
+
+def _column(by_lane: Sequence[float | None], dtype: np.dtype[Any]) -> Array:
+    return np.array(by_lane, dtype)[:, None]
 
 
 def _columns(by_lane: Sequence[Sequence[float]], dtype: np.dtype[Any]) -> list[Array]:
-    return [np.array(values, dtype)[:, None] for values in zip(*by_lane, strict=True)]
+    return [_column(values, dtype) for values in zip(*by_lane, strict=True)]

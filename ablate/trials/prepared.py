@@ -143,6 +143,8 @@ def _check_precision(trial: PreparedTrial) -> None:
         "output_lr": settings.output_lr,
         "init.scale": getattr(settings.init, "scale", None),
         "optimizer.weight_decay": settings.optimizer.weight_decay or None,
+        "optimizer.clip_norm": settings.optimizer.clip_norm,
+        "optimizer.clip_value": settings.optimizer.clip_value,
         "optimizer.epsilon": getattr(settings.optimizer, "epsilon", None),
         "model.preactivation_divisor": settings.model.preactivation_divisor,
         "model.slope": settings.model.slope,

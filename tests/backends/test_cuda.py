@@ -20,6 +20,7 @@ from ablate.backends.cuda.emulated import Emulated
 from ablate.backends.cuda.engine import CudaEngine
 from ablate.backends.cuda.memory import Batch
 from ablate.backends.cuda.probe import CudaProbe
+from ablate.backends.engine import Lane
 from ablate.backends.numpy.engine import NumpyEngine
 from ablate.config.settings import Settings
 from ablate.diagnosis import checks as check
@@ -38,7 +39,7 @@ MLP = ["model=mlp", "model.hidden=[6,5]", "model.activation=tanh"]
 def cohort(*common: str) -> list[Settings]:
     cases = [
         ["loss=ce"],
-        ["loss=mse", "optimizer=adam"],
+        ["loss=mse", "optimizer=adam", "optimizer.clip_norm=0.01"],
         ["loss=hinge", "seed=1"],
         ["loss=ce", "lr=3e38"],
         ["loss=bce"],
@@ -216,6 +217,22 @@ def test_the_checks_name_a_known_mistake_in_the_kernels(bug: str) -> None:
     assert check.check(ablate.prepare(trial)).guess == bug
 
 
+@pytest.mark.parametrize("key", ["clip_norm", "clip_value", "weight_decay"])
+def test_the_checks_name_an_update_that_leaves_something_out(key: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Clipping too, with a limit that this trial's gradients never reach."""
+    right = CudaEngine.__init__
+
+    def wrong(self: CudaEngine, architecture: Any, dataset: Dataset, lanes: Sequence[Lane], *more: Any) -> None:
+        without = lanes[0].optimizer.model_copy(update={key: 0.0})
+        right(self, architecture, dataset, [replace(lanes[0], optimizer=without)], *more)
+
+    monkeypatch.setattr(CudaEngine, "__init__", wrong)
+    trial = settings(*EMULATED, "model=mlp", f"optimizer.{key}=100")
+    found = check.check(ablate.prepare(trial))
+    assert found.guess == "kernel"
+    assert "after 3 updates" in str(found.advice)
+
+
 @pytest.mark.parametrize("optimizer", ["momentum", "adam"])
 def test_the_checks_name_a_wrong_update_rule(optimizer: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Which no gradient shows: here a constant of the rule is a thousandth off on the device."""
@@ -271,6 +288,7 @@ SANITIZED = [
     "tracking=none",
     "loss=ce,bce",
     "optimizer=momentum,adam",
+    "optimizer.clip_norm=0.1",
 ]
 
 

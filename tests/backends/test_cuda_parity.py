@@ -55,6 +55,9 @@ OPTIMIZERS = [
     ["optimizer=adadelta", "lr=1"],
     ["optimizer=adamw", "optimizer.weight_decay=0.1", "update_sign=plus", "residual=y-p"],
     ["optimizer.weight_decay=0.2", "update_sign=plus"],
+    ["optimizer.clip_norm=0.4"],
+    ["optimizer.clip_value=0.02", "optimizer.weight_decay=0.2"],
+    ["optimizer=momentum", "optimizer.clip_norm=0.3", "optimizer.clip_value=0.1", "update_sign=plus"],
     ["update_sign=plus"],
     ["residual=y-p", "lr=0.02"],
 ]

@@ -56,6 +56,7 @@ OPTIMIZERS = [
     *(["optimizer=momentum"], ["optimizer=momentum", "optimizer.momentum=0.5"]),
     *([f"optimizer={name}", "lr=0.001"] for name in ("adam", "rmsprop", "adagrad", "adamw", "nesterov")),
     ["optimizer=adadelta", "optimizer.weight_decay=0.1", "lr=1"],
+    ["optimizer.clip_norm=0.3", "optimizer.clip_value=0.1"],
     ["optimizer=adam", "optimizer.beta1=0.5", "optimizer.epsilon=1e-4", "lr=0.001"],
 ]
 # name: what a network computes; the lanes of each are all losses and optimisers.

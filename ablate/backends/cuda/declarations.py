@@ -7,8 +7,11 @@ C++ are generated from it here, so that there is no second list to keep in step.
 from collections.abc import Iterator, Sequence
 
 from ablate.problem.losses import LOSSES, BuiltinLoss, Loss
-from ablate.problem.optimizers import MOST_CONSTANTS, MOST_DECAYS, OPTIMIZERS, Optimizer
+from ablate.problem.optimizers import MOST_CONSTANTS, MOST_DECAYS, NORM_EPSILON, OPTIMIZERS, Optimizer
 from ablate.problem.outputs import OUTPUTS
+
+# The sum of squares that clipping needs is taken in this many parts, at most one for each thread of a block.
+NORM_PARTS = 64
 
 
 def header() -> str:
@@ -24,6 +27,8 @@ def _lines() -> Iterator[str]:
     yield f"#define LOSS_CONSTANTS {most_loss_constants()}"
     yield f"#define RULE_CONSTANTS {MOST_CONSTANTS}"
     yield f"#define RULE_CORRECTIONS {MOST_DECAYS}"
+    yield f"#define NORM_PARTS {NORM_PARTS}"
+    yield f"#define NORM_EPSILON {NORM_EPSILON}"
 
 
 def _losses() -> list[str]:

@@ -6,6 +6,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from ablate.backends.cuda.declarations import NORM_PARTS
 from ablate.backends.cuda.device import THREADS, Buffer, Device, DeviceError, Kernel
 from ablate.backends.cuda.memory import Rows
 from ablate.backends.cuda.network import Network, Order
@@ -88,7 +89,11 @@ class Stepwise:
             layers = len(layout.edges) - 1
             watched = (lanes.gradient, layout.size, network.edges, layers, lanes.rates, max(len(log.logged), 1), column)
             network.after["watch"](layers, slots.count, slots, log.ended, step, *watched, log.squares, log.counts)
-        rule = (lanes.rules, lanes.rates, work.corrections, lanes.gradient, lanes.first, lanes.second)
+        if lanes.clip_norms:
+            squared = (lanes.rules, lanes.gradient, layout.size, lanes.norm_parts)
+            network.after["square"](NORM_PARTS, slots.count, slots, log.ended, step, *squared)
+        state = (lanes.gradient, lanes.norm_parts, lanes.first, lanes.second)
+        rule = (lanes.rules, lanes.rates, work.corrections, *state)
         blocks = -(-layout.size // THREADS)
         network.after["update"](
             blocks, slots.count, slots, log.ended, step, log.steps, *rule, lanes.theta, layout.size, layout.output_start
@@ -134,7 +139,7 @@ class Persistent:
         data = [slots, work.rows.x, work.rows.labels, network.fit, work.order.orders, work.order.order_of]
         losses = [lanes.kinds, lanes.constants, lanes.class_weights, lanes.is_mean]
         rules = [lanes.rules, lanes.rates, work.corrections]
-        state = [lanes.theta, lanes.gradient, lanes.first, lanes.second]
+        state = [lanes.theta, lanes.gradient, lanes.norm_parts, lanes.first, lanes.second]
         arrays = [batch.partial, batch.targets, batch.p, batch.values, batch.predicted]
         logs = [log.losses, log.right, log.ended, log.columns, network.edges, log.squares, log.counts]
         sizes = [work.rows.count, work.batch_size, log.steps, *part, layout.partials, log.squares.shape[1]]

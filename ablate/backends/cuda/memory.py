@@ -5,7 +5,14 @@ from typing import Any
 
 import numpy as np
 
-from ablate.backends.cuda.declarations import loss_number, most_loss_constants, output_number, padded, rule_number
+from ablate.backends.cuda.declarations import (
+    NORM_PARTS,
+    loss_number,
+    most_loss_constants,
+    output_number,
+    padded,
+    rule_number,
+)
 from ablate.backends.cuda.device import Buffer, Device
 from ablate.backends.cuda.layout import Layout
 from ablate.backends.engine import Lane
@@ -41,6 +48,8 @@ class Lanes:
         self.class_weights = device.put(np.array([lane.class_weights or alike for lane in lanes]), dtype)
         self.rules = _rules(device, lanes, dtype)
         self.rates = device.put(np.array([[lane.rate, lane.output_rate] for lane in lanes]), dtype)
+        self.clip_norms = any(lane.optimizer.clip_norm for lane in lanes)
+        self.norm_parts = device.allocate((count, NORM_PARTS), np.float64)
         self.sums = device.allocate((count, 3), np.float64)
         self.counts, self.hits = (device.allocate((count, dataset.classes), np.int32) for _ in range(2))
         self.dead, self.saturated = (device.allocate((count,), np.int32) for _ in range(2))
@@ -94,12 +103,13 @@ def _constants(loss: Loss) -> tuple[float, ...]:
 
 def _rules(device: Device, lanes: Sequence[Lane], dtype: np.dtype[Any]) -> Buffer:
     """`Rule` of `cuda/rules.cuh` for each lane."""
-    decays = [("l2", dtype), ("decoupled", dtype)]
-    kind = np.dtype([("name", np.int32), ("constants", dtype, MOST_CONSTANTS), *decays], align=True)
+    common = [(name, dtype) for name in ("clip_norm", "clip_value", "l2", "decoupled")]
+    kind = np.dtype([("name", np.int32), ("constants", dtype, MOST_CONSTANTS), *common], align=True)
     rules = np.zeros(len(lanes), kind)
     for rule, lane in zip(rules, lanes, strict=True):
         rule["name"] = rule_number(lane.optimizer)
         rule["constants"] = padded(lane.optimizer.constants(), MOST_CONSTANTS)
+        rule["clip_norm"], rule["clip_value"] = lane.optimizer.clip_norm or 0, lane.optimizer.clip_value or 0
         rule["decoupled" if lane.optimizer.is_decoupled else "l2"] = lane.weight_decay
     return device.put(rules, rules.dtype)
 
