@@ -185,7 +185,11 @@ def _fit_shape(sample: Shape, side: int | None) -> Shape:
     if side is None:
         return sample
     if len(sample) != 3:
-        raise ConfigError(f"model.fit={side}: images are needed, the data gives vectors of {sample[0]}; use model=mlp")
+        square = math.isqrt(sample[0])
+        shaped = f", or data.shape=[{square},{square}] if each is an image" if square**2 == sample[0] > 1 else ""
+        raise ConfigError(
+            f"model.fit={side}: images are needed, the data gives vectors of {sample[0]}; use model=mlp{shaped}"
+        )
     channels, height, width = sample
     if max(height, width) > side:
         raise ConfigError(f"model.fit={side}: the images are {height}x{width}, larger than {side}x{side}")

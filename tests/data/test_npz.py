@@ -255,3 +255,140 @@ def test_test_samples_of_another_shape_are_refused(file, shape):
 def test_a_single_class_is_refused(file, label):
     message = refused_arrays(file, y_train=np.full(6, label), y_test=np.full(3, label))
     assert f"y_train holds only the label {label}" in message
+
+
+# Names, axes and shapes
+
+
+def said(file, stored, **keys):
+    """What becomes of arrays under these names."""
+    np.savez(file, **stored)
+    data = load("npz", path=str(file), dtype=np.dtype("float64"), **keys)
+    return data, " / ".join(data.notices)
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        "X_train Y_train X_test Y_test",
+        "train_x train_y val_x val_y",
+        "testLabels trainImages trainLabels testImages",
+        "train train_labels test test_labels",
+        "training_data tr_targets dev_data te_targets",
+        "train_set_x_orig train_set_y_orig test_set_x_orig test_set_y_orig",
+    ],
+)
+def test_arrays_go_by_other_names(file, names):
+    good, names = arrays(), names.split()
+    roles = list(good) if names[0] != "testLabels" else ["y_test", "x_train", "y_train", "x_test"]
+    data, notices = said(file, {name: good[role] for name, role in zip(names, roles, strict=True)})
+    for role, array in good.items():
+        np.testing.assert_array_equal(getattr(data, role), array)
+    assert "are taken as x_train, y_train, x_test, y_test" in notices
+    assert said(file, good | {"x_val": np.zeros(2), "X_train": np.zeros(3)})[1] == ""
+
+
+@pytest.mark.parametrize(
+    "names", [("x", "y"), ("X", "Y"), ("data", "target"), ("images", "labels"), ("x_train", "y_train")]
+)
+def test_without_a_test_set_rows_are_split_off_in_a_fixed_order(file, names):
+    x, y = np.arange(20.0).reshape(10, 2), np.arange(10) % 2
+    data, notices = said(file, dict(zip(names, (x, y), strict=True)))
+    order = np.random.default_rng(0).permutation(10)
+    np.testing.assert_array_equal(data.x_train, x[order[:8]])
+    np.testing.assert_array_equal(data.y_test, y[order[8:]])
+    assert "the last 2 of the 10 rows" in notices
+    more, notices = said(file, dict(zip(names, (x, y[np.newaxis]), strict=True)), test_share=0.4)
+    np.testing.assert_array_equal(more.x_test, x[order[6:]])
+    np.testing.assert_array_equal(more.y_test, y[order[6:]])
+    assert "test set" not in notices
+
+
+def test_a_share_to_test_on_must_leave_rows_and_be_wanted(file):
+    np.savez(file, x=np.eye(3), y=np.array([0, 1, 1]))
+    assert "0 of its 3 rows" in refused(file, test_share=0.1)
+    np.savez(file, **arrays())
+    assert refused(file, test_share=0.1).startswith("data.test_share=0.1: ")
+
+
+@pytest.mark.parametrize(
+    ("shape", "channels", "notice"),
+    [
+        ((8, 8, 1), "last", "taken as (N, H, W, C), images of 8x8 with 1 channel; data.channels=last confirms it"),
+        ((6, 5, 3), "last", "images of 6x5 with 3 channels"),
+        ((5, 5, 2), "last", "images of 5x5 with 2 channels"),
+        ((1, 8, 8), "first", ""),
+        ((3, 5, 8), "first", ""),
+        ((2, 5, 5), "first", ""),
+        ((3, 3, 3), "first", "taken as (N, C, H, W), images of 3x3 with 3 channels; data.channels=first confirms it"),
+        ((2, 3, 5), "first", "images of 3x5 with 2 channels"),
+    ],
+)
+def test_the_axis_of_channels_is_told_by_the_shape(file, shape, channels, notice):
+    x = np.random.default_rng(3).normal(size=(9, *shape))
+    stored = arrays(x_train=x[:6], x_test=x[6:])
+    expected = {"first": x, "last": x.transpose(0, 3, 1, 2)}
+    data, notices = said(file, stored)
+    np.testing.assert_array_equal(np.concatenate([data.x_train, data.x_test]), expected[channels])
+    assert data.x_train.flags.c_contiguous
+    assert notice in notices
+    assert bool(notice) == bool(notices)
+    for asked in ("first", "last"):
+        data, notices = said(file, stored, channels=asked)
+        np.testing.assert_array_equal(data.x_test, expected[asked][6:])
+        assert not notices
+
+
+def test_a_row_is_an_image_if_the_user_says_so(file):
+    x = np.random.default_rng(3).normal(size=(9, 24))
+    stored = arrays(x_train=x[:6], x_test=x[6:])
+    for shape, expected in (([4, 6], (1, 4, 6)), ([3, 2, 4], (3, 2, 4)), ([2, 4, 3], (3, 2, 4)), ([24], (24,))):
+        assert said(file, stored, shape=shape)[0].sample_shape == expected
+    np.testing.assert_array_equal(said(file, stored, shape=[4, 6])[0].x_test, x[6:].reshape(3, 1, 4, 6))
+    np.savez(file, **stored)
+    assert refused(file, shape=[5, 5]) == "data.shape=[5,5]: 25 values, but a sample of x_train has 24"
+    assert refused(file, shape=[1, 1, 4, 6]).startswith("data.shape=[1,1,4,6]: expected [H,W]")
+    assert refused(file, channels="last").startswith("data.channels=last: x_train has shape (6, 24)")
+
+
+@pytest.mark.parametrize(
+    ("changes", "advice"),
+    [
+        ({"x_train": np.zeros((5, 6)), "x_test": np.zeros((5, 3))}, "x_train has shape (5, 6): x_train.T if"),
+        ({"x_train": np.zeros((4, 4, 6))}, "np.moveaxis(x_train, -1, 0) if"),
+        ({"x_train": np.zeros(6)}, "x_train.reshape(-1, 1) if a sample is one number"),
+        ({"x_train": np.full((6, 5), "1.5")}, "x_train.astype(float) where they are numbers"),
+    ],
+)
+def test_samples_of_another_form_are_refused_with_what_to_write(file, changes, advice):
+    assert advice in refused_arrays(file, **changes)
+
+
+# Training against test set
+
+
+def test_unlike_scales_are_said_and_outliers_are_none(file):
+    rng = np.random.default_rng(4)
+    x, y = rng.normal(size=(60, 5)), np.arange(60) % 3
+
+    def notices(train, test, **keys):
+        return said(file, {"x_train": train, "y_train": y, "x_test": test, "y_test": y}, **keys)[1]
+
+    x_test = x[::-1]
+    outlier = x_test.copy()
+    outlier[0, 0] = 30.0
+    assert notices(x, x_test) == notices(x, outlier) == notices(x, x_test * 3) == ""
+    for train, test in ((x, x_test * 9), (x * 9, x_test), (x, x_test + 90), (x, x_test * 0)):
+        line = notices(train, test)
+        assert f"train on lie between {train.min():.4g} and {train.max():.4g}" in line
+        assert f"test on between {test.min():.4g} and {test.max():.4g}" in line
+    assert notices(x, x_test * 9, normalize="per_image") == ""
+
+
+def test_classes_that_are_not_trained_on_are_said(file):
+    stored = arrays(y_train=np.array([0, 0, 1, 1, 2, 2]), y_test=np.array([2, 2, 1]))
+    assert said(file, stored, train_limit=5)[1] == ""
+    assert "no training row in use is of class 2, but 2 of the 3 test rows are" in said(file, stored, train_limit=4)[1]
+    assert "all 2 training rows in use are of class 0" in said(file, stored, train_limit=2)[1]
+    gap = arrays(y_train=np.array([0, 0, 3, 3, 0, 3]), y_test=np.array([1, 2, 0]))
+    assert "is of classes 1, 2, but 2 of" in said(file, gap, labels="as_is")[1]

@@ -37,8 +37,7 @@ class Labels:
 
 def read(
     origin: Origin,
-    train: NDArray[Any],
-    test: NDArray[Any],
+    y: Sequence[NDArray[Any]],
     rows: Sequence[int],
     policy: Policy,
     names: Sequence[str] = ("y_train", "y_test"),
@@ -50,11 +49,11 @@ def read(
     as it stands.
     """
     of_test = Origin(origin.named)
-    vectors = [_vector(origin, names[0], train, rows[0]), _vector(of_test, names[1], test, rows[1])]
+    vectors = [_vector(origin, names[0], y[0], rows[0]), _vector(of_test, names[1], y[1], rows[1])]
     # Said once of both.
     origin.notices.extend(of_test.notices if not origin.notices else ())
     if _is_text(vectors[0]) != _is_text(vectors[1]):
-        raise origin.error(f"{names[0]} is of dtype {train.dtype}, {names[1]} of {test.dtype}; write both alike")
+        raise origin.error(f"{names[0]} is of dtype {y[0].dtype}, {names[1]} of {y[1].dtype}; write both alike")
     known = np.unique(vectors[0])
     if len(known) == 1:
         scaled = " (labels are not scaled: divided by 255, all are 0)" if not _is_text(known) and known[0] == 0 else ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -11,6 +12,7 @@ from pydantic import Field
 
 from ablate.errors import ConfigError
 from ablate.problem.data.columns import in_parts
+from ablate.problem.data.comparison import unlike
 from ablate.problem.data.dataset import Dataset, Raw
 from ablate.problem.data.normalisation import NORMALIZE_HELP, Normalize, Scale, scale
 from ablate.problem.registry import Choice, Group
@@ -41,7 +43,7 @@ class DataSet(Choice):
         train = _limited(self.name, "train", len(raw.x_train), self.train_limit)
         test = _limited(self.name, "test", len(raw.x_test), self.test_limit)
         scaled = scale(self.normalize, raw, raw.x_train[:train])
-        return Dataset(
+        dataset = Dataset(
             name=self.name,
             source=raw.source,
             x_train=_normalized(raw.source, raw.x_train[:train], self.normalize, scaled, dtype),
@@ -49,8 +51,9 @@ class DataSet(Choice):
             x_test=_normalized(raw.source, raw.x_test[:test], self.normalize, scaled, dtype),
             y_test=np.ascontiguousarray(raw.y_test[:test]),
             classes=raw.classes,
-            notices=raw.notices,
         )
+        said = [f"data={self.name}: {sentence}" for sentence in unlike(dataset)]
+        return replace(dataset, notices=(*raw.notices, *said))
 
 
 DATA_SETS: Group[DataSet] = Group("data")

@@ -1,0 +1,124 @@
+"""What all data sets in a user's own file have in common: from its arrays to samples and labels."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from ablate.errors import ConfigError
+from ablate.problem.data import samples
+from ablate.problem.data.dataset import Raw
+from ablate.problem.data.labels import POLICY_HELP, Policy
+from ablate.problem.data.labels import read as read_labels
+from ablate.problem.data.origin import Origin
+from ablate.problem.data.sets import DataSet
+from ablate.problem.section import Count
+
+Share = Annotated[float, Field(gt=0, lt=1)]
+
+TEST_SHARE = 0.2
+SPLIT = "numpy.random.default_rng(0).permutation"
+
+
+@dataclass(frozen=True)
+class Part:
+    """Samples and their labels, with the names that the file has for them."""
+
+    x: NDArray[Any]
+    y: NDArray[Any]
+    x_name: str
+    y_name: str
+
+    @property
+    def labels(self) -> int:
+        """The number of labels, which may be a column `(N, 1)` or a row `(1, N)`."""
+        return max(self.y.shape[:1] if not self._is_row else self.y.shape, default=0)
+
+    def check_lengths(self, origin: Origin) -> None:
+        """Raise `origin.error` unless there is a label for each sample."""
+        x, labels = self.x, self.labels
+        if labels == len(x) or self.y.ndim not in (1, 2) or self.y.dtype.kind not in "biufUS":
+            return  # right, or no labels at all, which is said elsewhere
+        advice = "one each was expected"
+        if x.shape[-1] == labels:
+            moved = f"{self.x_name}.T" if x.ndim == 2 else f"np.moveaxis({self.x_name}, -1, 0)"
+            advice = f"{self.x_name} has shape {x.shape}: {moved} if the last axis is that of the samples"
+        raise origin.error(f"{self.y_name} has {labels} labels for {len(x)} samples; {advice}")
+
+    def chosen(self, rows: NDArray[np.int64]) -> Part:
+        """Some of its rows, in the order given."""
+        return replace(self, x=self.x[rows], y=self.y[:, rows] if self._is_row else self.y[rows])
+
+    @property
+    def _is_row(self) -> bool:
+        return self.y.ndim == 2 and len(self.y) == 1 < len(self.x)
+
+
+class OwnFile(DataSet):
+    """A data set in a file of the user's."""
+
+    # What a file has to be, in words.
+    wanted: ClassVar[str]
+
+    path: str | None = None
+    labels: Policy = Field("auto", description=POLICY_HELP)
+    channels: samples.Channels = Field("auto", description=samples.CHANNELS_HELP)
+    shape: list[Count] | None = Field(None, description=samples.SHAPE_HELP)
+    test_share: Share | None = Field(
+        None, description=f"the share of the rows to test on, where there is no test set (null: {TEST_SHARE})"
+    )
+
+    @abstractmethod
+    def parts(self, origin: Origin) -> tuple[Part, Part | None]:
+        """Training and test set as the file gives them, None for a test set that it does not have.
+
+        Raises `origin.error` if the file cannot be read, or holds something else.
+        """
+
+    def read(self) -> Raw:
+        """Raises ConfigError if the file is not there, or holds what are no samples or labels."""
+        if not self.path:
+            raise ConfigError(f"data.path={self.path or 'null'}: data={self.name} needs a file; give {self.wanted}")
+        file = Path(self.path).expanduser()
+        origin = Origin(f"data.path={file}")
+        whole, test = self.parts(origin)
+        for part in (whole, test) if test else (whole,):
+            samples.check(origin, part.x_name, part.x)
+            part.check_lengths(origin)
+        train, test = self._split(origin, whole, test)
+        x_names, y_names = (train.x_name, test.x_name), (train.y_name, test.y_name)
+        x_train, x_test = samples.arranged(origin, (train.x, test.x), self.channels, self.shape, x_names)
+        y = read_labels(origin, (train.y, test.y), (len(x_train), len(x_test)), self.labels, y_names)
+        return Raw(
+            source=str(file),
+            x_train=x_train,
+            y_train=y.train,
+            x_test=x_test,
+            y_test=y.test,
+            classes=y.classes,
+            low=float(x_train.min()),
+            high=float(x_train.max()),
+            notices=tuple(origin.notices),
+        )
+
+    def _split(self, origin: Origin, whole: Part, test: Part | None) -> tuple[Part, Part]:
+        """Training and test set; without a test set, some rows in a fixed order are split off."""
+        if test is not None:
+            if self.test_share is not None:
+                raise ConfigError(f"data.test_share={self.test_share}: {origin.named} has a test set; leave it out")
+            return whole, test
+        rows = len(whole.x)
+        tested = round((self.test_share or TEST_SHARE) * rows)
+        if not 0 < tested < rows:
+            raise origin.error(f"{tested} of its {rows} rows to test on; another data.test_share leaves some for both")
+        if self.test_share is None:
+            split = f"the last {tested} of the {rows} rows, in the order of {SPLIT}({rows}), are tested on"
+            origin.notice(f"no test set in it: {split}; data.test_share={TEST_SHARE} confirms it")
+        order = np.random.default_rng(0).permutation(rows)
+        return whole.chosen(order[:-tested]), whole.chosen(order[-tested:])
