@@ -78,7 +78,7 @@ CHECKED = {
     "model.logits=tanh": "linear, relu or straight_through_relu",
     "model.layers=3": "list",
     "init.bias=one": "zero or same",
-    "data.normalize=all": "per_image, unit or none",
+    "data.normalize=all": "per_image, per_feature, unit or none",
     "data.train_limit=0": "whole number from 1",
     "optimizer=momentum optimizer.momentum=1": "number from 0 below 1",
     "optimizer=adam optimizer.beta2=x": "number from 0 below 1",
@@ -370,7 +370,10 @@ ARRAYS: dict[str, tuple[dict[str, Any], list[str]]] = {
     "one class": ({"y_train": np.zeros(8, int)}, ["y_train", "two classes"]),
     "NaN pixel": ({"x_train": np.where(np.arange(24).reshape(8, 3) == 4, np.nan, 1.0)}, ["x_train", "NaN", "[1, 1]"]),
     "lengths": ({"y_train": np.array([0, 1])}, ["y_train", "2 labels for 8 samples"]),
-    "objects": ({"x_train": np.array([[{}] * 3] * 8, dtype=object)}, ["x_train", "cannot be read"]),
+    "objects": (
+        {"x_train": np.array([[{}] * 3] * 8, dtype=object)},
+        ["x_train", "Python objects", "x_train.astype(float)"],
+    ),
     "no array": ({"y_test": None}, ["no array y_test"]),
 }
 

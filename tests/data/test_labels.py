@@ -41,7 +41,7 @@ def written(table):
 TAKEN = {  # how classes 0, 1, 2 may be written, and what is said of it
     "from 1": (lambda y: y + 1, "y_train has the labels 1..3: taken as the classes 0..2 in this order"),
     "gaps": (written([0, 2, 7]), "labels 0, 2, 7: .*data.labels=as_is takes them as the numbers of 8 outputs"),
-    "around 0": (lambda y: y - 1.0, "labels -1..1: "),
+    "below 0": (lambda y: y - 7.0, "labels -7..-5: "),
     "large": (written([5, 2**40, 2**50]), "labels 5, 1099511627776, 1125899906842624: "),
     "text": (written(["ant", "bee", "cow"]), "labels ant, bee, cow: "),
     "bytes": (written([b"ant", b"bee", b"cow"]), "labels ant, bee, cow: "),
@@ -70,6 +70,12 @@ def test_minus_one_and_one_and_bools_are_two_classes(file):
     assert (signs.y_train.tolist(), signs.y_test.tolist(), signs.classes) == (two.astype(int).tolist(), [1, 0, 1], 2)
     assert "labels -1, 1: " in signs.notices[0]
     assert loaded(file, two, np.array([True, False, True])).notices == ()
+
+
+def test_a_label_below_0_beside_0_is_asked_about(file):
+    assert "y_train[1] is -1, beside labels from 0 on (-1..1): leave out" in refused(file, Y - 1, TEST - 1)
+    data = loaded(file, Y - 1, TEST - 1, labels="remap")
+    assert (data.y_train.tolist(), data.notices) == (Y.tolist(), ())
 
 
 def test_what_is_confirmed_is_not_said(file):

@@ -376,9 +376,12 @@ def test_unlike_scales_are_said_and_outliers_are_none(file):
 
     x_test = x[::-1]
     outlier = x_test.copy()
-    outlier[0, 0] = 30.0
-    assert notices(x, x_test) == notices(x, outlier) == notices(x, x_test * 3) == ""
-    for train, test in ((x, x_test * 9), (x * 9, x_test), (x, x_test + 90), (x, x_test * 0)):
+    outlier[0, 0] = 3000.0
+    assert notices(x, x_test) == notices(x, outlier) == notices(outlier, x) == notices(x, x_test * 3) == ""
+    mostly_small, mostly_large = (np.where(rng.random((60, 5)) < share, 0.01, 10) for share in (0.7, 0.3))
+    assert notices(mostly_small, mostly_large) == ""
+    unlike = [(x, x_test * 9), (x * 9, x_test), (x, x_test + 90), (x, x_test * 0), (-np.abs(x), -9 * np.abs(x_test))]
+    for train, test in unlike:
         line = notices(train, test)
         assert f"train on lie between {train.min():.4g} and {train.max():.4g}" in line
         assert f"test on between {test.min():.4g} and {test.max():.4g}" in line

@@ -48,9 +48,11 @@ def _extent(x: NDArray[Any]) -> float:
 
 
 def _size(x: NDArray[Any]) -> float:
-    """The root mean square of some of the rows; NaN, which is unlike nothing, for too few values."""
-    some = x[:: max(1, len(x) // _ROWS)].astype(np.float64)
-    largest = np.abs(some).max()
+    """The median magnitude of what is not 0 in some of the rows; NaN, which is unlike nothing, for too few values.
+
+    A few outliers do not move it, nor does the share of the background of images.
+    """
+    some = np.abs(x[:: max(1, len(x) // _ROWS)].astype(np.float64))
     if some.size < _VALUES:
         return float("nan")
-    return float(largest * np.sqrt(np.square(some / largest).mean())) if largest else 0.0
+    return float(np.median(some[some > 0])) if some.any() else 0.0

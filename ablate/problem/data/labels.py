@@ -68,7 +68,7 @@ def _remapped(
     if len(known) > MAX_CLASSES:
         raise origin.error(f"{names[0]} has {len(known)} different labels; at most {MAX_CLASSES} classes were expected")
     if policy == "auto":
-        _heed(origin, names[0], known, len(train))
+        _heed(origin, names[0], known, train)
     unknown = ~np.isin(test, known)
     if unknown.any():
         raise origin.error(
@@ -79,9 +79,12 @@ def _remapped(
     return Labels(np.searchsorted(known, train), np.searchsorted(known, test), len(known))
 
 
-def _heed(origin: Origin, name: str, known: NDArray[Any], rows: int) -> None:
+def _heed(origin: Origin, name: str, known: NDArray[Any], train: NDArray[Any]) -> None:
     """Say what becomes of labels that are no classes yet; ask where there are so many that they may never be."""
-    classes = len(known)
+    classes, rows = len(known), len(train)
+    if not _is_text(known) and known[0] < 0 and 0 in known:
+        found = f"{name}[{int(train.argmin())}] is {known[0]}, beside labels from 0 on ({_listed(known)})"
+        raise origin.error(f"{found}: leave out samples without a class, or data.labels=remap if it is one")
     are_many = classes > _MANY_CLASSES and rows < _FEW_ROWS * classes
     if not are_many and not _is_text(known) and np.array_equal(known, np.arange(classes)):
         return

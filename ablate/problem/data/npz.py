@@ -100,11 +100,7 @@ def _found(origin: Origin, names: Sequence[str]) -> list[str]:
 def _role(name: str) -> tuple[str, str, int] | None:
     """Which array a name means: x or y, of training or test set or of both (""), and how usual the name is."""
     word = re.sub(r"[^a-z]|set|orig", "", name.lower())
-    exact = name in _NAMES
-    if (role := _ROLES.get(word) or _WHOLE.get(word)) is None:
-        return None
-    kind, part, rank = role
-    return kind, part, -1 if exact else rank
+    return _ROLES.get(word) or _WHOLE.get(word)
 
 
 def _missing(name: str, names: Sequence[str]) -> str:
