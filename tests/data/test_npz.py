@@ -380,7 +380,15 @@ def test_unlike_scales_are_said_and_outliers_are_none(file):
     assert notices(x, x_test) == notices(x, outlier) == notices(outlier, x) == notices(x, x_test * 3) == ""
     mostly_small, mostly_large = (np.where(rng.random((60, 5)) < share, 0.01, 10) for share in (0.7, 0.3))
     assert notices(mostly_small, mostly_large) == ""
-    unlike = [(x, x_test * 9), (x * 9, x_test), (x, x_test + 90), (x, x_test * 0), (-np.abs(x), -9 * np.abs(x_test))]
+    background = np.where(rng.random((60, 5)) < 0.4, 0, 7.0)
+    assert notices(background, np.where(rng.random((60, 5)) < 0.6, 0, 1.5 * background)) == ""
+    unlike = [
+        (x, x_test * 9),
+        (x * 9, x_test),
+        (x, x_test + 90),
+        (x, x_test * 0),
+        (-np.abs(x), -9 * np.abs(x_test) - 1),
+    ]
     for train, test in unlike:
         line = notices(train, test)
         assert f"train on lie between {train.min():.4g} and {train.max():.4g}" in line
