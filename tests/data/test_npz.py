@@ -381,13 +381,17 @@ def test_unlike_scales_are_said_and_outliers_are_none(file):
     mostly_small, mostly_large = (np.where(rng.random((60, 5)) < share, 0.01, 10) for share in (0.7, 0.3))
     assert notices(mostly_small, mostly_large) == ""
     background = np.where(rng.random((60, 5)) < 0.4, 0, 7.0)
-    assert notices(background, np.where(rng.random((60, 5)) < 0.6, 0, 1.5 * background)) == ""
+    sparse = np.where(rng.random((60, 5)) < 0.6, 0, background)
+    sparse[0, 0] = 100.0
+    assert notices(background, sparse) == ""
+    below, far_below = -np.abs(x), -9 * np.abs(x_test)
+    below[0, 0] = far_below[0, 0] = 0.5
     unlike = [
         (x, x_test * 9),
         (x * 9, x_test),
         (x, x_test + 90),
         (x, x_test * 0),
-        (-np.abs(x), -9 * np.abs(x_test) - 1),
+        (below, far_below),
     ]
     for train, test in unlike:
         line = notices(train, test)
