@@ -1,8 +1,8 @@
 """Cells: named combinations of keys, `cells: {NAME: {key: value}}`, crossed with the other factors of a sweep.
 
 They are edited in Hydra's own syntax: `~cells.NAME` drops one, `'+cells.NAME={loss: bce, lr: 1}'` adds one. A job gets
-the keys of its own cell as overrides, and `cells='key key'` lists all the keys that any cell sets: the trial reports
-its value of each.
+the keys of its own cell as overrides, and `cells='key key'` lists the keys that only some jobs set or have: the trial
+reports its value of each.
 """
 
 import re
@@ -224,14 +224,18 @@ def _select(plain: DictConfig, key: str) -> Any:
     return OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
 
 
-def note(cells: Sequence[Cell]) -> str:
-    """The override that tells a job the keys of all cells; without cells it removes those of its preset."""
+def note(cells: Sequence[Cell], others: Sequence[Override]) -> str:
+    """The override that tells a job the keys of all cells and of other overrides, which some jobs may not have.
+
+    Without any it removes the cells of its preset.
+    """
     keys = dict.fromkeys(key for cell in cells for key in cell.values)
-    return f"{KEY}={written(' '.join(keys)) if cells else 'null'}"
+    keys |= dict.fromkeys(one.key_or_group for one in others if not one.is_delete() and not one.is_hydra_override())
+    return f"{KEY}={written(' '.join(keys)) if keys else 'null'}"
 
 
 def reported(plain: DictConfig, mode: RunMode, choices: Mapping[str, str]) -> Mapping[str, str]:
-    """The keys that the cells of a job's sweep set, with the job's values as written on the command line.
+    """The keys that only some jobs of a sweep set or have, with this job's values as written on the command line.
 
     Raises ConfigError if cells were not crossed: there is no sweep, or another sweeper runs it.
     """

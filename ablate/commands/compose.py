@@ -8,10 +8,12 @@ from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.utils import create_config_search_path
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import ConfigCompositionException
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from ablate.commands import launcher
+from ablate.commands.belonging import as_sweeps
 from ablate.commands.composer import Composer
 from ablate.commands.grid import grid
 from ablate.commands.job import compose_job
@@ -48,7 +50,8 @@ def _compose(words: Sequence[str], folder: str | None) -> list[Trial]:
     composer = _composer(words, folder)
     parser = OverridesParser.create(config_loader=composer.loader)
     params = [f"{key}={value}" for key, value in (composer.master.hydra.sweeper.params or {}).items()]
-    planned = grid(composer.master, parser.parse_overrides(params), parser.parse_overrides(list(words)))
+    given = parser.parse_overrides(list(words))
+    planned = grid(composer.loader, composer.master, parser.parse_overrides(params), given)
     try:
         return [compose_job(composer, job, number)[1] for number, job in enumerate(planned.jobs)]
     except ConfigError as error:
@@ -94,4 +97,14 @@ def _loader(folder: str | None) -> ConfigLoader:
 
 
 def _master(loader: ConfigLoader, words: Sequence[str]) -> DictConfig:
+    try:
+        return _loaded(loader, words)
+    except ConfigCompositionException:
+        # As in `launcher.start`: a key that the option chosen by default does not have.
+        if as_sweeps(words) == list(words):
+            raise
+        return _loaded(loader, as_sweeps(words))
+
+
+def _loaded(loader: ConfigLoader, words: Sequence[str]) -> DictConfig:
     return loader.load_configuration("config", [*words, "hydra.mode=MULTIRUN"], RunMode.MULTIRUN)

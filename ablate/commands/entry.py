@@ -57,7 +57,7 @@ def _command(action: str) -> None:
     launcher.register(getattr(launcher, action))
     entry = hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")(launcher.task)
     try:
-        entry()
+        launcher.start(entry)
     except launcher.TrialFailedError as error:
         refusals.refuse(error, code=1)
     except Exception as error:

@@ -1,14 +1,19 @@
-"""The jobs of a sweep: all combinations of the values that overrides sweep over, crossed with a preset's cells."""
+"""The jobs of a sweep: all combinations of the values that overrides sweep over, crossed with a preset's cells.
+
+A key that only some of the options swept over have applies to those, and varies nothing for the others.
+"""
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from hydra.core.config_loader import ConfigLoader
 from hydra.core.override_parser.types import ChoiceSweep, Override, RangeSweep
 from hydra.core.plugins import Plugins
 from omegaconf import DictConfig
 
 from ablate.commands import cells
+from ablate.commands.belonging import Belonging
 from ablate.commands.cells import Cell
 from ablate.errors import ConfigError
 
@@ -24,27 +29,26 @@ MAX_TRIALS = 10_000
 
 @dataclass(frozen=True)
 class Grid:
-    """The cells, which vary slowest, the overrides of all jobs of one cell, and the note on cells for every job."""
+    """Every job as its cell, which varies slowest, and its other overrides; and the note on cells for every job."""
 
-    cells: Sequence[Cell]
-    others: Sequence[Sequence[str]]
+    planned: Sequence[tuple[Cell, Sequence[str]]]
     noted: Sequence[str]
 
     @property
     def jobs(self) -> list[list[str]]:
         """The overrides of every job."""
-        return [[*cell.overrides, *self.noted, *other] for cell in self.cells for other in self.others]
+        return [[*cell.overrides, *self.noted, *others] for cell, others in self.planned]
 
     def cell(self, number: int) -> Cell:
         """The cell that a job belongs to."""
-        return self.cells[number // len(self.others)]
+        return self.planned[number][0]
 
     def without_cell(self, number: int) -> list[str]:
         """A job's overrides without those of its cell."""
-        return [*self.noted, *self.others[number % len(self.others)]]
+        return [*self.noted, *self.planned[number][1]]
 
 
-def grid(master: DictConfig, params: Sequence[Override], given: Sequence[Override]) -> Grid:
+def grid(loader: ConfigLoader, master: DictConfig, params: Sequence[Override], given: Sequence[Override]) -> Grid:
     """The jobs of a sweep; `params` are those that the preset sweeps over, `given` the overrides of the command.
 
     Raises ConfigError if the cells are malformed, or if there are no jobs or too many.
@@ -52,10 +56,13 @@ def grid(master: DictConfig, params: Sequence[Override], given: Sequence[Overrid
     found = cells.crossed(master, params, given)
     overrides = [override for override in (*params, *given) if not cells.is_about(override)]
     _check_count(found, overrides)
-    [others] = BasicSweeper.split_arguments(overrides, None)
+    [combinations] = BasicSweeper.split_arguments(overrides, None)
+    pairs = [(cell, others) for cell in found or [Cell((), {})] for others in combinations]
+    belonging = Belonging(loader, master, overrides, pairs)
     # A sweep without cells may still have a preset with cells, if the user removed them.
-    noted = [cells.note(found)] if found or len(overrides) < len(params) + len(given) else []
-    return Grid(found or [Cell((), {})], others, noted)
+    is_noted = found or belonging.partial or len(overrides) < len(params) + len(given)
+    noted = [cells.note(found, overrides if belonging.partial else [])] if is_noted else []
+    return Grid(belonging.jobs(pairs), noted)
 
 
 def _check_count(found: Sequence[Cell], overrides: Sequence[Override]) -> None:

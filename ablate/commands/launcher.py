@@ -11,10 +11,12 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn, JobStatus, setup_globals
+from hydra.errors import ConfigCompositionException, HydraException
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, RunMode, TaskFunction
 from omegaconf import DictConfig
 
+from ablate.commands.belonging import as_sweeps, is_not_a_sweep
 from ablate.commands.cells import Cell
 from ablate.commands.composer import Composer
 from ablate.commands.grid import BasicSweeper, grid
@@ -59,6 +61,26 @@ def declare() -> None:
     setattr(store, "__deepcopy__", lambda memo: store)  # noqa: B010
 
 
+def start(application: Callable[[], Any]) -> None:
+    """Run a Hydra application with the words of the command.
+
+    Hydra refuses a key that the option chosen by default does not have; a sweep may choose another that has it.
+    """
+    words = CohortLauncher.words = sys.argv[1:]
+    try:
+        application()
+    except ConfigCompositionException as refused:
+        sys.argv[1:] = as_sweeps(words)
+        if sys.argv[1:] == words:
+            raise
+        try:
+            application()
+        except HydraException as error:
+            raise (refused if is_not_a_sweep(error) else error) from None
+        finally:
+            sys.argv[1:] = words
+
+
 class GridSweeper(BasicSweeper):
     """Hydra's own grid, crossed with the preset's cells, which vary slowest.
 
@@ -74,7 +96,7 @@ class GridSweeper(BasicSweeper):
         assert self.launcher is not None
         parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
         params, given = parser.parse_overrides(self._parse_config()), parser.parse_overrides(arguments)
-        planned = grid(self.config, params, given)
+        planned = grid(self.hydra_context.config_loader, self.config, params, given)
         try:
             done = self.launcher.launch(planned.jobs, initial_job_idx=0)
             for job in done:
@@ -116,6 +138,8 @@ class CohortLauncher(Launcher):
     """Gets all jobs of a multirun at once, and calls the command's `action` with their trials."""
 
     action: Callable[[Path, Sequence[Trial]], int]
+    # The command's words, as they were given.
+    words: Sequence[str] = ()
     exit_code = sweep.FINISHED
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
@@ -145,7 +169,7 @@ def _job_return(folder: Path, composed: DictConfig) -> JobReturn:
 def run(folder: Path, trials: Sequence[Trial]) -> int:
     """Check the trials and train them, or with `dry_run` print the plan; returns the exit code."""
     console = terminal()
-    prepared = prepare(folder, trials, shlex.join(["ablate", *sys.argv[1:]]))
+    prepared = prepare(folder, trials, shlex.join(["ablate", *(CohortLauncher.words or sys.argv[1:])]))
     if trials[0].settings.dry_run:
         sweep.say_notices(prepared)
         tables.print_plan(console, trials)

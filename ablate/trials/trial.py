@@ -18,8 +18,8 @@ ABSENT = "n/a"  # pandas reads it as a missing number
 class Trial:
     """One resolved configuration with one seed.
 
-    `overrides` are those of the command, key by key with the value as the user wrote it; in a sweep of `cells` also the
-    keys that any cell sets, with the trial's own value, or `ABSENT` if it has no such key. `choices` are the options
+    `overrides` are those of the command, key by key with the value as the user wrote it; in a sweep also the keys that
+    only other trials set, with the trial's own value, or `ABSENT` if it has no such key. `choices` are the options
     chosen in the configuration groups, `config` is the whole resolved configuration, from which all levels are read.
     """
 
