@@ -68,9 +68,7 @@ def test_command_runs(arguments: list[str], folder: Path) -> None:
     small = [item for item in SMALL if "data=xor" not in arguments or not item.startswith("data.")]
     if "--help" in arguments:
         small = []
-    # A loss of one's own is imported, and a worker of this process may have imported another module of that name.
-    run = run_as_process if "my_losses" in " ".join(arguments) else run_in_process
-    done = run(folder, *arguments, *small)
+    done = run_in_process(folder, *arguments, *small)
     assert done.code == 0, done.out + done.err
     assert "failed" not in done.out.split("Keys")[0]
 
