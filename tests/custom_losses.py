@@ -130,6 +130,17 @@ class InFloat32(CrossEntropy):
         return super().gradient(z.astype(np.float32), y.astype(np.float32))
 
 
+class OffInFloat32(InFloat32):
+    """Its gradient is too large by a factor, besides."""
+
+    def __init__(self, factor: float) -> None:
+        super().__init__()
+        self.factor = factor
+
+    def gradient(self, z: Array, y: Array) -> Array:
+        return self.factor * super().gradient(z, y)
+
+
 class FarBelowZero(CrossEntropy):
     def value(self, z: Array, y: Array) -> Array:
         return super().value(z, y) - 1e6

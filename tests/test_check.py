@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -19,11 +20,13 @@ import ablate as ablate_package
 from ablate import __main__
 from ablate import check as check_command
 from ablate.diagnosis import checks as check
-from ablate.diagnosis import hypotheses, measure
+from ablate.diagnosis import measure
 from ablate.diagnosis import verdicts as diagnose
+from ablate.diagnosis.loss_alone import LOGITS
 from ablate.errors import ConfigError
 from ablate.problem.custom_loss import try_out
 from ablate.problem.data.dataset import Dataset
+from docs.studies import right_losses, slips
 
 MODELS = {
     "lenet5": ["model=lenet5"],
@@ -150,20 +153,24 @@ def test_a_kink_beside_a_coordinate_is_passed_over() -> None:
 @pytest.mark.parametrize("model", ["mlp", "softmax_regression"])
 def test_a_wrong_gradient_of_ones_own_is_named(model: str, loss: str, mistake: str, guess: str, said: str) -> None:
     found = examine(f"model={model}", *OWN, f"+loss.args.loss={loss}", f"+loss.args.mistake={mistake}")
+    if (loss, mistake) == ("mse", "no Jacobian"):
+        guess = "two losses"  # p - y is the gradient of ce, which trains first
+        assert str(found.advice).index("if loss=ce's is meant") < str(found.advice).index("if the value is meant")
     assert found.guess == guess
     assert said in str(found.advice)
-    by_itself = next(tensor for tensor in found.tensors if tensor.name == hypotheses.LOGITS)
+    by_itself = next(tensor for tensor in found.tensors if tensor.name == LOGITS)
     worst = max(by_itself.entries, key=lambda entry: abs(entry.analytic - entry.numeric))
     sample, index = worst.index
     beside = f"gradient(z, y)[{sample}, {index}] is {worst.analytic:.6g}, the slope of value(z, y)"
     assert beside in str(found.advice)
-    assert f"{worst.numeric:.6g})" in str(found.advice)
+    assert f" there is {worst.numeric:.6g}" in str(found.advice)
 
 
 @pytest.mark.parametrize("mistake", ["no Jacobian", "Jacobian twice", "factor 2"])
 def test_a_wrong_gradient_over_a_sigmoid_is_named(mistake: str) -> None:
     found = examine("model=mlp", *OWN, "+loss.args.loss=sigmoid_mse", f"+loss.args.mistake={mistake}")
-    named = {"no Jacobian": "missing_jacobian", "Jacobian twice": "jacobian_twice", "factor 2": "scale factor"}
+    # p - y is the gradient of bce, which trains first.
+    named = {"no Jacobian": "two losses", "Jacobian twice": "jacobian_twice", "factor 2": "scale factor"}
     assert found.guess == named[mistake]
 
 
@@ -171,6 +178,52 @@ def test_two_wrong_signs_descend_and_are_told() -> None:
     found = examine("model=mlp", "update_sign=plus", *OWN, "+loss.args.mistake=sign")
     assert (found.guess, found.descent_cosine) == ("wrong sign", pytest.approx(1, abs=1e-6))
     assert "cancel" in str(found.advice)
+
+
+@pytest.mark.parametrize("slip", slips.SLIPS)
+def test_a_slip_is_named_with_the_two_numbers(slip: str) -> None:
+    found = examine("model=softmax_regression", "loss=custom", f"loss.target=docs.studies.slips.{slip}")
+    assert found.guess in slips.SLIPS[slip]
+    assert len(re.findall(r"-?\d+(?:\.\d+)?|nan|inf", str(found.advice))) >= 2
+    # Where slopes mean nothing, none are shown, and the gradient is not accused.
+    if found.guess in ("probabilities", "swapped arguments"):
+        assert (found.tensors, found.gradient_error, found.descent_cosine) == ((), None, None)
+
+
+@pytest.mark.parametrize("slip", slips.REFUSED)
+def test_a_wrong_shape_is_refused_with_what_to_write(slip: str) -> None:
+    with pytest.raises(ConfigError, match=f"docs.studies.slips.{slip}: .*{slips.REFUSED[slip]}"):
+        prepared("model=softmax_regression", "loss=custom", f"loss.target=docs.studies.slips.{slip}")
+
+
+@pytest.mark.parametrize("name", right_losses.ALL)
+def test_a_right_loss_in_any_style_is_no_alarm(name: str) -> None:
+    found = examine("model=softmax_regression", "loss=custom", f"loss.target=docs.studies.right_losses.{name}")
+    assert (found.guess, found.advice, found.left_out) == (None, None, None)
+    assert len(found.tensors) == 3
+
+
+def test_a_sample_of_a_batch_beside_itself_alone() -> None:
+    """With the softmax over the samples, a sample alone has probability 1 and the loss 0."""
+    found = examine("model=mlp", "loss=custom", "loss.target=docs.studies.slips.SoftmaxOverSamples")
+    assert re.search(r"value\(z, y\)\[\d+\] is [\d.]+ in a batch of 12 and -?0 by itself", str(found.advice))
+    assert "loss=ce's with the softmax over the samples (axis=0)" in str(found.advice)
+    dice = examine("model=mlp", "loss=custom", "loss.target=docs.studies.slips.DiceOfBatch")
+    assert "as a loss of the whole batch its gradient is right" in str(dice.advice)
+    assert not found.tensors
+    assert not dice.tensors
+
+
+def test_no_change_is_advised_that_trains_worse() -> None:
+    """The derivative of the cross-entropy of a double softmax trains worse than the short gradient."""
+    [short, whole] = [
+        str(examine("model=mlp", "loss=custom", f"loss.target=docs.studies.slips.{name}").advice)
+        for name in ("TwiceSoftmaxShort", "TwiceSoftmax")
+    ]
+    for advice in (short, whole):
+        coded, mended = map(int, re.findall(r"(\d+)% with the gradient", advice))
+        assert coded < mended
+        assert "slope of the value" not in advice
 
 
 class Unsteady:
@@ -222,10 +275,12 @@ def test_a_tiny_loss_that_climbs_is_not_called_right() -> None:
     assert found.guess == "wrong sign"
 
 
-def test_a_right_loss_in_float32_is_left_out_and_not_accused() -> None:
+def test_a_right_loss_in_float32_is_checked_with_larger_steps() -> None:
     found = examine("model=mlp", "loss=custom", "loss.target=custom_losses.InFloat32")
-    assert found.guess is None
-    assert "float64" in str(found.left_out)
+    assert (found.guess, found.left_out) == (None, None)
+    assert "steps of 0.02" in str(found.note)
+    wrong = ["loss.target=custom_losses.OffInFloat32", "+loss.args.factor=1.01"]
+    assert examine("model=mlp", "loss=custom", *wrong).guess == "scale factor"
 
 
 def test_a_right_loss_far_from_zero_is_not_accused() -> None:

@@ -18,11 +18,8 @@ from ablate.backends.engine import Lane
 from ablate.backends.numpy.probe import NumpyProbe
 from ablate.config.settings import Settings
 from ablate.diagnosis.hypotheses import (
-    NEGATIVE,
     SAMPLES,
-    WRONG_SIGN,
     Cause,
-    LossAlone,
     is_finite,
     not_finite,
     not_repeatable,
@@ -30,13 +27,14 @@ from ablate.diagnosis.hypotheses import (
     of_kernels,
     of_updates,
 )
+from ablate.diagnosis.loss_alone import LossAlone
 from ablate.diagnosis.measure import CHANGE, TOLERANCE, Entry, TensorCheck, descent_cosine, one_step, tensor_check
+from ablate.diagnosis.readings import NEGATIVE, WRONG_SIGN, UsersLoss, of_gradient
 from ablate.problem.activations import ACTIVATIONS
-from ablate.problem.custom_loss import CustomObjective
 from ablate.problem.data.dataset import Dataset
 from ablate.problem.initialisation import GlorotUniform
 from ablate.problem.layers import Divide
-from ablate.problem.losses import LossFailedError, unweighted
+from ablate.problem.losses import Formulas, LossFailedError, Objective, unweighted
 from ablate.problem.models import Architecture
 from ablate.trials.prepared import PreparedTrial
 
@@ -53,6 +51,7 @@ class Check:
     The tensor `logits` is the loss by itself, without the network: its gradient at made-up logits, indexed by sample
     and class. `predicted` and `actual` are the change of the loss for one small step against the gradient: from the
     numerical slope, and as measured. `left_out` says why a configuration was not checked; it then has no figures.
+    `note` says how it was checked where that was not as usual.
     """
 
     tensors: tuple[TensorCheck, ...] = ()
@@ -63,6 +62,7 @@ class Check:
     guess: str | None = None
     advice: str | None = None
     left_out: str | None = None
+    note: str | None = None
 
     @property
     def is_right(self) -> bool:
@@ -98,10 +98,7 @@ def check(trial: PreparedTrial, seed: int = 0) -> Check:
     logits = trial.settings.model.logits
     if logits != "linear" and not ACTIVATIONS.get(logits).has_true_gradient:
         return Check(left_out=f"model.logits={logits} has no true gradient: forward and backward differ on purpose")
-    objective = trial.objective
     try:
-        if isinstance(objective, CustomObjective) and not objective.is_double(trial.architecture.units):
-            return Check(left_out="the loss computes in less than float64, too coarse for central differences")
         return _examine(trial, _few(trial.seen_dataset))
     except LossFailedError as error:
         return Check(guess="loss fails", advice=f"the loss cannot be computed: {error}")
@@ -153,13 +150,27 @@ def _awake(architecture: Architecture, few: Dataset, own: Lane, seed: int) -> La
 def _examine(trial: PreparedTrial, few: Dataset) -> Check:
     settings, architecture, backend, sign = trial.settings, trial.architecture, trial.backend, trial.sign
     own = trial.lane()
+    alone = LossAlone.at_made_up_logits(own.loss, unweighted(own.objective), architecture.units, settings.seed)
+    users = None
+    if own.loss.is_foreign:
+        if (alone.value(alone.z, alone.y) != alone.values).any() and np.isfinite(alone.values).all():
+            return Check(guess="not repeatable", advice=f"{_ANOTHER_LOSS} ({_apart(alone)})")
+        reader = UsersLoss(trial, alone, settings.seed)
+        if (reason := reader.left_out()) is not None:
+            return Check(left_out=reason)
+        users = reader.finding()
+        if users is not None and not users.has_slopes:
+            guess, advice = _told([(users.name, users.advice)], settings.residual, sign)
+            return Check(guess=guess, advice=advice)
     overflow = not_finite(NumpyProbe(architecture, few, own), settings.loss)
     few = _in_float64(few)
     lane = _awake(architecture, few, own, settings.seed)
-    probe = NumpyProbe(architecture, few, lane)
     # The gradient under test is that of the trial's own backend.
     kernels = backend.probe(architecture, few, lane, settings.device)
-    start, coded, again = probe.loss(), kernels.gradient(), kernels.gradient()
+    coded, again = kernels.gradient(), kernels.gradient()
+    noise = alone.precision.noise
+    probe = NumpyProbe(architecture, few, _linear(architecture, few, lane) if noise else lane)
+    start = probe.loss()
     if not is_finite(start, coded):
         cause = (
             overflow
@@ -168,13 +179,10 @@ def _examine(trial: PreparedTrial, few: Dataset) -> Check:
         )
         return Check(guess=cause[0], advice=cause[1])
     if probe.loss() != start:
-        return Check(
-            guess="not repeatable", advice="the same samples give another loss the second time: it keeps a state"
-        )
+        return Check(guess="not repeatable", advice=_ANOTHER_LOSS)
     ones = {name: np.ones(tensor.shape) for name, tensor in coded.items()}
     if not any(tensor.any() for tensor in coded.values()) and probe.loss_along(ones, CHANGE) == start:
         return Check(left_out="neither loss nor gradient moves with the weights: nothing can be said")
-    alone = LossAlone.at_made_up_logits(lane.loss, unweighted(lane.objective), architecture.units, settings.seed)
     tensors = [tensor_check(probe, name, sign, coded[name], start, settings.seed) for name in coded]
     cosine = descent_cosine([entry for tensor in tensors for entry in tensor.entries], sign)
     predicted, actual, along = one_step(probe, coded, sign, start, settings.seed)
@@ -183,7 +191,7 @@ def _examine(trial: PreparedTrial, few: Dataset) -> Check:
     looked_for = [
         of_kernels(backend, probe, coded) or of_updates(backend, settings.device, architecture, few, lane),
         not_repeatable(coded, again),
-        alone.cause(lane.loss),
+        of_gradient(alone) if not own.loss.is_foreign else (users.name, users.advice) if users is not None else None,
         of_backward(architecture, few, lane, coded) if error > TOLERANCE else None,
         overflow,
     ]
@@ -194,7 +202,46 @@ def _examine(trial: PreparedTrial, few: Dataset) -> Check:
         # Even a gradient as small as the rounding error still has a direction.
         causes = [(WRONG_SIGN, f"{NEGATIVE}: change it")]
     guess, advice = _told(causes, settings.residual, sign)
-    return Check(tuple(tensors), error, cosine, predicted, actual, guess, advice)
+    return Check(tuple(tensors), error, cosine, predicted, actual, guess, advice, note=_note(alone))
+
+
+_ANOTHER_LOSS = "the same samples give another loss the second time: it keeps a state"
+
+
+def _apart(alone: LossAlone) -> str:
+    """A value that is another one when it is asked for again, beside the first."""
+    again = alone.value(alone.z, alone.y)
+    i = int(np.abs(again - alone.values).argmax())
+    return f"value(z, y)[{i}] is {alone.values[0, i]:.6g} at first and {again[0, i]:.6g} later"
+
+
+def _note(alone: LossAlone) -> str | None:
+    """How a value of few digits was checked."""
+    precision = alone.precision
+    if not precision.noise:
+        return None
+    return (
+        f"value(z, y) is rounded to about {precision.noise:.1g}, less exact than float64: its slopes are taken over"
+        f" steps of {precision.step:g}, differences up to {precision.allowance:.1g} pass, and the network is checked"
+        " with gradient(z, y) as it is"
+    )
+
+
+def _linear(architecture: Architecture, few: Dataset, lane: Lane) -> Lane:
+    """The lane with a loss that is linear in the logits and has the gradient as coded: its slopes are exact."""
+    probe = NumpyProbe(architecture, few, lane)
+    objective: Objective = lane.objective
+    z, y = probe.logits().copy(), probe.targets()
+    p = objective.outputs(z)
+    objective.value(z, p, y)
+    gradient = np.array(objective.gradient(z, p, y))
+    linear = Formulas(
+        objective.output,
+        objective.outputs,
+        lambda z, p, y: (gradient * z).sum(axis=-2),
+        lambda z, p, y: gradient.copy(),
+    )
+    return replace(lane, objective=linear)
 
 
 def _told(causes: Sequence[Cause], residual: str, sign: int) -> tuple[str | None, str | None]:

@@ -1,10 +1,12 @@
 """A loss of the user's own, behind the interface that all losses have."""
 
 import importlib
+import inspect
+import re
 import sys
 import traceback
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -33,17 +35,24 @@ class CustomLoss(Loss):
         for method in ("value", "gradient"):
             if not callable(getattr(instance, method, None)):
                 raise ConfigError(f"loss.target={target}: the class has no method {method}(z, y)")
+        named = self._output(instance, output)
+        return CustomObjective(target, tuple(sorted(self.args.items(), key=lambda item: item[0])), named, instance)
+
+    def _output(self, instance: Any, output: str) -> str:
+        """The output function that the class names; where it names none, `model.output` does."""
+        target = str(self.target)
         try:
-            named = getattr(instance, "output", None)
+            named = getattr(instance, "output", None if output == "auto" else output)
         except Exception as error:
             raise ConfigError(f"loss.target={target}: its output cannot be read ({type(error).__name__})") from None
         if not isinstance(named, str) or named not in OUTPUTS.names():
+            missing = "" if hasattr(instance, "output") else '; write output = "softmax" in the class, say'
             raise ConfigError(
-                f"loss.target={target}: its output is {named!r}; expected 'softmax', 'sigmoid' or 'identity'"
+                f"loss.target={target}: its output is {named!r}; expected 'softmax', 'sigmoid' or 'identity'{missing}"
             )
         if output not in ("auto", named):
             raise ConfigError(f"model.output={output}: loss.target={target} has output {named!r} (auto chooses it)")
-        return CustomObjective(target, tuple(sorted(self.args.items(), key=lambda item: item[0])), instance)
+        return named
 
 
 @dataclass(frozen=True)
@@ -52,11 +61,8 @@ class CustomObjective:
 
     target: str
     args: tuple[tuple[str, Any], ...]
+    output: str
     instance: Any = field(compare=False)
-
-    @property
-    def output(self) -> str:
-        return str(self.instance.output)
 
     @property
     def outputs(self) -> Callable[[Array], Array]:
@@ -77,21 +83,37 @@ class CustomObjective:
         ]
         return np.stack(results).astype(z.dtype, copy=False).reshape(*z.shape[:-2], *shape)
 
-    def is_double(self, units: int) -> bool:
-        """Whether the loss keeps the precision of float64 logits."""
-        z, y = _made_up(units, 4)
-        kinds = [
-            self._call("value", z[0].T, y[0].T, (4,)).dtype,
-            self._call("gradient", z[0].T, y[0].T, (4, units)).dtype,
-        ]
-        return all(kind.kind != "f" or kind.itemsize >= 8 for kind in kinds)
+    def otherwise(self) -> Iterator[tuple["Reading", "CustomObjective"]]:
+        """The same class as it would be called by someone who takes its arguments otherwise."""
+        for reading in READINGS:
+            yield reading, replace(self, instance=_Read(self.instance, reading.arguments))
+
+    @property
+    def is_named_swapped(self) -> bool:
+        """Whether the parameters of value or gradient are named as if the targets came first."""
+        return any(self._parameters(method) is not None for method in ("value", "gradient"))
+
+    @property
+    def swapped_names(self) -> str:
+        """The parameters that are named so, as a user reads them."""
+        found = (self._parameters(method) for method in ("value", "gradient"))
+        return next((names for names in found if names is not None), "")
+
+    def _parameters(self, method: str) -> str | None:
+        try:
+            names = list(inspect.signature(getattr(self.instance, method)).parameters)[:2]
+        except (TypeError, ValueError, AttributeError):
+            return None
+        is_swapped = len(names) == 2 and _TARGET.match(names[0].lower()) and not _TARGET.match(names[1].lower())
+        return f"{method}({', '.join(names)})" if is_swapped else None
 
     def _call(self, method: str, z: Array, y: Array, shape: tuple[int, ...]) -> Array:
         try:
             given = getattr(self.instance, method)(z, y)
         except (Exception, SystemExit) as error:
+            hint = _KEEPDIMS if isinstance(error, ValueError) and "broadcast" in str(error) else ""
             raise LossFailedError(
-                f"{self.target}.{method} raised {type(error).__name__}: {error} ({_where(error)})"
+                f"{self.target}.{method} raised {type(error).__name__}: {error} ({_where(error)}){hint}"
             ) from error
         try:
             result = np.asarray(given)
@@ -102,6 +124,52 @@ class CustomObjective:
                 f"{self.target}.{method} gave {result.dtype} {result.shape} for logits {z.shape}; {shape} was expected"
             )
         return result
+
+
+_KEEPDIMS = "; a sum or maximum over the classes that is combined with z is .sum(axis=1, keepdims=True)"
+# What a parameter for the targets is called.
+_TARGET = re.compile(r"(y|t|gt|y_?t|.*(true|truth|target|label|actual|expected|one_?hot).*)s?$")
+
+
+@dataclass(frozen=True)
+class Reading:
+    """Another way to call `value` and `gradient`: a name for it, what the class does then, and what to write instead.
+
+    `arguments` makes what the class is given of z and y.
+    """
+
+    name: str
+    words: str
+    fix: str
+    arguments: Callable[[Array, Array], tuple[Array, Array]]
+
+
+@dataclass(frozen=True)
+class _Read:
+    """A user's class that is called with other arguments."""
+
+    instance: Any
+    arguments: Callable[[Array, Array], tuple[Array, Array]]
+
+    def value(self, z: Array, y: Array) -> Any:
+        return self.instance.value(*self.arguments(z, y))
+
+    def gradient(self, z: Array, y: Array) -> Any:
+        return self.instance.gradient(*self.arguments(z, y))
+
+
+_SWAP = "write def value(self, z, y) and def gradient(self, z, y): the logits come first, the targets second"
+_LABELS = "y is one-hot, floats of shape (N, C): begin with y = y.argmax(axis=1) where labels are needed"
+READINGS = (
+    Reading("swapped arguments", "takes the targets first and the logits second", _SWAP, lambda z, y: (y, z)),
+    Reading("labels as numbers", "takes labels as numbers, one a sample", _LABELS, lambda z, y: (z, y.argmax(axis=1))),
+    Reading(
+        "swapped arguments",
+        "takes labels as numbers, one a sample, and takes them first",
+        f"{_SWAP}; {_LABELS}",
+        lambda z, y: (y.argmax(axis=1), z),
+    ),
+)
 
 
 def _where(error: BaseException) -> str:
@@ -119,18 +187,85 @@ def _made_up(units: int, samples: int) -> tuple[Array, Array]:
 def try_out(objective: Objective, units: int) -> None:
     """Try a user's loss on made-up samples, in two batch sizes.
 
-    Raises ConfigError if its results have wrong shapes. If the loss raises, its trial fails later, while it runs.
+    Raises ConfigError if its results have wrong shapes, or if it fails and would not if it were given its arguments
+    otherwise. If it raises for another reason, its trial fails later, while it runs.
     """
     if not isinstance(objective, CustomObjective):
         return
-    for samples in (4, 3):
-        z, y = _made_up(units, samples)
+    sizes = [samples for samples in (4, 3, 5) if samples != units or units == 1][:2]
+    for samples in sizes:
         try:
-            objective.value(z, objective.outputs(z), y)
-            objective.gradient(z, objective.outputs(z), y)
+            _tried(objective, units, samples)
         except LossFailedError as error:
+            if (other := _reading(objective, units, sizes)) is not None:
+                raise ConfigError(
+                    f"loss.target={objective.target}: the class {other.words} (called so it works; called as"
+                    f" value(z, y) and gradient(z, y), y one-hot, {error}): {other.fix}"
+                ) from None
             if error.__cause__ is None:
-                raise ConfigError(f"loss.target={objective.target}: {error}") from None
+                instead = _instead(objective, units, samples)
+                raise ConfigError(f"loss.target={objective.target}: {error}{instead}") from None
+
+
+def _tried(objective: CustomObjective, units: int, samples: int) -> None:
+    z, y = _made_up(units, samples)
+    with np.errstate(all="ignore"):
+        objective.value(z, objective.outputs(z), y)
+        objective.gradient(z, objective.outputs(z), y)
+
+
+def _reading(objective: CustomObjective, units: int, sizes: Sequence[int]) -> Reading | None:
+    """The way of calling a class under which its results have the right shapes."""
+    for reading, other in objective.otherwise():
+        try:
+            for samples in sizes:
+                _tried(other, units, samples)
+        except LossFailedError:
+            continue
+        return reading
+    return None
+
+
+def _instead(objective: CustomObjective, units: int, samples: int) -> str:
+    """What to write in place of a result of a wrong shape; empty where that cannot be told."""
+    z, y = (array[0].T.copy() for array in _made_up(units, samples))
+    for method, wanted in (("value", (samples,)), ("gradient", (samples, units))):
+        try:
+            given = np.asarray(getattr(objective.instance, method)(z.copy(), y.copy()))
+        except Exception:
+            return ""
+        if given.shape != wanted:
+            return _INSTEAD.get((method, _pattern(given.shape, samples, units)), "")
+    return ""
+
+
+def _pattern(shape: tuple[int, ...], samples: int, units: int) -> str:
+    """A shape in letters: `NC`, `N1`, `C`."""
+    letters = {samples: "N", 1: "1", units: "C"}
+    return "".join(letters.get(size, "?") for size in shape)
+
+
+_MEAN = (
+    "; that is one number for the whole batch: return one value a sample, without .mean() or .sum() over the samples:"
+    " the batch's mean is taken for you"
+)
+_INSTEAD = {
+    ("value", ""): _MEAN,
+    ("value", "1"): _MEAN,
+    ("value", "11"): _MEAN,
+    ("value", "NC"): "; that is one value a class: sum over the classes, .sum(axis=1)",
+    ("value", "CN"): "; that is one value a class, turned: sum over the classes and not over the samples",
+    ("value", "N1"): "; leave keepdims=True out of the last sum, or return value[:, 0]",
+    ("value", "C"): "; that is a sum over the samples: sum over the classes, .sum(axis=1)",
+    ("value", "1N"): "; return value[0]",
+    ("value", "1C"): "; that is a sum over the samples: sum over the classes, .sum(axis=1)",
+    ("gradient", "CN"): "; that is turned: return gradient.T",
+    ("gradient", "N"): "; that is one number a sample: return one a class, the derivative by each logit",
+    ("gradient", "C"): "; that is a sum or mean over the samples: return every sample's own gradient",
+    ("gradient", "1C"): "; that is a sum or mean over the samples: return every sample's own gradient",
+    ("gradient", "N1"): "; that is one number a sample: return one a class, the derivative by each logit",
+    ("gradient", ""): "; that is one number for the whole batch: return the derivative by each logit of each sample",
+}
 
 
 def _instantiate(target: str, args: Mapping[str, Any]) -> Any:

@@ -510,9 +510,3 @@ class ReverseKullbackLeibler(_Smoothed):
 def _log_of_target(target: Array) -> Array:
     """ln t, and 0 where t is: t ln t is 0 there."""
     return np.log(np.where(target > 0, target, 1))
-
-
-def over(output: str) -> list[BuiltinLoss]:
-    """The losses that have formulas over an output function, in their default form."""
-    suitable = (loss for loss in LOSSES if issubclass(loss, BuiltinLoss) and output in loss.allowed_outputs)
-    return [loss.model_validate(loss.defaults()) for loss in suitable]

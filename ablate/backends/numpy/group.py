@@ -203,6 +203,10 @@ class Group:
         """The logits `(K, C, n)` of rows of the training set, at most one micro-batch."""
         return self._forward("train", indices).z
 
+    def targets(self, indices: Array) -> Array:
+        """Their one-hot targets `(K or 1, C, n)`."""
+        return _targets(self.labels["train"][indices], self.layout.architecture.units, self.theta.dtype)
+
     @_QUIETLY
     def losses_of(self, indices: Array) -> Array:
         """Each active lane's sum of losses on rows of the training set `(K or 1, n)`, in float64."""

@@ -41,6 +41,10 @@ class NumpyProbe:
         """The logits at the current weights, `(1, C, N)`."""
         return self.group.logits(self.rows)
 
+    def targets(self) -> Array:
+        """The one-hot targets, `(1, C, N)`."""
+        return self.group.targets(self.rows)
+
     def loss_at(self, name: str, index: int, step: float) -> float:
         """The loss with one weight changed by `step`: `index` counts in the public tensor, flattened."""
         theta, place = self.group.theta[0], self.places[name][index]

@@ -1,0 +1,83 @@
+"""Which of several gradients trains: each is followed for some steps on a few of the trial's samples.
+
+A wrong gradient can be read in two ways, and only one of them is what its author meant. Both are tried.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from ablate.backends.numpy.engine import NumpyEngine
+from ablate.problem.custom_loss import CustomLoss
+from ablate.problem.data.dataset import Dataset
+from ablate.problem.initialisation import GlorotUniform
+from ablate.problem.losses import Formulas
+from ablate.problem.mistakes import MISTAKES
+from ablate.problem.optimizers import OPTIMIZERS
+from ablate.trials.prepared import PreparedTrial
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+ROWS, STEPS = 40, 40
+RATES = (0.1, 1.0)
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """How far a gradient came at the best of the rates: the accuracy at the end, and its mean over all steps."""
+
+    accuracy: float
+    mean: float
+    rate: float
+    rows: int
+
+    def beats(self, other: "Attempt") -> bool:
+        """Whether it trains better by more than chance on so few samples."""
+        clearly = 1 / math.sqrt(self.rows)
+        return max(self.accuracy - other.accuracy, self.mean - other.mean) > clearly and self.mean > other.mean
+
+    def __str__(self) -> str:
+        return f"{self.accuracy:.0%}"
+
+
+def attempt(trial: PreparedTrial, objectives: Sequence[Formulas], seed: int) -> list[Attempt]:
+    """Follow each objective's gradient down, for the same steps from the same weights on the same samples."""
+    few = _small(trial.dataset)
+    rng = np.random.default_rng(seed)
+    weights = GlorotUniform(bias="same").weights(trial.architecture.parameters, rng)
+    lane = replace(
+        trial.lane(),
+        weights=weights,
+        # Lanes of a user's loss are never taken for one another.
+        loss=CustomLoss(reduction="mean"),
+        optimizer=OPTIMIZERS.read({"name": "sgd"}),
+        mistake=MISTAKES.get("none"),
+    )
+    lanes = [
+        replace(lane, objective=objective, rate=rate, output_rate=rate) for objective in objectives for rate in RATES
+    ]
+    rows = len(few.y_train)
+    engine = NumpyEngine(trial.architecture, few, lanes, rows)
+    order = np.arange(rows)
+    curves = np.stack([engine.train_epoch([order] * len(lanes), []).accuracy for _ in range(STEPS)])
+    curves = np.nan_to_num(curves)  # a lane that failed or whose loss is not finite has learned nothing
+    last = np.nan_to_num(engine.evaluate(rows).accuracy)
+    means = curves.mean(axis=0)
+    every = [Attempt(float(last[k]), float(means[k]), RATES[k % len(RATES)], rows) for k in range(len(lanes))]
+    each = [every[start : start + len(RATES)] for start in range(0, len(every), len(RATES))]
+    return [max(mine, key=lambda one: (one.mean, one.accuracy)) for mine in each]
+
+
+def _small(dataset: Dataset) -> Dataset:
+    """Some of the training samples, of all classes alike, in float64, brought to the scale 1."""
+    labels = dataset.y_train
+    turn = np.empty(len(labels), int)
+    for label in np.unique(labels):
+        turn[labels == label] = np.arange((labels == label).sum())
+    rows = np.sort(np.argsort(turn, kind="stable")[:ROWS])
+    x, y = dataset.x_train[rows].astype(np.float64), labels[rows]
+    x = x / (float(np.sqrt(np.mean(np.square(x)))) or 1.0)
+    return replace(dataset, x_train=x, y_train=y, x_test=x, y_test=y)

@@ -1,0 +1,394 @@
+"""What value and gradient of a user's loss may be: the losses of the registry, and slips made in writing one.
+
+Arrays are `(..., C, N)` as in `problem.losses`: z logits, p outputs, y one-hot targets; a value is `(..., N)`.
+"""
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from typing import Any
+
+import numpy as np
+from pydantic import ValidationError
+
+from ablate.config.settings import shown
+from ablate.problem.losses import LOSSES, BuiltinLoss, Objective
+from ablate.problem.mistakes import MISTAKES
+from ablate.problem.outputs import OUTPUTS, Array, sigmoid, softmax, sum_classes
+
+Value = Callable[[Array, Array], Array]
+
+# Values of a loss's own keys that a user may have chosen, besides the default.
+CHOSEN = (0.01, 0.05, 0.1, 0.2, 0.25, 0.5, 0.75, 1.0, 2.0, 3.0, 4.0, 5.0)
+# Added inside the logarithm; smaller ones do not show.
+EPSILONS = (1e-4, 1e-3, 0.01, 0.05, 0.1, 1.0)
+# So near to a loss's formula, relative to its largest entry, is the same.
+SAME = 1e-4
+
+
+@dataclass(frozen=True)
+class Formula:
+    """A formula of a value by (z, y): `words` complete "it is ...".
+
+    `mistake` names the slip in it and `fix` says what to write instead; both are empty where it is sound. `meant` is
+    the loss that it is, or that was meant, over its output function; None where there is no telling.
+    """
+
+    words: str
+    value: Value
+    mistake: str = ""
+    fix: str = ""
+    meant: Objective | None = None
+
+    def gradient(self, z: Array, y: Array) -> Array:
+        """Its derivative by the logits: the loss's own, or for a slip central differences."""
+        if self.meant is not None and not self.mistake:
+            return self.meant.gradient(z, self.meant.outputs(z), y)
+        return slopes(self.value, z, y, 1e-5)
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A value as `factor` times a formula, plus `offset`."""
+
+    formula: Formula
+    factor: float
+    offset: float = 0.0
+
+
+def slopes(value: Value, z: Array, y: Array, step: float) -> Array:
+    """Every sample's derivative with respect to each of its logits, `(..., C, N)`, by central differences."""
+
+    def moved(index: int, by: float) -> Array:
+        there = z.copy()
+        there[..., index, :] += by
+        return value(there, y)
+
+    return np.stack([(moved(c, step) - moved(c, -step)) / (2 * step) for c in range(z.shape[-2])], axis=-2)
+
+
+def fit(values: Array, formulas: Iterator[Formula], z: Array, y: Array, allowance: float) -> Fit | None:
+    """The first formula that the values `(..., N)` are a multiple of, or that they differ from by a constant."""
+    if not np.isfinite(values).all():
+        return None
+    bound = SAME * float(np.abs(values).max()) + allowance
+    for formula in formulas:
+        with np.errstate(all="ignore"):
+            known = formula.value(z, y)
+        square = float(np.square(known).sum())
+        if not np.isfinite(known).all() or not square or np.ptp(known) <= SAME * np.abs(known).max():
+            continue
+        factor, offset = float((known * values).sum()) / square, float(np.mean(values - known))
+        # A slip and a turned sign at once would explain too much.
+        if np.abs(values - factor * known).max() <= bound and (factor > 0 or (factor and not formula.mistake)):
+            return Fit(formula, factor)
+        if np.abs(values - known - offset).max() <= bound and offset:
+            return Fit(formula, 1.0, offset)
+    return None
+
+
+def affine(values: Array, formulas: Iterator[Formula], z: Array, y: Array, allowance: float) -> Fit | None:
+    """The first formula that the values are a multiple of, plus a constant: it has the same minimum or maximum."""
+    bound = SAME * float(np.abs(values).max()) + allowance
+    centred = values - values.mean()
+    for formula in formulas:
+        known = formula.value(z, y)
+        spread = known - known.mean()
+        square = float(np.square(spread).sum())
+        factor = float((spread * centred).sum()) / square if square and math.isfinite(square) else 0.0
+        if factor and np.abs(centred - factor * spread).max() <= bound:
+            return Fit(formula, factor, float(values.mean() - factor * known.mean()))
+    return None
+
+
+@lru_cache
+def _variants(loss: type[BuiltinLoss]) -> list[BuiltinLoss]:
+    """A loss with its default keys, with one of its own numbers chosen otherwise, and with an epsilon that shows."""
+    default = loss.defaults()
+    own = [key for key in loss.field_names() if key not in BuiltinLoss.model_fields]
+    numbers = [key for key in own if default[key] is None or type(default[key]) in (int, float)]
+    found = [loss.model_validate(default)]
+    for key in numbers:
+        for number in CHOSEN:
+            try:
+                found.append(loss.model_validate({**default, key: number}))
+            except ValidationError:
+                continue
+    return found + [loss.model_validate({**default, "from_logits": False, "eps_log": eps}) for eps in EPSILONS]
+
+
+def named(loss: BuiltinLoss) -> str:
+    """`loss=focal loss.gamma=5`: the keys that are not the defaults."""
+    other = [f"loss.{key}={shown(value)}" for key, value in loss if value != loss.defaults()[key]]
+    return " ".join([f"loss={loss.name}", *other])
+
+
+def _builtin() -> list[type[BuiltinLoss]]:
+    return [loss for loss in LOSSES if issubclass(loss, BuiltinLoss)]
+
+
+def _of(objective: Objective) -> Value:
+    return lambda z, y: objective.value(z, objective.outputs(z), y)
+
+
+def sound(output: str) -> Iterator[Formula]:
+    """ablate's losses over an output function, the default keys of all of them first; then squares over identity."""
+    rows = [_variants(loss) for loss in _builtin() if output in loss.allowed_outputs]
+    for loss in [row[0] for row in rows] + [loss for row in rows for loss in row[1:]]:
+        objective = loss.objective(output)
+        yield Formula(f"{named(loss)}'s", _of(objective), meant=objective)
+
+
+def elsewhere(output: str) -> Iterator[Formula]:
+    """ablate's losses over another output function than the one that the class names."""
+    for other in OUTPUTS:
+        if other.name not in (output, "identity"):
+            for formula in sound(other.name):
+                fix = f'name the {other.name}, output = "{other.name}", or write it over the {output}'
+                words = f"{formula.words} over a {other.name}, and the class says output = {output!r}"
+                yield Formula(words, formula.value, "another output", fix, formula.meant)
+
+
+def _pairs(output: str) -> Iterator[tuple[BuiltinLoss, Objective]]:
+    """The losses of probabilities with their default keys, over an output function where they have formulas for it."""
+    for loss in _builtin():
+        if set(loss.allowed_outputs) & {"softmax", "sigmoid"}:
+            own = loss.model_validate(loss.defaults())
+            over = output if output in loss.allowed_outputs else loss.allowed_outputs[0]
+            yield own, own.objective(over)
+
+
+_TWICE = MISTAKES.get("double_softmax")
+_ONCE = "apply the output function once, to the logits"
+# How p may be made of z, what to call it, and what to write instead.
+_OUTPUTS: list[tuple[str, str, Callable[[Array], Array], str]] = [
+    ("the softmax of a softmax", _TWICE.name, lambda z: softmax(softmax(z)), _TWICE.fix),
+    ("the softmax of a sigmoid", "double output", lambda z: softmax(sigmoid(z)), _ONCE),
+    ("the sigmoid of a softmax", "double output", lambda z: sigmoid(softmax(z)), _ONCE),
+    ("the sigmoid of a sigmoid", "double output", lambda z: sigmoid(sigmoid(z)), _ONCE),
+    (
+        "exp(z), not divided by its sum",
+        "not normalised",
+        np.exp,
+        "divide by e.sum(axis=1, keepdims=True): the softmax is e / e.sum(axis=1, keepdims=True)",
+    ),
+    (
+        "z divided by its sum, without exp",
+        "missing exp",
+        lambda z: z / sum_classes(z),
+        "the softmax is e / e.sum(axis=1, keepdims=True) with e = exp(z)",
+    ),
+    (
+        "exp(z - max) divided by the sum of exp(z)",
+        "shift in one place",
+        lambda z: np.exp(z - z.max(axis=-2, keepdims=True)) / sum_classes(np.exp(z)),
+        "subtract the largest logit in the numerator and in the denominator, or in neither",
+    ),
+]
+
+
+def _naive(loss: BuiltinLoss, outputs: Callable[[Array], Array], y: Callable[[Array], Array] = lambda y: y) -> Value:
+    return lambda z, target: loss.naive_value(outputs(z), y(target))
+
+
+def slips(output: str) -> Iterator[Formula]:
+    """Losses with one slip in them, the likely ones first."""
+    if output == "identity":
+        yield from _of_hinges()
+        return
+    function = OUTPUTS.get(output).function
+    for words, name, outputs, fix in _OUTPUTS:
+        for loss, meant in _pairs(output):
+            yield Formula(f"loss={loss.name}'s of {words}", _naive(loss, outputs), name, fix, meant)
+    yield from _of_sums(output)
+    for loss, meant in _pairs(output):
+        own = OUTPUTS.get(meant.output).function
+        for words, targets in _TARGETS:
+            fix = "look at the place where y is used: y[i, c] is 1 for sample i's own class c and 0 for the others"
+            value = _naive(loss, own, targets)
+            yield Formula(f"loss={loss.name}'s of {words}", value, "wrong labels", fix, meant)
+    for loss, meant in _pairs(output):
+        own = OUTPUTS.get(meant.output).function
+        yield Formula(
+            f"loss={loss.name}'s of -z",
+            _naive(loss, lambda z, own=own: own(-z)),  # type: ignore[misc]
+            "logits turned",
+            "the largest logit is the class that is predicted: use exp(z) in the softmax, not exp(-z)",
+            meant,
+        )
+    yield Formula(
+        "the sum of p - y without its square",
+        lambda z, y: (function(z) - y).sum(axis=-2),
+        "missing square",
+        "square the difference: 0.5 * ((p - y) ** 2).sum(axis=1)",
+    )
+    yield from _of_hinges()
+
+
+# Labels as they may have been taken.
+_TARGETS: list[tuple[str, Callable[[Array], Array]]] = [
+    ("labels one class too high", lambda y: np.roll(y, 1, axis=-2)),
+    ("labels one class too low", lambda y: np.roll(y, -1, axis=-2)),
+    ("1 - y, the labels turned", lambda y: 1 - y),
+    ("y reversed", lambda y: y[..., ::-1, :]),
+    ("ones in place of y, so that the labels are not used", np.ones_like),
+]
+
+
+def _of_sums(output: str) -> Iterator[Formula]:
+    """Sums of logarithms with a part missing or turned."""
+    softly, each = OUTPUTS.get("softmax").function, OUTPUTS.get("sigmoid").function
+    ce, bce = _meant("ce", "softmax"), _meant("bce", "sigmoid")
+    both = "write both halves, -(y * log(p) + (1 - y) * log(1 - p)).sum(axis=1)"
+    softmax_or = f"one class of several is meant: use the softmax; or {both}"
+    yield Formula(
+        "-Σ y ln p with p a sigmoid, which has no part for the classes that are not meant",
+        lambda z, y: -(y * np.log(each(z))).sum(axis=-2),
+        "half of bce",
+        both if output == "sigmoid" else softmax_or,
+        bce if output == "sigmoid" else ce,
+    )
+    for words, p, meant in (("sigmoid", each, bce), ("softmax", softly, ce)):
+        yield Formula(
+            f"-Σ (1 - y) ln(1 - p) over a {words}: the part for the class that is meant is missing",
+            lambda z, y, p=p: -((1 - y) * np.log1p(-p(z))).sum(axis=-2),  # type: ignore[misc]
+            "half of bce",
+            both if words == "sigmoid" else "for one class of several write -(y * log(p)).sum(axis=1)",
+            meant,
+        )
+        yield Formula(
+            f"Σ of -y ln p + (1 - y) ln(1 - p) over a {words}: the second part has the wrong sign",
+            lambda z, y, p=p: (-y * np.log(p(z)) + (1 - y) * np.log1p(-p(z))).sum(axis=-2),  # type: ignore[misc]
+            "sign in one half",
+            both,
+            meant,
+        )
+        yield Formula(
+            f"-Σ p ln p over a {words}, in which y does not occur",
+            lambda z, y, p=p: -(p(z) * np.log(p(z))).sum(axis=-2),  # type: ignore[misc]
+            "wrong labels",
+            "y, not p, stands before the logarithm: -(y * log(p)).sum(axis=1)",
+            meant,
+        )
+        yield Formula(
+            f"-Σ y p over a {words}, without the logarithm",
+            lambda z, y, p=p: -(y * p(z)).sum(axis=-2),  # type: ignore[misc]
+            "missing logarithm",
+            "write -(y * log(p)).sum(axis=1)",
+            meant,
+        )
+
+
+def _of_hinges() -> Iterator[Formula]:
+    """Hinges of labels 0 and 1 where -1 and 1 are meant."""
+    yield Formula(
+        "Σ max(0, 1 - y z) with y 0 or 1: classes that are not meant cost 1, whatever their logit",
+        lambda z, y: np.maximum(0, 1 - y * z).sum(axis=-2),
+        "labels 0 and 1 in a hinge",
+        "a hinge takes labels -1 and 1: t = 2 * y - 1, then max(0, 1 - t * z)",
+        Signed(),
+    )
+
+
+@dataclass(frozen=True)
+class Signed:
+    """The hinge of every class by itself, Σ max(0, 1 - t z) with t = 2y - 1: what hinges of 0 and 1 are meant to be."""
+
+    output: str = "identity"
+
+    @property
+    def outputs(self) -> Callable[[Array], Array]:
+        return OUTPUTS.get(self.output).function
+
+    def value(self, z: Array, p: Array, y: Array) -> Array:
+        return np.maximum(0, 1 - (2 * y - 1) * z).sum(axis=-2)
+
+    def gradient(self, z: Array, p: Array, y: Array) -> Array:
+        t = 2 * y - 1
+        return np.where(t * z < 1, -t, 0.0)
+
+
+def _meant(name: str, output: str) -> Objective:
+    loss = LOSSES.get(name)
+    return loss.model_validate(loss.defaults()).objective(output)
+
+
+def over_samples() -> Iterator[Formula]:
+    """Losses whose softmax runs over the samples too: the axis."""
+    whole = "sum over the classes of each sample only: .sum(axis=1, keepdims=True)"
+    outputs: list[tuple[str, Callable[[Array], Array]]] = [
+        ("the softmax over the samples (axis=0)", lambda z: _normalised(z, (-1,))),
+        ("exp(z) divided by the sum over the whole batch", lambda z: _normalised(z, (-2, -1))),
+        ("exp(z - z.max(axis=0)), the largest logit of each class", _shifted_by_class),
+    ]
+    for words, function in outputs:
+        for loss, meant in _pairs("softmax"):
+            yield Formula(f"loss={loss.name}'s with {words}", _naive(loss, function), "other samples", whole, meant)
+
+
+def _normalised(z: Array, axes: tuple[int, ...]) -> Array:
+    e = np.exp(z - z.max())
+    return np.asarray(e / e.sum(axis=axes, keepdims=True))
+
+
+def _shifted_by_class(z: Array) -> Array:
+    e = np.exp(z - z.max(axis=-1, keepdims=True))
+    return np.asarray(e / sum_classes(np.exp(z - z.max(axis=-2, keepdims=True))))
+
+
+@dataclass(frozen=True)
+class Slope:
+    """A formula of a gradient by (z, y): `words` complete "it is ..."; `meant` is the loss that it belongs to."""
+
+    words: str
+    gradient: Value
+    meant: Objective | None = None
+    # It is the derivative of a sound loss by the logits.
+    is_sound: bool = False
+
+
+def gradients(output: str) -> Iterator[Slope]:
+    """Gradients as they are written: of ablate's losses, and the short form p - y of wrong outputs."""
+    for formula in sound(output):
+        yield Slope(formula.words, formula.gradient, formula.meant, True)
+    for words, _, outputs, _ in _OUTPUTS:
+        yield Slope(f"p - y with p {words}", partial(_short, outputs))
+    for formula in elsewhere(output):
+        yield Slope(formula.words, _gradient_of(formula.meant), formula.meant)
+
+
+def _short(outputs: Callable[[Array], Array], z: Array, y: Array) -> Array:
+    return outputs(z) - y
+
+
+def _gradient_of(meant: Objective | None) -> Value:
+    assert meant is not None
+    return lambda z, y: meant.gradient(z, meant.outputs(z), y)
+
+
+def sloped(
+    coded: Array, z: Array, y: Array, candidates: Iterator[Slope], allowance: float
+) -> tuple[Slope, float] | None:
+    """The first gradient that the coded one `(..., C, N)` is a multiple of, and by which factor."""
+    if not np.isfinite(coded).all() or not coded.any():
+        return None
+    bound = SAME * float(np.abs(coded).max()) + allowance
+    for slope in candidates:
+        with np.errstate(all="ignore"):
+            known = slope.gradient(z, y)
+        square = float(np.square(known).sum())
+        if not np.isfinite(known).all() or not square:
+            continue
+        factor = float((known * coded).sum()) / square
+        if factor and np.abs(coded - factor * known).max() <= bound:
+            return slope, factor
+    return None
+
+
+def of_probabilities() -> Iterator[tuple[str, Any]]:
+    """ablate's losses by their outputs, p: their names and `naive_value`."""
+    for loss in _builtin():
+        if set(loss.allowed_outputs) & {"softmax", "sigmoid"}:
+            for variant in _variants(loss):
+                yield named(variant), variant.naive_value
