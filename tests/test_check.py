@@ -221,7 +221,7 @@ def test_no_change_is_advised_that_trains_worse() -> None:
         for name in ("TwiceSoftmaxShort", "TwiceSoftmax")
     ]
     for advice in (short, whole):
-        coded, mended = map(int, re.findall(r"(\d+)% with the gradient", advice))
+        coded, mended = map(int, re.findall(r"(\d+)% on the way\) with the gradient", advice))
         assert coded < mended
         assert "slope of the value" not in advice
 

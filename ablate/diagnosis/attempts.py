@@ -27,7 +27,10 @@ RATES = (0.1, 1.0)
 
 @dataclass(frozen=True)
 class Attempt:
-    """How far a gradient came at the best of the rates: the accuracy at the end, and its mean over all steps."""
+    """How far a gradient came at the best of the rates: the accuracy at the end, and its mean over all steps.
+
+    The higher that mean, the sooner it trained.
+    """
 
     accuracy: float
     mean: float
@@ -40,7 +43,7 @@ class Attempt:
         return max(self.accuracy - other.accuracy, self.mean - other.mean) > clearly and self.mean > other.mean
 
     def __str__(self) -> str:
-        return f"{self.accuracy:.0%}"
+        return f"{self.accuracy:.0%} ({self.mean:.0%} on the way)"
 
 
 def attempt(trial: PreparedTrial, objectives: Sequence[Formulas], seed: int) -> list[Attempt]:

@@ -417,7 +417,7 @@ class UsersLoss:
         """What was reached by following gradients, and how far they were followed."""
         if self._is_large:
             return f"not tried with so many classes as {self.trial.architecture.units}"
-        return f"{STEPS} steps on {min(ROWS, len(self.trial.dataset.y_train))} samples reach {what}"
+        return f"{STEPS} steps on {min(ROWS, len(self.trial.dataset.y_train))} samples reach an accuracy of {what}"
 
     def _pushed_away(self) -> Finding | None:
         """Whether the value rises with the right class's logit, for every sample."""
@@ -528,13 +528,13 @@ class UsersLoss:
         second = f"if the value is meant, mend gradient(z, y): {by_value}"
         name = "two losses" if self.fit is not None else "another loss"
         tried = self._tried(f"{coded} with the gradient as coded and {descended} with the slope of the value")
-        if descended.beats(coded):
+        if descended.mean >= coded.mean:
             first, second = second, first
             name = cause[0] if cause is not None else name
         return Finding(
             name,
             f"gradient(z, y) is {gradient}, value(z, y) is {value} ({beside}; {self._worst()}). Two readings, the one"
-            f" that trains better first ({tried}): {first}; {second}",
+            f" that trains sooner first ({tried}): {first}; {second}",
         )
 
     def _by_value(self, cause: Cause | None) -> Finding:
