@@ -39,7 +39,7 @@ def pixels(rows, seed=0, height=5, width=4):
     return np.random.default_rng(seed).integers(0, 256, (rows, height, width), dtype=np.uint8)
 
 
-ARRAYS = {TRAIN_X: pixels(6), TRAIN_Y: [0, 1, 2, 3, 4, 9], TEST_X: pixels(3, seed=1), TEST_Y: [9, 0, 5]}
+ARRAYS = {TRAIN_X: pixels(6), TRAIN_Y: [0, 1, 2, 3, 4, 9], TEST_X: pixels(3, seed=1), TEST_Y: [9, 0, 4]}
 SMALL = {name: idx(array) for name, array in ARRAYS.items()}
 
 
@@ -141,16 +141,84 @@ def test_the_folder_of_the_environment_gives_way_to_the_key(tmp_path, monkeypatc
     assert loaded(dir=str(write(tmp_path / "mine", SMALL))).source == str(tmp_path / "mine")
 
 
-def test_other_content_is_used_with_one_notice(tmp_path, caplog):
-    loaded(dir=str(write(tmp_path, SMALL)))
-    (record,) = caplog.records
-    assert (record.name, record.levelno) == ("ablate", logging.WARNING)
-    assert str(tmp_path) in record.getMessage()
+def test_other_content_is_used_with_one_notice_unless_it_was_named(tmp_path, monkeypatch):
+    folder = str(write(tmp_path / "mnist", SMALL))
+    monkeypatch.setenv("ABLATE_DATA", str(tmp_path))
+    (notice,) = loaded().notices
+    assert notice.startswith(f"ABLATE_DATA={tmp_path}: not the well-known MNIST")
+    assert loaded(dir=folder).notices == ()
 
 
-def test_the_expected_content_is_used_in_silence(tmp_path, caplog, small_is_mnist):
-    loaded(dir=str(write(tmp_path, SMALL)))
-    assert not caplog.records
+def test_the_expected_content_is_used_in_silence(tmp_path, monkeypatch, small_is_mnist):
+    write(tmp_path / "mnist", SMALL)
+    monkeypatch.setenv("ABLATE_DATA", str(tmp_path))
+    assert loaded().notices == ()
+
+
+def of_emnist(split):
+    return lambda name: f"emnist-{split}-{name.replace('t10k', 'test')}"
+
+
+@pytest.mark.parametrize("suffix", ["", ".gz"])
+@pytest.mark.parametrize(
+    "name_of",
+    [
+        lambda name: name.replace("-idx", ".idx"),
+        lambda name: f"MNIST/raw/{name}",
+        lambda name: f"raw/{name}",
+        of_emnist("letters"),
+        lambda name: f"gzip/{of_emnist('mnist')(name)}",
+        lambda name: f"{name}/{name.replace('-idx', '.idx')}",
+        lambda name: name.replace("t10k", "test").upper(),
+    ],
+)
+def test_files_go_by_all_names_in_use(tmp_path, name_of, suffix):
+    for name, content in SMALL.items():
+        path = tmp_path / name_of(name)
+        write(path.parent, {path.name: content}, suffix)
+    data = loaded(dir=str(tmp_path))
+    assert_small(data)
+    assert data.classes == 10
+
+
+def test_the_folder_named_comes_before_those_in_it(tmp_path):
+    write(tmp_path, SMALL)
+    write(tmp_path / "MNIST" / "raw", SMALL | {TEST_Y: idx([1, 1, 1])})
+    assert_small(loaded(dir=str(tmp_path)))
+    (tmp_path / f"{TEST_X}.gz").unlink()
+    assert loaded(dir=str(tmp_path)).y_test.tolist() == [1, 1, 1]
+    write(tmp_path / "FashionMNIST" / "raw", SMALL)
+    message = refused(dir=str(tmp_path))
+    assert f"name one: {tmp_path / 'FashionMNIST' / 'raw'}, {tmp_path / 'MNIST' / 'raw'}" in message
+
+
+def test_of_several_sets_one_is_chosen(tmp_path):
+    for split, last in (("letters", 3), ("digits", 4)):
+        contents = SMALL | {TEST_Y: idx([0, 1, last])}
+        write(tmp_path, {of_emnist(split)(name): content for name, content in contents.items()})
+    assert "choose one with data.split=digits|letters" in refused(dir=str(tmp_path))
+    assert loaded(dir=str(tmp_path), split="letters").y_test[-1] == 3
+    assert loaded(dir=str(tmp_path), split="EMNIST-Digits").y_test[-1] == 4
+    assert refused(dir=str(tmp_path), split="mnist").endswith("choose one of digits, letters")
+    write(tmp_path, SMALL)
+    assert_small(loaded(dir=str(tmp_path)))
+    plain = str(write(tmp_path / "plain", SMALL))
+    assert refused(dir=plain, split="letters").endswith("its files have no splits; leave it out")
+    assert "no emnist-letters-train-images" in refused(dir=str(tmp_path / "none"), split="letters")
+    assert refused(split="letters").startswith("data.split=letters: ")
+
+
+def test_labels_above_9_are_those_of_other_sets(tmp_path):
+    write(tmp_path, SMALL | {TRAIN_Y: idx([1, 2, 26, 1, 2, 26]), TEST_Y: idx([26, 1, 2])})
+    data = loaded(dir=str(tmp_path))
+    assert (data.y_train.tolist(), data.y_test.tolist(), data.classes) == ([0, 1, 2] * 2, [2, 0, 1], 3)
+    (notice,) = data.notices
+    assert f"{TRAIN_Y}.gz has the labels 1, 2, 26: taken as the classes 0..2" in notice
+    assert loaded(dir=str(tmp_path), labels="as_is").classes == 27
+    write(tmp_path, {TEST_Y: idx([26, 1, 47])})
+    message = refused(dir=str(tmp_path))
+    assert f"{TEST_Y}.gz has the label 47, {TRAIN_Y}.gz only 1, 2, 26; train on every class" in message
+    assert "np." not in message
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -191,7 +259,6 @@ images, labels = SMALL[TRAIN_X], SMALL[TRAIN_Y]
         (TRAIN_X, idx(np.zeros((6, 5, 0))), "empty"),
         (TRAIN_Y, idx([0, 1, 2, 3, 4]), "5 labels for 6 images"),
         (TEST_Y, idx([0, 1, 2, 3]), "4 labels for 3 images"),
-        (TRAIN_Y, idx([0, 1, 10, 3, 4, 5]), "label 10 at row 2"),
         (TEST_X, idx(pixels(3, height=4, width=5)), "4x5"),
         (TRAIN_X, bytes([0, 0, 8, 3]) + b"\xff" * 12 + bytes(120), "truncated"),
     ],

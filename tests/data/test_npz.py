@@ -240,7 +240,7 @@ def test_labels_that_are_no_class_are_refused(file, name, label):
 def test_a_test_label_never_trained_is_refused(file):
     message = refused_arrays(file, y_test=np.array([0, 3, 1]))
     assert "y_test has the label 3, y_train only 0..2" in message
-    assert "1 of 3 rows" in message
+    assert "leave out 1 of the 3 test rows" in message
     assert "np.isin(y_test, y_train)" in message
 
 

@@ -71,12 +71,18 @@ def _remapped(
         _heed(origin, names[0], known, train)
     unknown = ~np.isin(test, known)
     if unknown.any():
-        raise origin.error(
-            f"{names[1]} has the label {test[unknown.argmax()]}, {names[0]} only {_listed(known)}; train on every "
-            f"class that is tested, or leave out {_rows(unknown)}: keep = np.isin({names[1]}, {names[0]}); "
-            f"x_test, {names[1]} = x_test[keep], {names[1]}[keep]"
-        )
+        raise origin.error(_untrained(names, known, test, unknown))
     return Labels(np.searchsorted(known, train), np.searchsorted(known, test), len(known))
+
+
+def _untrained(names: Sequence[str], known: NDArray[Any], test: NDArray[Any], unknown: NDArray[np.bool_]) -> str:
+    train_name, test_name = names
+    found = f"{test_name} has the label {test[unknown.argmax()]}, {train_name} only {_listed(known)}"
+    advice = f"train on every class that is tested, or leave out {unknown.sum()} of the {len(test)} test rows"
+    if not test_name.isidentifier():
+        return f"{found}; {advice}"
+    kept = f"x_test, {test_name} = x_test[keep], {test_name}[keep]"
+    return f"{found}; {advice}: keep = np.isin({test_name}, {train_name}); {kept}"
 
 
 def _heed(origin: Origin, name: str, known: NDArray[Any], train: NDArray[Any]) -> None:
@@ -122,10 +128,6 @@ def _as_is(origin: Origin, vectors: Sequence[NDArray[Any]], names: Sequence[str]
             "train on every class that is tested"
         )
     return Labels(train, test, int(train.max()) + 1)
-
-
-def _rows(chosen: NDArray[np.bool_]) -> str:
-    return f"{chosen.sum()} of {len(chosen)} rows"
 
 
 def _is_text(y: NDArray[Any]) -> bool:

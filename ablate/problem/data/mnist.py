@@ -1,4 +1,4 @@
-"""MNIST from its four IDX files: in a folder of your own, or downloaded once into the user's cache."""
+"""MNIST, or what has its form, from four IDX files: in a folder of your own, or downloaded once into the cache."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ import io
 import logging
 import math
 import os
+import re
 import struct
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar, Literal, NamedTuple
 
@@ -19,7 +21,9 @@ from pydantic import Field
 
 from ablate.errors import ConfigError
 from ablate.problem.data.dataset import Raw, brief
+from ablate.problem.data.labels import POLICY_HELP, Labels, Policy, read
 from ablate.problem.data.normalisation import NORMALIZE_HELP, Normalize
+from ablate.problem.data.origin import Origin
 from ablate.problem.data.sets import DATA_SETS, DataSet
 
 MIRRORS = (
@@ -35,6 +39,13 @@ SHA256 = {  # of the uncompressed files; a mirror may compress them differently
 CLASSES = 10
 TIMEOUT_SECONDS = 5.0
 
+# train-images-idx3-ubyte, train-images.idx3-ubyte.gz, emnist-letters-test-labels-idx1-ubyte, ...
+_NAMES = re.compile(
+    r"(emnist-(?P<split>\w+)-)?(?P<part>train|t10k|test)-(?P<kind>images|labels)[-.]idx[13][-.]ubyte(\.gz)?",
+    re.IGNORECASE,
+)
+_DEPTH = 2  # folders below the one named: torchvision has MNIST/raw
+
 _UNSIGNED_BYTE = 0x08
 _GZIP_MAGIC = b"\x1f\x8b"
 _ADVICE = "get the file again, or use data=digits, which needs none"
@@ -47,47 +58,106 @@ class _File(NamedTuple):
     content: bytes  # uncompressed
 
 
-def load(dir: str | None) -> Raw:
+def load(dir: str | None, split: str | None = None, policy: Policy = "auto") -> Raw:
     """60,000 images to train and 10,000 to test, `(N, 1, 28, 28)` with pixels 0..255, ten classes.
 
     The files are looked for in `dir` (the key `data.dir`), else in `$ABLATE_DATA/mnist`, else in the cache
-    (`$ABLATE_CACHE`, or the user's own), into which they are downloaded if necessary.
+    (`$ABLATE_CACHE`, or the user's own), into which they are downloaded if necessary. In a folder there may be other
+    images and labels in the same form; `split` is the part of EMNIST wanted, `policy` says what labels above 9 mean.
     Raises ConfigError if a file is missing, damaged or of another kind, or if the download fails.
     """
     if dir:
         folder = Path(dir).expanduser()
-        files = _from_folder(folder, f"data.dir={dir}")
+        origin = Origin(f"data.dir={dir}")
+        files = _from_folder(folder, origin, split)
     elif os.environ.get("ABLATE_DATA"):
         folder = Path(os.environ["ABLATE_DATA"]).expanduser() / "mnist"
-        files = _from_folder(folder, f"ABLATE_DATA={os.environ['ABLATE_DATA']}")
+        origin = Origin(f"ABLATE_DATA={os.environ['ABLATE_DATA']}")
+        files = _from_folder(folder, origin, split)
+        _compare(origin, files)
     else:
         folder = _cache()
+        origin = Origin("data=mnist")
+        if split:
+            raise ConfigError(f"data.split={split}: it chooses among the files in data.dir, which is not given")
         files = _from_cache(folder)
-    return _parsed(str(folder), files)
+    return _parsed(str(folder), origin, files, policy)
 
 
-def _from_folder(folder: Path, key: str) -> dict[str, _File]:
-    files = {name: _read(folder, name, key) for name in SHA256}
-    digests = {name: hashlib.sha256(file.content).hexdigest() for name, file in files.items()}
-    others = [file.path.name for name, file in files.items() if digests[name] != SHA256[name]]
+def _from_folder(folder: Path, origin: Origin, split: str | None) -> dict[str, _File]:
+    split = split and split.lower().removeprefix("emnist-")
+    return {name: _read(path) for name, path in _find(folder, origin, split).items()}
+
+
+def _compare(origin: Origin, files: dict[str, _File]) -> None:
+    """Leave a notice if this is not MNIST, which the user has not named."""
+    others = [
+        file.path.name for name, file in files.items() if hashlib.sha256(file.content).hexdigest() != SHA256[name]
+    ]
     if others:
-        _log.warning("%s: not the well-known MNIST, but used as it is: %s", folder, ", ".join(others))
-    return files
+        origin.notice(f"not the well-known MNIST, but used as it is: {', '.join(others)}; data.dir confirms it")
 
 
-def _read(folder: Path, name: str, key: str) -> _File:
-    for path in (folder / name, folder / f"{name}.gz"):
-        try:
-            content = path.read_bytes()
-            return _File(path, gzip.decompress(content) if path.suffix == ".gz" else content)
-        except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
-            continue
-        except (OSError, EOFError, zlib.error) as error:
-            raise ConfigError(f"{path}: cannot be read ({brief(error)}); {_ADVICE}") from error
-    raise ConfigError(
-        f"{key}: no {name} or {name}.gz in the folder {folder}; "
+def _find(folder: Path, origin: Origin, split: str | None) -> dict[str, Path]:
+    """The four files by their public names: in the folder, else in the one place below that has all four."""
+    found: list[tuple[str, dict[str, Path]]] = []
+    for depth in range(_DEPTH + 1):
+        places: dict[tuple[Path, str], dict[str, Path]] = {}
+        for path in sorted(folder.glob("/".join(["*"] * (depth + 1)))):
+            match = _NAMES.fullmatch(path.name)
+            if match is None or not path.is_file():
+                continue
+            place = path.parent
+            if _NAMES.fullmatch(place.name):  # each file unpacked into a folder of its own name
+                place = place.parent
+            # Sorted: a file comes before its own .gz.
+            places.setdefault((place, (match["split"] or "").lower()), {}).setdefault(_public(match), path)
+        found += [(which, files) for (_, which), files in places.items() if len(files) == len(SHA256)]
+        if found:
+            return _chosen(folder, origin, split, found)
+        if depth == 0:
+            here = places.get((folder, split or ""), {})
+    raise origin.error(_missing(folder, split, here))
+
+
+def _chosen(
+    folder: Path, origin: Origin, split: str | None, found: Sequence[tuple[str, dict[str, Path]]]
+) -> dict[str, Path]:
+    splits = sorted({which for which, _ in found if which})
+    if split is not None and split not in splits:
+        there = f"choose one of {', '.join(splits)}" if splits else "its files have no splits; leave it out"
+        raise ConfigError(f"data.split={split}: no such files in {folder}; {there}")
+    plain = split is None and any(not which for which, _ in found)
+    fitting = [(which, files) for which, files in found if which == (split or "")] if split or plain else found
+    if len(fitting) == 1:
+        return fitting[0][1]
+    if len({which for which, _ in fitting}) > 1:
+        raise origin.error(f"it holds several sets; choose one with data.split={'|'.join(splits)}")
+    places = ", ".join(str(next(iter(files.values())).parent) for _, files in fitting)
+    raise origin.error(f"several folders in it hold such files; name one: {places}")
+
+
+def _missing(folder: Path, split: str | None, here: dict[str, Path]) -> str:
+    name = next(name for name in SHA256 if name not in here)
+    name = f"emnist-{split}-{name.replace('t10k', 'test')}" if split else name
+    return (
+        f"no {name} or {name}.gz in the folder {folder}; "
         "put the four MNIST files there, or use data=digits, which needs none"
     )
+
+
+def _public(match: re.Match[str]) -> str:
+    """The name of MNIST's own file that a file corresponds to."""
+    part = "train" if match["part"].lower() == "train" else "t10k"
+    return f"{part}-images-idx3-ubyte" if match["kind"].lower() == "images" else f"{part}-labels-idx1-ubyte"
+
+
+def _read(path: Path) -> _File:
+    try:
+        content = path.read_bytes()
+        return _File(path, gzip.decompress(content) if path.suffix == ".gz" else content)
+    except (OSError, EOFError, zlib.error) as error:
+        raise ConfigError(f"{path}: cannot be read ({brief(error)}); {_ADVICE}") from error
 
 
 def _cache() -> Path:
@@ -163,7 +233,7 @@ def _first_cause(error: BaseException) -> BaseException:
     return _first_cause(error.__context__) if error.__context__ else error
 
 
-def _parsed(source: str, files: dict[str, _File]) -> Raw:
+def _parsed(source: str, origin: Origin, files: dict[str, _File], policy: Policy) -> Raw:
     x_train, y_train = _images_and_labels(files, "train")
     x_test, y_test = _images_and_labels(files, "t10k")
     if x_train.shape[1:] != x_test.shape[1:]:
@@ -171,15 +241,20 @@ def _parsed(source: str, files: dict[str, _File]) -> Raw:
             f"{files['t10k-images-idx3-ubyte'].path}: its images are {_size(x_test)}, "
             f"those to train on {_size(x_train)}; {_ADVICE}"
         )
+    labels = Labels(y_train, y_test, CLASSES)
+    if max(y_train.max(), y_test.max()) >= CLASSES:
+        names = [files[f"{part}-labels-idx1-ubyte"].path.name for part in ("train", "t10k")]
+        labels = read(origin, (y_train, y_test), (len(x_train), len(x_test)), policy, names)
     return Raw(
         source=source,
         x_train=x_train,
-        y_train=y_train,
+        y_train=labels.train,
         x_test=x_test,
-        y_test=y_test,
-        classes=CLASSES,
+        y_test=labels.test,
+        classes=labels.classes,
         low=0.0,
         high=255.0,
+        notices=tuple(origin.notices),
     )
 
 
@@ -192,8 +267,6 @@ def _images_and_labels(files: dict[str, _File], part: str) -> tuple[NDArray[np.u
     x, y = _idx(images, 3), _idx(labels, 1)
     if len(x) != len(y):
         raise ConfigError(f"{labels.path}: {len(y)} labels for {len(x)} images in {images.path.name}; {_ADVICE}")
-    if y.max() >= CLASSES:
-        raise ConfigError(f"{labels.path}: label {y.max()} at row {y.argmax()}, at most 9 was expected; {_ADVICE}")
     return x[:, np.newaxis], y.astype(np.int64)
 
 
@@ -244,9 +317,11 @@ class Mnist(DataSet):
 
     name: Literal["mnist"] = "mnist"
     dir: str | None = Field(
-        None, description="mnist: folder of the four IDX files (null: ABLATE_DATA/mnist, else download)"
+        None, description="mnist: folder of four IDX files, MNIST's or alike (null: ABLATE_DATA/mnist, else download)"
     )
+    split: str | None = Field(None, description="mnist: which of EMNIST's sets, where data.dir holds several: letters")
+    labels: Policy = Field("auto", description=POLICY_HELP)
     normalize: Normalize = Field("per_image", description=NORMALIZE_HELP)
 
     def read(self) -> Raw:
-        return load(self.dir)
+        return load(self.dir, self.split, self.labels)
