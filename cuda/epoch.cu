@@ -12,7 +12,8 @@
 struct Training {
     const int* lanes;
     const real* rows;
-    const int* labels;
+    const Target* known;
+    const double* facts;
     const int* fit;
     const int* orders;
     const int* order_of;
@@ -29,12 +30,12 @@ struct Training {
     real* first;
     real* second;
     real* partial;
-    int* targets;
+    Target* targets;
     real* p;
     real* values;
     int* predicted;
     double* losses;
-    int* right;
+    double* tallies;
     int* ended;
     const int* columns;  // the column of each step in the log, or -1
     const int* edges;
@@ -59,18 +60,20 @@ KERNEL train_epoch(const Training* training) {
     for (int step = (int)t.first_step; step < t.end_step; ++step) {
         const int start = step * (int)t.batch, n = min((int)t.batch, (int)t.count - start);
         const size_t samples = (size_t)slot() * CAPACITY, logits = samples * LOGITS, place = (size_t)lane * t.steps + step;
-        gather<SAMPLE, FITTED>(t.rows, t.labels, t.fit, order + start, t.outputs[0] + samples * FITTED, t.targets + samples, n);
+        Target* targets = t.targets + samples * WIDTH<LOGITS>;
+        gather<SAMPLE, FITTED, LOGITS>(t.rows, t.known, t.fit, order + start, t.outputs[0] + samples * FITTED, targets, n);
         lane_barrier(t.arrived);
         for (int layer = 0; layer < LAST; ++layer) {
             Network::forward(layer, t.outputs[layer], theta, t.outputs[layer + 1], n);
             lane_barrier(t.arrived);
         }
         loss_and_gradient<LOGITS>(t.kinds[lane], t.constants[lane], t.class_weights + lane * CLASS_WEIGHTS, t.is_mean[lane],
-                                 t.outputs[LAST] + logits, t.targets + samples, t.p + logits, t.errors[LAST] + logits, t.values + samples,
+                                 t.outputs[LAST] + logits, targets, t.p + logits, t.errors[LAST] + logits, t.values + samples,
                                  t.predicted + samples, n);
         lane_barrier(t.arrived);
         if (blockIdx.x == gridDim.x - 1)
-            tally_step(t.values + samples, t.predicted + samples, t.targets + samples, t.losses + place, t.right + place, t.ended + lane, step, n);
+            tally_step<LOGITS>(t.values + samples, t.predicted + samples, targets, t.p + logits, t.facts, t.losses + place,
+                               t.tallies + place * SCORING::TRAINED, t.ended + lane, step, n);
         for (int layer = LAST - 1; layer >= LOWEST; --layer) {
             const real *x = t.outputs[layer], *dy = t.errors[layer + 1];
             Network::parameter_gradient(layer, x, dy, partial, n);

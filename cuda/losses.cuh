@@ -174,6 +174,21 @@ struct AbsoluteError : Parts<AbsoluteError> {
     }
 };
 
+// own[0]: delta.
+struct Huber : Parts<Huber> {
+    // NaN stays NaN.
+    template <class S>
+    static __device__ real naive_part(const S& s, int c) {
+        const real size = fabs(s.p[c] - s.y(c)), near = size > s.with.own[0] ? s.with.own[0] : size;
+        return near * (size - near * real(0.5));
+    }
+    template <class S>
+    static __device__ real naive_gradient(const S& s, int c) {
+        const real error = s.p[c] - s.y(c), delta = s.with.own[0];
+        return error > delta ? delta : error < -delta ? -delta : error;
+    }
+};
+
 // own[0]: the margin.
 struct Hinge : Parts<Hinge> {
     template <class S>

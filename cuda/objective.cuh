@@ -69,15 +69,15 @@ struct DoubleSoftmax : HealthyObjective {
 
 // Computes one sample's outputs and returns its value. `seen` (UNITS) is scratch memory for the logits that the loss sees.
 template <int UNITS>
-__device__ real lose(const Kind& kind, const Constants& with, const real* z, real* p, real* seen, int target) {
-    const Sample<UNITS> sample(kind, with, OBJECTIVE::seen_logits<UNITS>(z, seen), p, target);
+__device__ real lose(const Kind& kind, const Constants& with, const real* z, real* p, real* seen, const Target* targets) {
+    const Sample<UNITS> sample(kind, with, OBJECTIVE::seen_logits<UNITS>(z, seen), p, targets);
     OBJECTIVE::outputs(sample);
     return OBJECTIVE::value(sample);
 }
 
 // The gradient with respect to the logits, after `lose`; dz also serves as scratch memory for the logits that the loss sees.
 template <int UNITS>
-__device__ void differentiate(const Kind& kind, const Constants& with, const real* z, real* p, real* dz, int target) {
-    OBJECTIVE::gradient(Sample<UNITS>(kind, with, OBJECTIVE::seen_logits<UNITS>(z, dz), p, target), dz);
+__device__ void differentiate(const Kind& kind, const Constants& with, const real* z, real* p, real* dz, const Target* targets) {
+    OBJECTIVE::gradient(Sample<UNITS>(kind, with, OBJECTIVE::seen_logits<UNITS>(z, dz), p, targets), dz);
     OBJECTIVE::back_to_logits<UNITS>(z, dz);
 }

@@ -1,10 +1,11 @@
 // One sample at the network's output: its logits, its outputs, and the Jacobian of the output function.
 //
-// Shapes: z, p and dz (UNITS) of one sample; the target is a class; for a single unit, 0 or 1. A thread computes one sample.
+// Shapes: z, p and dz (UNITS) of one sample; its target is a class (for a single unit, 0 or 1), or UNITS numbers (`scoring.cuh`). A
+// thread computes one sample.
 // Each lane has its own loss and output function, `Kind` and `Constants`, so that lanes with different losses share a launch.
 // LOSSES and OUTPUTS, lists of names, and LOSS_CONSTANTS are generated from ablate/problem. Formulas: ablate/problem/outputs.py.
 #pragma once
-#include "common.cuh"
+#include "scoring.cuh"
 #include <float.h>
 
 #define NAME(name) name,
@@ -57,14 +58,19 @@ struct Sample {
     const Constants with;
     const real* z;
     real* p;
+    const Target* numbers;
     const int target;
     Softmax<UNITS> shifted;
 
-    // `z` are the logits that the loss sees.
-    __device__ Sample(const Kind& kind_, const Constants& constants, const real* logits, real* outputs, int target_)
-        : kind(kind_), with(constants), z(logits), p(outputs), target(target_), shifted(logits) {}
+    // `z` are the logits that the loss sees. A loss that needs a class is not computed where there is none.
+    __device__ Sample(const Kind& kind_, const Constants& constants, const real* logits, real* outputs, const Target* targets)
+        : kind(kind_), with(constants), z(logits), p(outputs), numbers(targets), target(SCORING::IS_CLASS ? int(*targets) : 0),
+          shifted(logits) {}
 
-    __device__ real y(int c) const { return UNITS == 1 ? real(target) : real(c == target); }
+    __device__ real y(int c) const {
+        if constexpr (!SCORING::IS_CLASS) return numbers[c];
+        return UNITS == 1 ? real(target) : real(c == target);
+    }
     __device__ real log_softmax(int c) const { return z[c] - shifted.largest - log(shifted.total); }
 
     __device__ void outputs() const { CLASSES(c) p[c] = output(c); }

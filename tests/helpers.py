@@ -16,6 +16,7 @@ from ablate.config.groups import GROUPS
 from ablate.config.parse import parse, resolve
 from ablate.config.settings import Settings
 from ablate.problem.data.dataset import Dataset
+from ablate.problem.tasks import TASKS
 from ablate.training.loop import Summary, train
 from ablate.trials.prepared import PreparedTrial, engine
 from ablate.trials.trial import Trial
@@ -67,6 +68,21 @@ def noise(shape: tuple[int, ...], classes: int, rows: int = 7, seed: int = 0, te
     x, x_test = rng.normal(size=(rows, *shape)), rng.normal(size=(test_rows, *shape))
     y, y_test = rng.integers(0, classes, rows), rng.integers(0, classes, test_rows)
     return Dataset("noise", "noise", x, y, x_test, y_test, classes)
+
+
+def aimed(task: str, inputs: int, targets: int, rows: int, test_rows: int = 9) -> Dataset:
+    """Random vectors with random targets of a task without classes, float64."""
+    rng = np.random.default_rng(3)
+    x, y = rng.normal(size=(rows + test_rows, inputs)), rng.normal(1, 2, size=(rows + test_rows, targets))
+    y = y if task == "regression" else (y > 1).astype(float)
+    return Dataset(task, task, x[:rows], y[:rows], x[rows:], y[rows:], targets, task=TASKS.get(task))
+
+
+def scored(engine: Engine, dataset: Dataset) -> dict[str, Any]:
+    """The first lane on the test set: its loss, the metrics of the task, and `predicted`, the counts by class."""
+    found, scorer = engine.evaluate(), dataset.scorers["test"]
+    metrics = {"test/loss": found.loss, **scorer.of_test(found.tallies, found.rows)}
+    return {name: column[0] for name, column in {**metrics, "predicted": scorer.counts(found.tallies)[0]}.items()}
 
 
 @dataclass

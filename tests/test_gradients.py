@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers import noise, settings
+from helpers import aimed, noise, settings
 from threadpoolctl import threadpool_limits
 
 import ablate
@@ -31,6 +31,8 @@ VARIANTS = [
     ["loss=focal", "model.output=sigmoid"],
     ["loss=focal", "model.output=sigmoid", "loss.alpha=0.25", "loss.gamma=0.5"],
     ["loss=mae", "model.output=sigmoid"],
+    ["loss=huber", "loss.delta=0.3"],
+    ["loss=huber", "model.output=sigmoid", "loss.delta=0.3"],
     ["loss=hinge", "loss.margin=0.5"],
     ["loss=squared_hinge", "loss.margin=2.5"],
     ["loss=kl"],
@@ -38,6 +40,26 @@ VARIANTS = [
     ["loss=reverse_kl"],
 ]
 VARIANT_FORMS = [[*loss, f"loss.from_logits={form}"] for loss in VARIANTS for form in ("true", "false")]
+# Losses of targets that are no classes, by the task.
+AIMED = {
+    "regression": [
+        ["loss=mse"],
+        ["loss=mse", "model.output=sigmoid"],
+        ["loss=mae"],
+        ["loss=mae", "model.output=sigmoid"],
+        ["loss=huber", "loss.delta=0.7"],
+        ["loss=huber", "model.output=sigmoid"],
+    ],
+    "multilabel": [
+        ["loss=bce"],
+        ["loss=bce", "loss.from_logits=false"],
+        ["loss=mse"],
+        ["loss=mae"],
+        ["loss=huber", "loss.delta=0.4"],
+        ["loss=focal", "loss.alpha=0.25"],
+        ["loss=focal", "loss.from_logits=false"],
+    ],
+}
 
 # name: (overrides, shape of a sample, classes)
 NETWORKS: dict[str, tuple[list[str], tuple[int, ...], int]] = {
@@ -183,6 +205,13 @@ def test_every_loss_output_and_form_through_every_model(name: str, loss: str, ou
 @pytest.mark.parametrize("name", STACKS)
 def test_any_stack_of_layers(name: str, loss: str, output: str) -> None:
     _check(*_trial(name, f"loss={loss}", f"model.output={output}"))
+
+
+@pytest.mark.parametrize(("task", "loss"), [(task, loss) for task, losses in AIMED.items() for loss in losses])
+@pytest.mark.parametrize("targets", [1, 3])
+def test_targets_that_are_no_classes(task: str, loss: list[str], targets: int) -> None:
+    common = ["dtype=float64", "init.bias=same", "lr=1", "batch_size=7", "shuffle=false", "model=mlp", "model.hidden=6"]
+    _check(settings(*common, "data=npz", f"data.task={task}", *loss), aimed(task, 3, targets, 7))
 
 
 @pytest.mark.parametrize("from_logits", ["true", "false"])

@@ -21,6 +21,7 @@ SETTINGS = [
     ("loss=bce",),
     ("loss=mae",),
     ("loss=mae", "model.output=sigmoid"),
+    ("loss=huber", "loss.delta=0.3"),
     ("loss=hinge",),
     ("loss=hinge", "loss.margin=0.5"),
     ("loss=squared_hinge", "loss.margin=2.5"),
@@ -69,6 +70,9 @@ def _by_hand(overrides: tuple[str, ...], z: list[float], t: int) -> float:
         case "mae":
             q = s if "model.output" in given else p
             return sum(abs(q[i] - y[i]) for i in others)
+        case "huber":
+            delta, errors = float(given["loss.delta"]), [abs(p[i] - y[i]) for i in others]
+            return sum(d * d / 2 if d <= delta else delta * (d - delta / 2) for d in errors)
         case "hinge" | "squared_hinge":
             margin, power = float(given.get("loss.margin", 1)), 2 if name == "squared_hinge" else 1
             return sum(max(0.0, margin + z[i] - z[t]) ** power for i in others if i != t)
@@ -120,6 +124,7 @@ FOCAL = (math.log(2) + 0.5) / 4  # at p = ½ with γ = 2: γ (1 − p) p ln 2 ti
         (["loss=mse", "model.output=sigmoid"], [0, 0], 0, 0.25, [-0.125, 0.125]),
         (["loss=bce"], [0, 0], 1, 2 * math.log(2), [0.5, -0.5]),
         (["loss=mae"], [0, 0], 0, 1, [-0.5, 0.5]),
+        (["loss=huber", "loss.delta=0.25"], [0, 0], 0, 2 * 0.25 * 0.375, [-0.125, 0.125]),
         (["loss=hinge"], [1, 0.5, -3], 0, 0.5, [-1, 1, 0]),
         (["loss=hinge"], [0, 2, 3], 0, 3 + 4, [-2, 1, 1]),
         (["loss=focal", "loss.gamma=0"], [0, 0], 0, math.log(2), [-0.5, 0.5]),

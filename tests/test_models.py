@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers import load, noise, settings, train_alone
+from helpers import load, noise, scored, settings, train_alone
 
 import ablate
 from ablate.backends.numpy.engine import NumpyEngine
@@ -233,10 +233,10 @@ def test_outputs_of_an_mlp(activation: str, divisor: float, logits: str) -> None
     z = z if logits == "linear" else np.maximum(z, 0)
     p = np.exp(z) / np.exp(z).sum(axis=1, keepdims=True)
     np.testing.assert_allclose(engine.outputs(0), p, rtol=1e-12)
-    measured = engine.evaluate()
-    assert measured.accuracy[0] == np.mean(p.argmax(axis=1) == dataset.y_test)
-    assert measured.confidence[0] == pytest.approx(p.max(axis=1).mean())
-    np.testing.assert_array_equal(measured.predicted[0], np.bincount(p.argmax(axis=1), minlength=4))
+    measured = scored(engine, dataset)
+    assert measured["test/accuracy"] == np.mean(p.argmax(axis=1) == dataset.y_test)
+    assert measured["test/confidence"] == pytest.approx(p.max(axis=1).mean())
+    np.testing.assert_array_equal(measured["predicted"], np.bincount(p.argmax(axis=1), minlength=4))
 
 
 @pytest.mark.parametrize("activation", [*WITH_KEYS, *OTHERS])
@@ -288,21 +288,21 @@ def test_a_single_unit_predicts_class_one_above_one_half() -> None:
     dataset = Dataset("line", "line", x, y, x, y, 2)
     trial = settings("model=softmax_regression", "model.units=1", "loss=bce", "dtype=float64")
     engine = _engine(trial, dataset, dense1_weight=[[1.0]], dense1_bias=[0.0])
-    measured = engine.evaluate()
-    assert measured.predicted[0].tolist() == [3, 2]  # p = ½ is not above
-    assert measured.accuracy[0] == pytest.approx(3 / 5)
+    measured = scored(engine, dataset)
+    assert measured["predicted"].tolist() == [3, 2]  # p = ½ is not above
+    assert measured["test/accuracy"] == pytest.approx(3 / 5)
     p = 1 / (1 + np.exp(-x))
     np.testing.assert_allclose(engine.outputs(0), p)
-    assert measured.confidence[0] == pytest.approx(np.maximum(p, 1 - p).mean())
-    assert measured.loss[0] == pytest.approx(-np.log(np.where(y == 1, p[:, 0], 1 - p[:, 0])).mean())
+    assert measured["test/confidence"] == pytest.approx(np.maximum(p, 1 - p).mean())
+    assert measured["test/loss"] == pytest.approx(-np.log(np.where(y == 1, p[:, 0], 1 - p[:, 0])).mean())
 
 
 def test_the_first_of_equal_logits_is_predicted() -> None:
     x, y = np.zeros((3, 2)), np.array([0, 1, 2])
     dataset = Dataset("zeros", "zeros", x, y, x, y, 3)
     trial = settings("model=softmax_regression", "dtype=float64")
-    measured = _engine(trial, dataset, dense1_bias=[1.0, 2.0, 2.0]).evaluate()
-    assert measured.predicted[0].tolist() == [0, 3, 0]
+    measured = scored(_engine(trial, dataset, dense1_bias=[1.0, 2.0, 2.0]), dataset)
+    assert measured["predicted"].tolist() == [0, 3, 0]
 
 
 @pytest.mark.skipif("ABLATE_DATA" not in os.environ, reason="ABLATE_DATA is not set: no MNIST here")

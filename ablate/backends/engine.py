@@ -56,12 +56,13 @@ class Lane:
 class Epoch:
     """One pass over the training set. Arrays `(K,)` and `(K, S)` for S logged steps; NaN for lanes not trained.
 
-    `loss` and `accuracy` are means over the samples, each measured before its own batch's update. `ended` says for each
-    lane that stopped within the epoch why: its loss is not finite, or it failed.
+    `loss` is the mean over the samples and `tallies` `(K, while_trained)` the sums that the data set's scorer asks for,
+    each measured before its own batch's update. `ended` says for each lane that stopped within the epoch why: its loss
+    is not finite, or it failed.
     """
 
     loss: Array
-    accuracy: Array
+    tallies: Array
     steps: Sequence[int]
     step_loss: Array
     gradient_norm: Array
@@ -108,16 +109,14 @@ class Ended:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The network on a set of samples, per lane: arrays `(K,)`, and counts `(K, classes)`.
+    """The network on a set of `rows` samples, per lane; NaN for lanes that were not evaluated.
 
-    `predicted` counts the predictions of each class, `recognised` the samples of each class that were predicted as it.
+    `loss` `(K,)` is the mean, `tallies` `(K, when_tested)` are the sums that the scorer of the set asks for.
     """
 
     loss: Array
-    accuracy: Array
-    confidence: Array
-    predicted: Array
-    recognised: Array
+    tallies: Array
+    rows: int
     failed: dict[int, str]
 
 
@@ -157,5 +156,5 @@ class Engine(Protocol):
         ...
 
     def outputs(self, lane: int) -> Array:
-        """The lane's outputs p on the test set, `(N, units)`."""
+        """The lane's outputs p on the test set, `(N, units)`, in the units in which the files give the targets."""
         ...

@@ -11,6 +11,7 @@ from ablate import interrupts
 from ablate.config.settings import shown
 from ablate.diagnosis.advice import Known, advice
 from ablate.errors import ConfigError
+from ablate.records.scores import task_of
 from ablate.records.sweep_folder import SweepFolder
 from ablate.records.trial_folder import TrialFolder
 from ablate.terminal.console import terminal
@@ -37,7 +38,7 @@ def explain(console: Console, known: Known) -> None:
     row = known.row
     console.print(f"trial {row['trial']}: {_described(known)}", markup=False, highlight=False, soft_wrap=True)
     console.print(f"\nverdict  {row['verdict']}: {row['why']}", markup=False, highlight=False, soft_wrap=True)
-    for name in ("train/loss", "test/loss", "test/accuracy"):
+    for name in ("train/loss", "test/loss", f"test/{task_of(known.row).score}"):
         curve = [record[name] for record in known.metrics if record.get(name) is not None]
         if curve:
             line = f"  {name:<14} {sparkline(curve, 32)}  {curve[0]:.4g} to {curve[-1]:.4g}"

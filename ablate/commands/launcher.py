@@ -27,6 +27,7 @@ from ablate.diagnosis import checks as check
 from ablate.errors import ConfigError
 from ablate.execution import sweep
 from ablate.execution.prepare import prepare
+from ablate.records.scores import score
 from ablate.records.sweep_folder import SweepFolder
 from ablate.terminal import tables
 from ablate.terminal.console import terminal
@@ -157,12 +158,12 @@ class CohortLauncher(Launcher):
 
 
 def _job_return(folder: Path, composed: DictConfig) -> JobReturn:
-    """What a sweeper is told about a job: its final test accuracy, to be maximised."""
+    """What a sweeper is told about a job: its final score on the test set, to be maximised."""
     row = SweepFolder(folder).trial(composed.hydra.job.num).read_result()
     done = JobReturn(
         overrides=written_overrides(composed.hydra), cfg=composed, working_dir=str(folder), status=JobStatus.COMPLETED
     )
-    done.return_value = row["test_accuracy"] if row else None
+    done.return_value = score(row) if row else None
     return done
 
 
@@ -194,7 +195,7 @@ def examine(folder: Path, trials: Sequence[Trial]) -> int:
 def task(cfg: DictConfig) -> float | None:
     """What Hydra calls for a single run, and another launcher for each of its jobs: a sweep of one trial.
 
-    A single run ends the process with its exit code; a job returns its test accuracy.
+    A single run ends the process with its exit code; a job returns its score on the test set.
     """
     whole: Any = HydraConfig.instance().cfg
     hydra = whole.hydra
@@ -214,4 +215,4 @@ def task(cfg: DictConfig) -> float | None:
         return None
     if code:
         raise TrialFailedError(f"trial {one.number} {row['verdict']}: {row['why']}")
-    return row["test_accuracy"]
+    return score(row)

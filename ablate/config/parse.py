@@ -1,6 +1,7 @@
 """From a composed configuration to checked settings, or to one line that says what is wrong."""
 
 import difflib
+import math
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
@@ -14,6 +15,7 @@ from ablate.config.help import keys
 from ablate.config.settings import Settings, shown
 from ablate.errors import ConfigError
 from ablate.problem.custom_loss import CustomLoss
+from ablate.problem.losses import LOSSES
 
 # What a 0 may have been meant as, where a key does not allow it.
 INSTEAD_OF_ZERO = {"init.scale": "init=zeros starts all weights at 0"}
@@ -108,10 +110,18 @@ def unknown_key(key: str, written: str) -> str:
 
 def _check_combination(settings: Settings) -> None:
     """Refuse combinations of valid keys, such as an output function for which the loss has no formula."""
-    allowed = settings.loss.allowed_outputs
+    loss, task = settings.loss, settings.data.learned
+    allowed = loss.outputs_for(task)
+    if not allowed and not loss.is_foreign:
+        fitting = ", ".join(str(each.defaults()["name"]) for each in LOSSES if each.outputs_for(task))
+        raise ConfigError(f"loss={loss.name}: it cannot learn data.task={task.name}; choose one of {fitting}")
     if allowed and settings.output not in allowed:
-        raise ConfigError(
-            f"model.output={settings.output}: loss={settings.loss.name} needs {' or '.join(allowed)} (auto chooses it)"
-        )
+        where = "" if task.has_classes else f" on data.task={task.name}"
+        needed = f"loss={loss.name} needs {' or '.join(allowed)}{where} (auto chooses it)"
+        raise ConfigError(f"model.output={settings.output}: {needed}")
+    if loss.class_weights is not None and not task.has_classes:
+        raise ConfigError(f"loss.class_weights: data.task={task.name} has no classes; leave the key out")
+    if settings.stop.reached[0] < math.inf and task.score != "accuracy":
+        raise ConfigError(f"stop={settings.stop.name}: data.task={task.name} has no accuracy; use stop=patience")
     if isinstance(settings.loss, CustomLoss) and settings.loss.target is None:
         raise ConfigError("loss.target=null: loss=custom needs loss.target=package.Class")

@@ -46,6 +46,7 @@ class Settings(Section):
     seed: Annotated[int, Field(ge=0)] = Field(description="feeds the initial weights and the order of the data")
     dtype: Literal["float32", "float64"] = Field(description="precision of weights and arithmetic")
     target_accuracy: Share = Field(description="the test accuracy from which a trial counts as trained")
+    target_r2: Share = Field(description="regression: the R² on the test set from which a trial counts as trained")
     check: bool = Field(description="check gradient and sign by numbers before training")
     bug: Annotated[str, OneOf(MISTAKES.names)] = Field(description="make one known mistake on purpose")
     workers: Count | None = Field(description="processes for the sweep, or for a long trial alone (null: all cores)")
@@ -57,9 +58,9 @@ class Settings(Section):
     @property
     def output(self) -> str:
         """The output function, with `auto` resolved (a custom loss names its own: `auto` stays)."""
-        if self.model.output != "auto" or not self.loss.allowed_outputs:
+        if self.model.output != "auto" or self.loss.is_foreign:
             return self.model.output
-        return self.loss.allowed_outputs[0]
+        return next(iter(self.loss.outputs_for(self.data.learned)), "auto")
 
 
 def shown(value: Any) -> str:

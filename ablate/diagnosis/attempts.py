@@ -65,9 +65,11 @@ def attempt(trial: PreparedTrial, objectives: Sequence[Formulas], seed: int) -> 
     rows = len(few.y_train)
     engine = NumpyEngine(trial.architecture, few, lanes, rows)
     order = np.arange(rows)
-    curves = np.stack([engine.train_epoch([order] * len(lanes), []).accuracy for _ in range(STEPS)])
+    scorer = few.scorers["train"]
+    epochs = [engine.train_epoch([order] * len(lanes), []) for _ in range(STEPS)]
+    curves = np.stack([scorer.of_training(epoch.tallies, rows)["train/accuracy"] for epoch in epochs])
     curves = np.nan_to_num(curves)  # a lane that failed or whose loss is not finite has learned nothing
-    last = np.nan_to_num(engine.evaluate(rows).accuracy)
+    last = np.nan_to_num(scorer.of_test(engine.evaluate(rows).tallies, rows)["test/accuracy"])
     means = curves.mean(axis=0)
     every = [Attempt(float(last[k]), float(means[k]), RATES[k % len(RATES)], rows) for k in range(len(lanes))]
     each = [every[start : start + len(RATES)] for start in range(0, len(every), len(RATES))]

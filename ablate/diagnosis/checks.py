@@ -113,9 +113,7 @@ def check_all(trials: Sequence[PreparedTrial]) -> list[Check | None]:
 
 def _few(dataset: Dataset) -> Dataset:
     """A few training samples, from as many classes as possible."""
-    firsts = np.unique(dataset.y_train[:200], return_index=True)[1]
-    others = np.setdiff1d(np.arange(min(len(dataset.y_train), 200)), firsts)
-    rows = np.concatenate([np.sort(firsts), others])[:SAMPLES]
+    rows = dataset.task.spread_out(dataset.y_train[:200])[:SAMPLES]
     # An odd number: if two classes are equally frequent, the gradient of a bias may cancel to 0.
     rows = np.sort(rows[:-1] if len(rows) > 2 and len(rows) % 2 == 0 else rows)
     x, y = dataset.x_train[rows], dataset.y_train[rows]
@@ -123,8 +121,9 @@ def _few(dataset: Dataset) -> Dataset:
 
 
 def _in_float64(few: Dataset) -> Dataset:
-    x = few.x_train.astype(np.float64)
-    return replace(few, x_train=x, x_test=x)
+    x, y = few.x_train.astype(np.float64), few.y_train
+    y = y if few.task.has_classes else y.astype(np.float64)
+    return replace(few, x_train=x, x_test=x, y_train=y, y_test=y)
 
 
 def _gentle(architecture: Architecture, few: Dataset, seed: int) -> dict[str, Array]:
@@ -150,7 +149,8 @@ def _awake(architecture: Architecture, few: Dataset, own: Lane, seed: int) -> La
 def _examine(trial: PreparedTrial, few: Dataset) -> Check:
     settings, architecture, backend, sign = trial.settings, trial.architecture, trial.backend, trial.sign
     own = trial.lane()
-    alone = LossAlone.at_made_up_logits(own.loss, unweighted(own.objective), architecture.units, settings.seed)
+    objective, units = unweighted(own.objective), architecture.units
+    alone = LossAlone.at_made_up_logits(own.loss, objective, units, settings.seed, few.task)
     users = None
     if own.loss.is_foreign:
         if (alone.value(alone.z, alone.y) != alone.values).any() and np.isfinite(alone.values).all():

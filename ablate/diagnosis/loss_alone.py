@@ -10,6 +10,7 @@ import numpy as np
 
 from ablate.diagnosis.measure import KINK, STEPS, TOLERANCE, Entry, TensorCheck, descent_cosine, rounding
 from ablate.problem.losses import Loss, LossFailedError, Objective
+from ablate.problem.tasks import CLASSIFICATION, Task
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -74,7 +75,9 @@ class LossAlone:
     precision: Precision
 
     @classmethod
-    def at_made_up_logits(cls, loss: Loss, objective: Objective, units: int, seed: int) -> "LossAlone":
+    def at_made_up_logits(
+        cls, loss: Loss, objective: Objective, units: int, seed: int, task: Task = CLASSIFICATION
+    ) -> "LossAlone":
         """Raises LossFailedError if a user's loss does."""
         # With two classes some mistakes look the same; ablate's own losses take any number of classes.
         classes = max(units, 3) if units > 1 and not loss.is_foreign else units
@@ -82,10 +85,9 @@ class LossAlone:
         samples = max(MADE_UP, min(classes, MOST_MADE_UP))
         # As many samples as classes would hide arrays that are turned.
         samples += samples == classes
-        z = 1.5 * np.random.default_rng((seed, 2)).standard_normal((1, classes, samples))
-        labels = np.arange(samples) % max(classes, 2)
-        y = (labels == (np.arange(classes)[:, None] if classes > 1 else 1)).astype(float)[None]
-        return cls.at(objective, z, y.reshape(1, classes, samples), loss.is_foreign, seed)
+        rng = np.random.default_rng((seed, 2))
+        z = 1.5 * rng.standard_normal((1, classes, samples))
+        return cls.at(objective, z, task.made_up(rng, classes, samples), loss.is_foreign, seed)
 
     @classmethod
     def at(cls, objective: Objective, z: Array, y: Array, is_foreign: bool, seed: int = 0) -> "LossAlone":

@@ -166,7 +166,13 @@ class UsersLoss:
         return f"value(z, y) {moves} with the logits (a count?): it has no slope to compare gradient(z, y) with{known}"
 
     def finding(self) -> Finding | None:
-        """The first that holds; None if nothing is wrong."""
+        """The first that holds; None if nothing is wrong.
+
+        What is known of losses by name is of classes: without them, value and gradient are only compared.
+        """
+        if not self.trial.dataset.task.has_classes:
+            cause = of_gradient(self.alone)
+            return self._other_samples() or (Finding(*cause) if cause else None)
         for looked_for in (self._other_samples, self._probabilities, self._otherwise, self._not_finite):
             if (found := looked_for()) is not None:
                 return found

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from ablate.diagnosis.checks import Check
 from ablate.diagnosis.measure import TOLERANCE
-from ablate.problem.data.facts import is_unbalanced
+from ablate.diagnosis.scored import judged
+from ablate.problem.scoring import is_unbalanced
 from ablate.training.loop import Summary
 
 DIVERGED_RATIO = 2.0
@@ -42,11 +43,16 @@ def verdict(summary: Summary, check: Check | None = None) -> Verdict:
         return Verdict("failed", summary.error)
     if ascending := _ascending(check):
         return ascending
-    rules = (_diverged, _collapsed, _stuck, _slow, _trained, _plateau)
+    by_class = (_collapsed, _stuck, _slow, _trained, _plateau)
+    rules = (_diverged, *(by_class if summary.task.has_classes else (_by_score,)))
     found = next(found for rule in rules if (found := rule(summary)))
     if check is None or check.is_right:
         return found
     return Verdict(found.name, f"{found.why}; the check before training found: {_advice(check)}")
+
+
+def _by_score(summary: Summary) -> Verdict:
+    return Verdict(*judged(summary))
 
 
 def _ascending(check: Check | None) -> Verdict | None:

@@ -16,6 +16,7 @@ from pydantic import Field
 from ablate.errors import ConfigError
 from ablate.problem.losses import LOSSES, Loss, LossFailedError, Objective
 from ablate.problem.outputs import OUTPUTS, Array
+from ablate.problem.tasks import CLASSIFICATION, Task
 
 
 @LOSSES.declare
@@ -178,13 +179,13 @@ def _where(error: BaseException) -> str:
     return f"{Path(frame.filename).name}, line {frame.lineno}"
 
 
-def _made_up(units: int, samples: int) -> tuple[Array, Array]:
-    """Logits and one-hot targets `(1, units, samples)` to try a user's loss on."""
+def _made_up(units: int, samples: int, task: Task) -> tuple[Array, Array]:
+    """Logits and targets `(1, units, samples)` to try a user's loss on."""
     z = np.linspace(-1, 1, samples * units).reshape(1, units, samples)
-    return z, np.eye(units)[None, :, np.arange(samples) % units]
+    return z, task.made_up(np.random.default_rng(0), units, samples)
 
 
-def try_out(objective: Objective, units: int) -> None:
+def try_out(objective: Objective, units: int, task: Task = CLASSIFICATION) -> None:
     """Try a user's loss on made-up samples, in two batch sizes.
 
     Raises ConfigError if its results have wrong shapes, or if it fails and would not if it were given its arguments
@@ -195,20 +196,20 @@ def try_out(objective: Objective, units: int) -> None:
     sizes = [samples for samples in (4, 3, 5) if samples != units or units == 1][:2]
     for samples in sizes:
         try:
-            _tried(objective, units, samples)
+            _tried(objective, units, samples, task)
         except LossFailedError as error:
-            if (other := _reading(objective, units, sizes)) is not None:
+            if task.has_classes and (other := _reading(objective, units, sizes)) is not None:
                 raise ConfigError(
                     f"loss.target={objective.target}: the class {other.words} (called so it works; called as"
                     f" value(z, y) and gradient(z, y), y one-hot, {error}): {other.fix}"
                 ) from None
             if error.__cause__ is None:
-                instead = _instead(objective, units, samples)
+                instead = _instead(objective, units, samples, task)
                 raise ConfigError(f"loss.target={objective.target}: {error}{instead}") from None
 
 
-def _tried(objective: CustomObjective, units: int, samples: int) -> None:
-    z, y = _made_up(units, samples)
+def _tried(objective: CustomObjective, units: int, samples: int, task: Task = CLASSIFICATION) -> None:
+    z, y = _made_up(units, samples, task)
     with np.errstate(all="ignore"):
         objective.value(z, objective.outputs(z), y)
         objective.gradient(z, objective.outputs(z), y)
@@ -226,9 +227,9 @@ def _reading(objective: CustomObjective, units: int, sizes: Sequence[int]) -> Re
     return None
 
 
-def _instead(objective: CustomObjective, units: int, samples: int) -> str:
+def _instead(objective: CustomObjective, units: int, samples: int, task: Task) -> str:
     """What to write in place of a result of a wrong shape; empty where that cannot be told."""
-    z, y = (array[0].T.copy() for array in _made_up(units, samples))
+    z, y = (array[0].T.copy() for array in _made_up(units, samples, task))
     for method, wanted in (("value", (samples,)), ("gradient", (samples, units))):
         try:
             given = np.asarray(getattr(objective.instance, method)(z.copy(), y.copy()))

@@ -1,12 +1,13 @@
 """Losses, each declared once: its keys, the output functions it allows, value and gradient in two numerical forms.
 
 Arrays are `(..., C, N)`: classes on the second last axis, samples on the last; leading axes are lanes.
-z are logits, p the outputs, y one-hot targets. A value is per sample, `(..., N)`, a sum over its classes; a gradient is
-the derivative of each sample's value, `(..., C, N)`, a new array.
+z are logits, p the outputs, y targets: one-hot or, where there are no classes, as the data set gives them. A value is
+per sample, `(..., N)`, a sum over its classes; a gradient is the derivative of each sample's value, `(..., C, N)`, a
+new array.
 """
 
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, ClassVar, Literal, Protocol
@@ -17,7 +18,8 @@ from pydantic import Field
 from ablate.errors import ConfigError
 from ablate.problem.outputs import OUTPUTS, Array, log_softmax, sigmoid, softmax, sum_classes
 from ablate.problem.registry import Choice, Group
-from ablate.problem.section import Fraction, NotNegative
+from ablate.problem.section import Fraction, NotNegative, Positive
+from ablate.problem.tasks import Task
 
 Formula = Callable[[Array, Array, Array], Array]
 
@@ -96,10 +98,12 @@ class Loss(Choice):
     """An option of the group `loss`.
 
     `allowed_outputs` are the output functions that it has formulas for; `model.output=auto` chooses the first. For a
-    user's loss, which names its own, it is empty. `kernel` is its struct in `cuda/losses.cuh`, or None.
+    user's loss, which names its own, it is empty. `other_tasks` are those it has formulas for where the targets are no
+    classes, by the name of the task. `kernel` is its struct in `cuda/losses.cuh`, or None.
     """
 
     allowed_outputs: ClassVar[tuple[str, ...]] = ()
+    other_tasks: ClassVar[Mapping[str, tuple[str, ...]]] = {}
     kernel: ClassVar[str | None] = None
     # A user's loss may fail, and then only its own lane does; and it may keep state from call to call.
     is_foreign: ClassVar[bool] = False
@@ -112,6 +116,11 @@ class Loss(Choice):
         description="a weight for the samples of each class, one number a class; balanced: N / (C n) for a class with"
         " n of the N training samples (null: all 1)",
     )
+
+    @classmethod
+    def outputs_for(cls, task: Task) -> tuple[str, ...]:
+        """The output functions over which it can learn a task; empty if it cannot, or names its own."""
+        return cls.allowed_outputs if task.has_classes else cls.other_tasks.get(task.name, ())
 
     @abstractmethod
     def objective(self, output: str) -> Objective:
@@ -251,6 +260,10 @@ class SquaredError(BuiltinLoss):
 
     name: Literal["mse"] = "mse"
     allowed_outputs: ClassVar[tuple[str, ...]] = ("softmax", "sigmoid")
+    other_tasks: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "regression": ("identity", "sigmoid"),
+        "multilabel": ("sigmoid",),
+    }
     kernel: ClassVar[str | None] = "SquaredError"
 
     def naive_value(self, p: Array, y: Array) -> Array:
@@ -266,6 +279,7 @@ class BinaryCrossEntropy(BuiltinLoss):
 
     name: Literal["bce"] = "bce"
     allowed_outputs: ClassVar[tuple[str, ...]] = ("sigmoid",)
+    other_tasks: ClassVar[Mapping[str, tuple[str, ...]]] = {"multilabel": ("sigmoid",)}
     kernel: ClassVar[str | None] = "BinaryCrossEntropy"
 
     def value(self, z: Array, p: Array, y: Array) -> Array:
@@ -288,6 +302,10 @@ class AbsoluteError(BuiltinLoss):
 
     name: Literal["mae"] = "mae"
     allowed_outputs: ClassVar[tuple[str, ...]] = ("softmax", "sigmoid")
+    other_tasks: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "regression": ("identity", "sigmoid"),
+        "multilabel": ("sigmoid",),
+    }
     kernel: ClassVar[str | None] = "AbsoluteError"
 
     def naive_value(self, p: Array, y: Array) -> Array:
@@ -295,6 +313,29 @@ class AbsoluteError(BuiltinLoss):
 
     def naive_gradient(self, p: Array, y: Array) -> Array:
         return np.sign(p - y)
+
+
+@LOSSES.declare
+class Huber(BuiltinLoss):
+    """Huber, 1964: Σ of d²/2 where |d| = |p - y| is at most δ, of δ (|d| - δ/2) beyond; d cut to [-δ, δ]."""
+
+    name: Literal["huber"] = "huber"
+    allowed_outputs: ClassVar[tuple[str, ...]] = ("softmax", "sigmoid")
+    other_tasks: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "regression": ("identity", "sigmoid"),
+        "multilabel": ("sigmoid",),
+    }
+    kernel: ClassVar[str | None] = "Huber"
+
+    delta: Positive = Field(1.0, description="huber: the error from which on it grows linearly, not quadratically")
+
+    def naive_value(self, p: Array, y: Array) -> Array:
+        size = np.abs(p - y)
+        near = np.minimum(size, self.delta)
+        return (near * (size - near * p.dtype.type(0.5))).sum(axis=-2)
+
+    def naive_gradient(self, p: Array, y: Array) -> Array:
+        return np.clip(p - y, -self.delta, self.delta)
 
 
 class _Margins(BuiltinLoss):
@@ -378,6 +419,7 @@ class Focal(_Discounted):
     """Lin et al., 2017: -α (1 - p_t)^γ ln p_t; over a sigmoid their own form, for every class by itself."""
 
     allowed_outputs: ClassVar[tuple[str, ...]] = ("softmax", "sigmoid")
+    other_tasks: ClassVar[Mapping[str, tuple[str, ...]]] = {"multilabel": ("sigmoid",)}
     kernel: ClassVar[str | None] = "Focal"
 
     def objective(self, output: str) -> Formulas:

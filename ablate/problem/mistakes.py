@@ -32,6 +32,8 @@ class Mistake:
     shows_in_gradient: ClassVar[bool] = False
     # Whether `batch_gradient` needs the final gradient of the previous batch.
     remembers_gradient: ClassVar[bool] = False
+    # Whether it is about the classes of a classification, and means nothing for other targets.
+    needs_classes: ClassVar[bool] = False
 
     @property
     def has_kernel(self) -> bool:
@@ -228,6 +230,7 @@ class SwappedLabels(Mistake):
     name = "swapped_labels"
     mistake = "the labels of the training set are one class off"
     fix = "look at a few training samples beside their labels"
+    needs_classes = True
 
     def labels(self, labels: Array, classes: int) -> Array:
         return (labels + 1) % classes

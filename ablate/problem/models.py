@@ -17,6 +17,7 @@ from ablate.problem.activations import ACTIVATIONS, constant_names, having, hidd
 from ablate.problem.layers import Activate, AvgPool, Dense, Layer, Pool, Shape, read_layers
 from ablate.problem.outputs import OUTPUTS
 from ablate.problem.section import Count, OneOf, Positive, Section
+from ablate.problem.tasks import CLASSIFICATION, Task
 
 
 class Model(Section):
@@ -111,12 +112,12 @@ class Architecture:
         return next(stage.name for stage in reversed(self.stages) if stage.name)
 
 
-def build(model: Model, output: str, sample: Shape, classes: int) -> Architecture:
-    """Read the layers of `model` for samples of shape `sample`.
+def build(model: Model, output: str, sample: Shape, classes: int, task: Task = CLASSIFICATION) -> Architecture:
+    """Read the layers of `model` for samples of shape `sample`, and as many classes, or targets, of a task.
 
     Raises ConfigError, which names the layer, if one is not understood or its shapes do not fit.
     """
-    units = _output_units(model, output, classes)
+    units = task.units(model.units, output, classes)
     _check_constants(model)
     layers = list(read_layers(model.layers))
     if not layers or not isinstance(layers[-1], Dense):
@@ -165,20 +166,6 @@ def _check_constants(model: Model) -> None:
                 f"model.{key}={value}: model.activation={model.activation} has no {key};"
                 f" it belongs to model.activation={' or '.join(having(key))}"
             )
-
-
-def _output_units(model: Model, output: str, classes: int) -> int:
-    units = classes if model.units is None else model.units
-    if units == 1 and (output != "sigmoid" or classes != 2):
-        raise ConfigError(
-            f"model.units=1: one unit needs a sigmoid output and two classes, not {output} with {classes} classes"
-            " (model.output=sigmoid with loss=mse or loss=bce, data=xor)"
-        )
-    if units not in (1, classes):
-        raise ConfigError(
-            f"model.units={units}: the data has {classes} classes, so {classes} units (or null) are needed"
-        )
-    return units
 
 
 def _fit_shape(sample: Shape, side: int | None) -> Shape:

@@ -116,7 +116,7 @@ class Recorder:
         self._share_time()
         folder = self.folders[lane]
         folder.write_final_weights(engine.weights(lane))
-        if sum(summary.labels) <= PREDICTIONS_ROWS and summary.error is None:
+        if summary.test_rows <= PREDICTIONS_ROWS and summary.error is None:
             folder.write_predictions(engine.outputs(lane))
         row = _row_of_summary(self.trials[lane], summary, self.checks[lane], self.seconds[lane])
         self.written.flush()
@@ -147,7 +147,7 @@ def close(folder: TrialFolder, trial: Trial, status: str, verdict: str, why: str
     last: dict[str, Any] = {}
     for record in folder.read_metrics():
         last.update({name: value for name, value in record.items() if value is not None})
-    figures = {name: last.get(name.replace("_", "/")) for name in _FIGURES}
+    figures = {name: last.get(name.replace("_", "/", 1)) for name in _figures(trial)}
     row = _row(trial, status, verdict, why, figures, last.get("epoch", 0))
     del row["is_flagged"]
     folder.write_result(row)
@@ -156,14 +156,16 @@ def close(folder: TrialFolder, trial: Trial, status: str, verdict: str, why: str
 def _row_of_summary(trial: Trial, summary: Summary, check: Check | None, seconds: float) -> Row:
     verdict = verdicts.verdict(summary, check)
     status = "failed" if summary.error is not None else "finished"
-    figures = {name: finite(getattr(summary, name)) for name in _FIGURES}
+    figures = {name: finite(summary.figures.get(name.replace("_", "/", 1), math.nan)) for name in _figures(trial)}
     row = _row(trial, status, verdict.name, verdict.why, figures, summary.epochs)
     row["is_flagged"] = check is not None and not check.is_right
     row["seconds"] = round(seconds, 3)
     return row
 
 
-_FIGURES = ("test_accuracy", "test_loss", "train_accuracy", "train_loss")
+def _figures(trial: Trial) -> tuple[str, ...]:
+    """The figures in a trial's row, each a metric of that name with a slash."""
+    return ("test_accuracy", "test_loss", "train_accuracy", "train_loss", *trial.settings.data.learned.result_columns)
 
 
 def _row(trial: Trial, status: str, verdict: str, why: str, figures: Mapping[str, float | None], epochs: int) -> Row:
@@ -171,8 +173,8 @@ def _row(trial: Trial, status: str, verdict: str, why: str, figures: Mapping[str
         # What was measured is the untrained network.
         figures = dict.fromkeys(figures)
     # One line for a table; a user's own error may be of any length.
-    line = " ".join(why.split())
-    return {
+    line, task = " ".join(why.split()), trial.settings.data.learned
+    row: Row = {
         "trial": trial.number,
         "status": status,
         "verdict": verdict,
@@ -188,3 +190,6 @@ def _row(trial: Trial, status: str, verdict: str, why: str, figures: Mapping[str
         "epochs": epochs,
         "seconds": None,
     }
+    if not task.has_classes:
+        row |= {"task": task.name, "scores": {name: figures[name] for name in task.result_columns}}
+    return row

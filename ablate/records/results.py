@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ablate.errors import ConfigError
+from ablate.problem.tasks import TASKS
 from ablate.records.files import broken, from_here, replace_file
 from ablate.records.sweep_folder import SweepFolder
 from ablate.records.trial_folder import EndedTrial
@@ -28,6 +29,8 @@ _TAIL = [
     "run_id",
     "dir",
 ]
+# Behind the others, where a trial's targets are no classes.
+_SCORES = {name for task in TASKS for name in task.result_columns}
 
 
 def write(sweep: SweepFolder, plan: Sequence[Trial] = ()) -> list[EndedTrial]:
@@ -40,11 +43,14 @@ def write(sweep: SweepFolder, plan: Sequence[Trial] = ()) -> list[EndedTrial]:
         ended = sweep.ended(plan)
         columns = factors(plan) or factors(ended)
         text = io.StringIO()
-        writer = csv.DictWriter(text, [*_HEAD, *columns, *_TAIL], extrasaction="ignore", lineterminator="\n")
+        scores = dict.fromkeys(name for trial in ended for name in trial.row.get("scores", {}))
+        names = [*_HEAD, *columns, *_TAIL, *scores]
+        writer = csv.DictWriter(text, names, extrasaction="ignore", lineterminator="\n")
         writer.writeheader()
         for trial in ended:
             place = {"run_id": trial.folder.read_delivery()["run_id"], "dir": str(from_here(trial.folder.path))}
-            writer.writerow({**{key: level(trial, key) for key in columns}, **trial.row, **place})
+            levels = {key: level(trial, key) for key in columns}
+            writer.writerow({**levels, **trial.row, **trial.row.get("scores", {}), **place})
         replace_file(sweep.results, text.getvalue())
     return ended
 
@@ -82,7 +88,7 @@ def _curves(sweep: SweepFolder, table: "pd.DataFrame") -> "pd.DataFrame":
     keys = [
         "sweep",
         "trial",
-        *[column for column in table if column not in ("sweep", *_HEAD, *_TAIL)],
+        *[column for column in table if column not in ("sweep", *_HEAD, *_TAIL, *_SCORES)],
         "seed",
     ]
     parts = []

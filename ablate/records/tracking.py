@@ -22,6 +22,7 @@ from filelock import FileLock
 from ablate.config.settings import shown
 from ablate.config.trackers import MlflowTracking
 from ablate.problem.data.dataset import Dataset
+from ablate.problem.tasks import TASKS
 from ablate.records.commit import git_commit
 from ablate.records.sweep_folder import SweepFolder
 from ablate.records.trial_folder import Row, Tail, TrialFolder
@@ -43,8 +44,8 @@ _CHARTS = "workflowType=machine_learning&compareRunsMode=CHART"
 _CHECK, _STEP, _EPOCH, _SELDOM = b'"check/', b'"step/loss"', b'"test/loss"', b'"watch/too_large"'
 # The metrics of every epoch; other metrics in its record are of the last kind.
 _EVERY_EPOCH = {
-    *("train/loss", "train/accuracy"),
-    *("test/loss", "test/accuracy", "test/confidence", "watch/largest_class"),
+    *("train/loss", "test/loss"),
+    *(name for task in TASKS for name in task.metrics),
 }
 _STATUS = {"finished": "FINISHED", "failed": "FAILED", "interrupted": "KILLED"}
 

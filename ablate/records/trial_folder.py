@@ -32,7 +32,8 @@ class Row(TypedDict):
     """How a trial ended.
 
     `overrides` are the levels of the keys that were given; a number that is not finite, or not known, is None. A trial
-    that did not run to its end has no `is_flagged`, which says whether its check found something.
+    that did not run to its end has no `is_flagged`, which says whether its check found something. `task` and `scores`,
+    the figures in its columns of the results, are there where targets are no classes.
     """
 
     trial: int
@@ -49,6 +50,8 @@ class Row(TypedDict):
     train_loss: float | None
     epochs: int
     seconds: float | None
+    task: NotRequired[str]
+    scores: NotRequired[dict[str, float | None]]
 
 
 class Delivery(TypedDict):

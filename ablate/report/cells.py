@@ -1,5 +1,6 @@
 """What a report is made of: the cells of one sweep or several, their trials, and the trials' curves."""
 
+import math
 import statistics
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -7,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ablate.errors import ConfigError
+from ablate.records.scores import Task, score, task_of
 from ablate.records.sweep_folder import SweepFolder
 from ablate.records.trial_folder import EndedTrial
 from ablate.trials.factors import cell, factors
@@ -54,9 +56,14 @@ class Cell:
     trials: Sequence[Replicate]
 
     @property
-    def accuracies(self) -> list[float]:
-        """Test accuracies at the end, of the trials that have one."""
-        return [trial.row["test_accuracy"] for trial in self.trials if trial.row["test_accuracy"] is not None]
+    def task(self) -> Task:
+        """What is learned."""
+        return task_of(self.trials[0].row)
+
+    @property
+    def scores(self) -> list[float]:
+        """Test scores at the end, of the trials that have one."""
+        return [found for trial in self.trials if (found := score(trial.row)) is not None]
 
     @property
     def verdicts(self) -> Sequence[tuple[str, int]]:
@@ -65,15 +72,15 @@ class Cell:
 
     @property
     def typical(self) -> Replicate:
-        """Of the trials with the most frequent verdict, the one in the middle by test accuracy."""
+        """Of the trials with the most frequent verdict, the one in the middle by test score."""
         alike = [trial for trial in self.trials if trial.row["verdict"] == self.verdicts[0][0]]
-        alike.sort(key=lambda trial: (trial.row["test_accuracy"] or 0.0, trial.row["trial"]))
+        alike.sort(key=lambda trial: (score(trial.row) or 0.0, trial.row["trial"]))
         return alike[len(alike) // 2]
 
     @property
     def mean(self) -> float:
-        """Mean test accuracy, 0 where no trial has one."""
-        return statistics.fmean(self.accuracies) if self.accuracies else 0.0
+        """Mean test score, minus infinity where no trial has one."""
+        return statistics.fmean(self.scores) if self.scores else -math.inf
 
 
 @dataclass(frozen=True)
@@ -90,8 +97,13 @@ class Study:
         return [trial for cell in self.cells for trial in cell.trials]
 
     @property
+    def called(self) -> str:
+        """What the trials' score is called; of several tasks, each."""
+        return " or ".join(dict.fromkeys(f"test {cell.task.called}" for cell in self.cells))
+
+    @property
     def best_first(self) -> list[Cell]:
-        """The cells by mean test accuracy; equal ones in the plan's order."""
+        """The cells by mean test score; equal ones in the plan's order."""
         return sorted(self.cells, key=lambda cell: -cell.mean)
 
 

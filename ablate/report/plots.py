@@ -1,4 +1,4 @@
-"""The picture of a report: training loss and test accuracy of every cell, by epoch or by step."""
+"""The picture of a report: training loss and test score of every cell, by epoch or by step."""
 
 import io
 import math
@@ -77,6 +77,7 @@ class _Picture:
         self.styles = _styles(self.layout.lines, study)
         self.facets = self._facets()
         self.curves = {id(cell): self._curves(cell, "loss") for cell in study.cells}
+        self.lowest_score = self._lowest_score()
         self.figure = self._figure()
 
     def _facets(self) -> list[tuple[str, list[Cell]]]:
@@ -87,14 +88,21 @@ class _Picture:
         return list(found.items())
 
     def _curves(self, cell: Cell, what: str) -> list[Curve]:
-        if what == "accuracy":
-            return [trial.epochs("test/accuracy") for trial in cell.trials]
+        if what == "score":
+            return [trial.epochs(f"test/{cell.task.score}") for trial in cell.trials]
         if self.by_step:
             return [_smooth(trial.steps("step/loss")) for trial in cell.trials]
         return [trial.epochs("train/loss") for trial in cell.trials]
 
+    def _lowest_score(self) -> float:
+        """Where the axis of the scores begins: at 0, or below where R² is, but at -1 at the lowest."""
+        if all(cell.task.score == "accuracy" for cell in self.study.cells):
+            return 0.0
+        curves = [curve for cell in self.study.cells for curve in self._curves(cell, "score")]
+        return max(-1.0, min((y for curve in curves for y in curve.y if y is not None and y < 0), default=0.0))
+
     def _figure(self) -> Figure:
-        """A column a facet, loss above accuracy; further rows where there are more facets than fit side by side.
+        """A column a facet, loss above score; further rows where there are more facets than fit side by side.
 
         A single facet has its two panels side by side.
         """
@@ -110,14 +118,14 @@ class _Picture:
         axes = figure.subplots(*((1, 2) if alone else (2 * rows, columns)), squeeze=False)
         places = [divmod(number, columns) for number in range(rows * columns)]
         losses = [axes[0][0]] if alone else [axes[2 * row][column] for row, column in places]
-        accuracies = [axes[0][1]] if alone else [axes[2 * row + 1][column] for row, column in places]
-        for (title, members), loss, accuracy in zip(self.facets, losses, accuracies, strict=False):
+        scores = [axes[0][1]] if alone else [axes[2 * row + 1][column] for row, column in places]
+        for (title, members), loss, score in zip(self.facets, losses, scores, strict=False):
             loss.set_title("\n".join(textwrap.wrap(title.replace("=", "\x00"), 34)).replace("\x00", "="), fontsize=8)
             self._loss(loss, members)
-            self._accuracy(accuracy, members)
-        for spare in [*losses[len(self.facets) :], *accuracies[len(self.facets) :]]:
+            self._score(score, members)
+        for spare in [*losses[len(self.facets) :], *scores[len(self.facets) :]]:
             spare.axis("off")
-        self._label(losses, accuracies, 1 if alone else columns)
+        self._label(losses, scores, 1 if alone else columns)
         self._scale(losses[: len(self.facets)])
         for (_, members), loss in zip(self.facets, losses, strict=False):
             self._marks(loss, members)
@@ -160,29 +168,29 @@ class _Picture:
                 if last and curve.y[-1] is None:
                     axis.plot(*last[-1], "X", color=style["color"], ms=8, mec="white", clip_on=False, zorder=5)
 
-    def _accuracy(self, axis: Axes, members: Sequence[Cell]) -> None:
+    def _score(self, axis: Axes, members: Sequence[Cell]) -> None:
         if self.by_step:
             self._dots(axis, members)
             return
         for cell in members:
             style = self.styles[_named(cell, self.layout.lines)]
-            curves = self._curves(cell, "accuracy")
+            curves = self._curves(cell, "score")
             for curve in curves:
                 _line(axis, curve, style, thin=len(curves) > 1)
             if len(curves) > 1:
                 _line(axis, _mean(curves), style)
-        axis.set_ylim(-0.02, 1.02)
+        axis.set_ylim(self.lowest_score - 0.02, 1.02)
         self._x(axis)
 
     def _dots(self, axis: Axes, members: Sequence[Cell]) -> None:
-        """After one epoch there is one accuracy a trial: a dot, its cells below each other."""
+        """After one epoch there is one score a trial: a dot, its cells below each other."""
         names = list(self.styles)
         for cell in members:
             name = _named(cell, self.layout.lines)
             height = len(names) - 1 - names.index(name)
             axis.plot(
-                cell.accuracies,
-                [height] * len(cell.accuracies),
+                cell.scores,
+                [height] * len(cell.scores),
                 "o",
                 color=self.styles[name]["color"],
                 markersize=6,
@@ -191,7 +199,7 @@ class _Picture:
             )
         axis.set_yticks(range(len(names)), [_short(name) for name in reversed(names)], fontsize=7)
         axis.set_ylim(-0.6, len(names) - 0.4)
-        axis.set_xlim(-0.02, 1.02)
+        axis.set_xlim(self.lowest_score - 0.02, 1.02)
         axis.grid(alpha=0.25)
 
     def _x(self, axis: Axes) -> None:
@@ -203,13 +211,13 @@ class _Picture:
             axis.xaxis.set_major_locator(MaxNLocator(6, integer=True))
         axis.grid(alpha=0.25)
 
-    def _label(self, losses: Sequence[Axes], accuracies: Sequence[Axes], columns: int) -> None:
+    def _label(self, losses: Sequence[Axes], scores: Sequence[Axes], columns: int) -> None:
         """Words at the axes; only the first of a row has them at its left, as all share their scales."""
-        for number, (loss, accuracy) in enumerate(zip(losses, accuracies, strict=True)):
+        for number, (loss, score) in enumerate(zip(losses, scores, strict=True)):
             self._x(loss)
             loss.set_xlabel("step" if self.by_step else "epoch", fontsize=8)
-            accuracy.set_xlabel("test accuracy" if self.by_step else "epoch", fontsize=8)
-            for axis, words in ((loss, "training loss"), (accuracy, "" if self.by_step else "test accuracy")):
+            score.set_xlabel(self.study.called if self.by_step else "epoch", fontsize=8)
+            for axis, words in ((loss, "training loss"), (score, "" if self.by_step else self.study.called)):
                 axis.tick_params(labelsize=7)
                 if number % columns == 0:
                     axis.set_ylabel(words, fontsize=9)

@@ -9,9 +9,11 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from ablate.records import scores
+from ablate.records.scores import heading, task_of
 from ablate.records.sweep_folder import SweepFolder
 from ablate.records.trial_folder import Record, Row
-from ablate.terminal.tables import figure, fitting, is_explained, percent, verdict
+from ablate.terminal.tables import figure, fitting, is_explained, verdict
 from ablate.trials.factors import cell, factors, written
 from ablate.trials.trial import Trial
 
@@ -82,7 +84,8 @@ class LiveTable(Progress):
         # Those in training first; a large sweep shows as many rows as the window holds.
         ordered = sorted(self.trials, key=lambda trial: (trial.number in self.rows, trial.number))
         room = max(3, self.console.size.height - 6)
-        titles = ["trial", *self.keys, "seed", "epoch", "train loss", "test loss", "test acc.", "loss", ""]
+        scored = heading(trial.settings.data.learned for trial in self.trials)
+        titles = ["trial", *self.keys, "seed", "epoch", "train loss", "test loss", scored, "loss", ""]
         rows = [self._row(trial) for trial in ordered[:room]]
         table = fitting(self.console, titles, rows, spare=("test loss", "seed", "train loss"))
         if len(ordered) > room:
@@ -91,7 +94,7 @@ class LiveTable(Progress):
 
     def _row(self, trial: Trial) -> list[str | Text]:
         last = self._follow(trial)
-        row = self.rows.get(trial.number)
+        row, task = self.rows.get(trial.number), trial.settings.data.learned
         return [
             str(trial.number),
             *cell(trial, self.keys).values(),
@@ -99,7 +102,7 @@ class LiveTable(Progress):
             f"{last.get('epoch', 0)}/{trial.settings.epochs}",
             figure(last.get("train/loss")),
             figure(last.get("test/loss")),
-            percent(last.get("test/accuracy")),
+            task.written(last.get(f"test/{task.score}")),
             sparkline(self.losses[trial.number]),
             verdict(row) if row else Text("training" if last else "waiting", "dim"),
         ]
@@ -139,8 +142,8 @@ class PlainLines(Progress):
     def _print(self) -> None:
         for trial in self.newly_ended():
             row = self.rows[trial.number]
-            line = f"trial {trial.number} ({self.label(trial)}): {verdict(row).plain}, test accuracy"
-            line = f"{line} {percent(row['test_accuracy'])}"
+            line = f"trial {trial.number} ({self.label(trial)}): {verdict(row).plain}, test"
+            line = f"{line} {task_of(row).called} {scores.written(row)}"
             if is_explained(row):
                 line = f"{line}: {row['why']}"
             self.console.print(line, markup=False, highlight=False, soft_wrap=True)

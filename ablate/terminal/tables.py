@@ -10,6 +10,8 @@ from rich.text import Text
 
 from ablate.config.settings import shown
 from ablate.diagnosis.checks import Check
+from ablate.records import scores
+from ablate.records.scores import HEADINGS, heading, score, task_of
 from ablate.records.trial_folder import EndedTrial, Row
 from ablate.trials.cohorts import cohorts
 from ablate.trials.factors import cell, factors, level, written
@@ -26,10 +28,6 @@ COLOURS = {
     "failed": "bold red",
     "interrupted": "dim",
 }
-
-
-def percent(value: float | None) -> str:
-    return "–" if value is None else f"{value:.1%}"
 
 
 def figure(value: float | None) -> str:
@@ -65,20 +63,24 @@ def fitting(
         gone += 1
 
 
-_NUMBERS = ("trial", "seed", "epoch", "epochs", "test acc.", "test loss", "train loss", "seconds")
+_NUMBERS = {
+    *("trial", "seed", "epoch", "epochs", "test loss", "train loss", "seconds"),
+    *HEADINGS,
+}
 
 
 def print_results(console: Console, ended: Sequence[EndedTrial], keys: Sequence[str]) -> None:
     """The results table, best first, and below it why those that did not train did not."""
     ordered = sorted(ended, key=lambda trial: _rank(trial.row))
-    titles = ["trial", *keys, "seed", "verdict", "test acc.", "test loss", "train loss", "epochs", "seconds"]
+    scored = heading(task_of(trial.row) for trial in ended)
+    titles = ["trial", *keys, "seed", "verdict", scored, "test loss", "train loss", "epochs", "seconds"]
     cells: list[list[str | Text]] = [
         [
             str(row["trial"]),
             *cell(trial, keys).values(),
             str(row["seed"]),
             verdict(row),
-            percent(row["test_accuracy"]),
+            scores.written(row),
             figure(row["test_loss"]),
             figure(row["train_loss"]),
             str(row["epochs"]),
@@ -98,7 +100,8 @@ def print_results(console: Console, ended: Sequence[EndedTrial], keys: Sequence[
 
 
 def _rank(row: Row) -> tuple[float, float, int]:
-    return -(row["test_accuracy"] or 0), row["test_loss"] or math.inf, row["trial"]
+    found = score(row)
+    return math.inf if found is None else -found, row["test_loss"] or math.inf, row["trial"]
 
 
 def print_check(console: Console, check: Check) -> None:

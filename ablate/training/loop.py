@@ -2,14 +2,14 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
 
 from ablate.backends.engine import Ended, Engine, Epoch, Evaluation
 from ablate.config.settings import Settings
-from ablate.problem.data.facts import is_unbalanced
+from ablate.problem.tasks import CLASSIFICATION, Task
 from ablate.trials.prepared import PreparedTrial, streams
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -17,8 +17,6 @@ Array = np.ndarray[Any, np.dtype[Any]]
 WATCHED_EPOCHS = 50
 # All of the embedded digits, so that start and end are measured on the same rows.
 INITIAL_ROWS = 2000
-# With more classes than this, their recalls are not recorded one by one.
-MOST_RECALLS = 20
 
 
 @dataclass(frozen=True)
@@ -26,10 +24,12 @@ class Summary:
     """How a trial's training went, in numbers: the basis of the verdict and the results.
 
     `initial_loss` is the loss before the first update on the first rows of the training set (2,000 at most);
-    `test_losses` and `test_accuracies` have one entry per epoch, preceded by that of the untrained network; `predicted`
-    counts the test set's predictions by class, `labels` its true classes, `recognised` the right predictions by class.
-    `target_accuracy` is the accuracy to reach. `too_large` and `too_small` count updates of the output layer
-    out of range (`ablate.backends.engine.Watched`), `dead_units` and `saturated` are the last observed shares.
+    `test_losses` and `test_accuracies` (R² for numbers) have one entry per epoch, preceded by that of the untrained
+    network; `predicted` counts the test set's predictions by class, `labels` its true classes, `recognised` the right
+    predictions by class (all empty for a task without classes). `target_accuracy` or `target_r2` is the score to reach.
+    `figures` are the last metrics by name, `baseline` is the score of the best constant answer. `too_large` and
+    `too_small` count updates of the output layer out of range (`ablate.backends.engine.Watched`), `dead_units` and
+    `saturated` are the last observed shares.
     """
 
     epochs: int
@@ -51,6 +51,25 @@ class Summary:
     saturated: float = math.nan
     not_finite_step: int | None = None
     error: str | None = None
+    task: Task = CLASSIFICATION
+    figures: Mapping[str, float] = field(default_factory=dict)
+    baseline: float = math.nan
+    target_r2: float = math.nan
+    test_rows: int = 0
+
+    @property
+    def target(self) -> float:
+        """The score to reach."""
+        return self.target_r2 if self.task.score == "r2" else self.target_accuracy
+
+    @property
+    def train_score(self) -> float:
+        """The score by which trials of this task are compared, on the training set."""
+        return self.figures.get(f"train/{self.task.score}", math.nan)
+
+    @property
+    def test_score(self) -> float:
+        return self.figures.get(f"test/{self.task.score}", math.nan)
 
 
 class Observer(Protocol):
@@ -95,13 +114,13 @@ class _Stop:
         self.best, self.best_epoch, self.reached = np.zeros((3, len(rules)))
         self.best.fill(math.inf)
 
-    def heed(self, test: Evaluation, epoch: int) -> Array:
-        """Which lanes stop, given the evaluation of the test set after `epoch`; 0 is before training."""
-        is_better = test.loss < self.best
-        np.copyto(self.best, test.loss, where=is_better)
+    def heed(self, test: Mapping[str, Array], epoch: int) -> Array:
+        """Which lanes stop, given the metrics of the test set after `epoch`; 0 is before training."""
+        is_better = test["test/loss"] < self.best
+        np.copyto(self.best, test["test/loss"], where=is_better)
         np.copyto(self.best_epoch, epoch, where=is_better)
-        if epoch:
-            self.reached += test.accuracy >= self.target
+        if epoch and "test/accuracy" in test:
+            self.reached += test["test/accuracy"] >= self.target
         return np.asarray((epoch - self.best_epoch >= self.patience) | (self.reached >= self.times))
 
 
@@ -152,20 +171,22 @@ class _Loop:
         self.active = list(range(lanes))
         self.stop = _Stop(settings)
         self.initial_loss, self.dead_units, self.saturated = np.full((3, lanes), math.nan)
-        # Test loss and accuracy by epoch, from the untrained network on.
+        # Test loss and score by epoch, from the untrained network on.
         self.curve: list[tuple[Array, Array]] = []
-        self.labels = np.bincount(dataset.y_test, minlength=dataset.classes)
-        self.is_unbalanced = is_unbalanced(self.labels.tolist())
+        self.dataset, self.task = dataset, dataset.task
+        self.labels = np.bincount(dataset.y_test, minlength=dataset.classes).tolist() if self.task.has_classes else []
+        self.baseline = self.task.baseline(dataset.y_train, dataset.y_test)
 
     def begin(self) -> None:
         """Measure the untrained networks: epoch 0."""
         self.observer.begin(self.engine)
         initial, test = self.engine.evaluate(INITIAL_ROWS), self.engine.evaluate()
         self.initial_loss = initial.loss
-        self.curve.append((test.loss, test.accuracy))
-        self.stop.heed(test, 0)
-        self.observer.metrics(self.active, 0, 0, self._tested(test))
-        self._fail({**initial.failed, **test.failed}, test, _untrained(len(self.settings)), 0)
+        tested = self._tested(test)
+        self.curve.append(self._point(tested))
+        self.stop.heed(tested, 0)
+        self.observer.metrics(self.active, 0, 0, tested)
+        self._fail({**initial.failed, **test.failed}, test, {**self._untrained(), **tested}, 0)
 
     def epoch(self, number: int) -> None:
         """One pass over the training set, its records, and the lanes that end in it."""
@@ -190,28 +211,48 @@ class _Loop:
 
     def _end(self, lane: int, ended: Ended, step: int, number: int) -> None:
         """Record and finish a lane that failed, or whose loss is no longer finite, within an epoch."""
-        test, nothing = self.engine.evaluate_lane(lane), _untrained(len(self.settings))
-        self.observer.metrics([lane], step, number, {**_trained(nothing), **self._tested(test)})
-        curve = [*self.curve, (test.loss, test.accuracy)]
+        test = self.engine.evaluate_lane(lane)
+        values = {**self._untrained(), **self._tested(test)}
+        self.observer.metrics([lane], step, number, values)
+        curve = [*self.curve, self._point(values)]
         error, not_finite = (ended.why, None) if ended.failed else (None, step)
         epochs = number - 1 if ended.failed else number
-        self._finish(lane, self._summary(lane, nothing, test, curve, epochs, step, not_finite, error))
+        self._finish(lane, self._summary(lane, values, test, curve, epochs, step, not_finite, error))
 
     def _test(self, epoch: Epoch, number: int) -> None:
         test = self.engine.evaluate()
         last = number == self.settings[0].epochs
-        self.curve.append((test.loss, test.accuracy))
-        values = {**_trained((epoch.loss, epoch.accuracy)), **self._tested(test)}
+        measured = {**self._trained(epoch), **self._tested(test)}
+        self.curve.append(self._point(measured))
+        values = measured
         if last or (epoch.steps and number >= self.watched_next):
             self.watched_next = number + math.ceil(self.settings[0].epochs / WATCHED_EPOCHS)
-            values |= self._watched(epoch)
+            values = measured | self._watched(epoch)
         step = number * self.steps_per_epoch
         self.observer.metrics(self.active, step, number, values)
-        self._fail(test.failed, test, (epoch.loss, epoch.accuracy), number)
-        stops = self.stop.heed(test, number)
+        self._fail(test.failed, test, measured, number)
+        stops = self.stop.heed(measured, number)
         for lane in [lane for lane in self.active if last or stops[lane]]:
-            trained = (epoch.loss, epoch.accuracy)
-            self._finish(lane, self._summary(lane, trained, test, self.curve, number, step))
+            self._finish(lane, self._summary(lane, measured, test, self.curve, number, step))
+
+    def _trained(self, epoch: Epoch) -> dict[str, Array]:
+        """An epoch as metrics."""
+        rows = len(self.dataset.y_train)
+        return {"train/loss": epoch.loss, **self.dataset.scorers["train"].of_training(epoch.tallies, rows)}
+
+    def _untrained(self) -> dict[str, Array]:
+        """The same metrics where there was no epoch: not known."""
+        scorer, lanes = self.dataset.scorers["train"], len(self.settings)
+        nothing = np.full((lanes, scorer.while_trained), math.nan)
+        return {"train/loss": np.full(lanes, math.nan), **scorer.of_training(nothing, 1)}
+
+    def _tested(self, test: Evaluation) -> dict[str, Array]:
+        """An evaluation of the test set as metrics."""
+        return {"test/loss": test.loss, **self.dataset.scorers["test"].of_test(test.tallies, test.rows)}
+
+    def _point(self, measured: Mapping[str, Array]) -> tuple[Array, Array]:
+        """Test loss and score."""
+        return measured["test/loss"], measured[f"test/{self.task.score}"]
 
     def _watched(self, epoch: Epoch) -> dict[str, Array]:
         """What was watched since the last report, without metrics of units that the network does not have."""
@@ -225,36 +266,16 @@ class _Loop:
             seen |= {f"grad/{layer}": norms for layer, norms in zip(watched.layers, watched.layer_norms.T, strict=True)}
         return {name: values for name, values in seen.items() if not _is_missing(name, values[self.active])}
 
-    def _tested(self, test: Evaluation) -> dict[str, Array]:
-        """An evaluation as metrics; a lane that was not evaluated has no predictions."""
-        rows = np.maximum(test.predicted.sum(axis=1), 1)
-        values = {
-            "test/loss": test.loss,
-            "test/accuracy": test.accuracy,
-            "test/confidence": test.confidence,
-            "watch/largest_class": test.predicted.max(axis=1) / rows,
-        }
-        return values | self._recalls(test) if self.is_unbalanced else values
-
-    def _recalls(self, test: Evaluation) -> dict[str, Array]:
-        """The lowest recall of a class; that of every class too, unless they are too many to look at."""
-        there = np.flatnonzero(self.labels)
-        recalls = test.recognised[:, there] / self.labels[there]
-        lowest = {"test/recall_min": recalls.min(axis=1)}
-        if len(there) > MOST_RECALLS:
-            return lowest
-        return lowest | {f"test/recall_{of}": recall for of, recall in zip(there, recalls.T, strict=True)}
-
-    def _fail(self, failures: Mapping[int, str], test: Evaluation, trained: tuple[Array, Array], number: int) -> None:
+    def _fail(self, failures: Mapping[int, str], test: Evaluation, measured: Mapping[str, Array], number: int) -> None:
         step = number * self.steps_per_epoch
         for lane in sorted(failures.keys() & set(self.active)):
-            summary = self._summary(lane, trained, test, self.curve, number, step, error=failures[lane])
+            summary = self._summary(lane, measured, test, self.curve, number, step, error=failures[lane])
             self._finish(lane, summary)
 
     def _summary(
         self,
         lane: int,
-        trained: tuple[Array, Array],
+        measured: Mapping[str, Array],
         test: Evaluation,
         curve: Sequence[tuple[Array, Array]],
         epoch: int,
@@ -262,19 +283,21 @@ class _Loop:
         not_finite_step: int | None = None,
         error: str | None = None,
     ) -> Summary:
+        figures = {name: float(values[lane]) for name, values in measured.items()}
+        predicted, recognised = self.dataset.scorers["test"].counts(test.tallies)
         return Summary(
             epochs=epoch,
             steps=step,
             initial_loss=float(self.initial_loss[lane]),
-            train_loss=float(trained[0][lane]),
-            train_accuracy=float(trained[1][lane]),
-            test_loss=float(test.loss[lane]),
-            test_accuracy=float(test.accuracy[lane]),
+            train_loss=figures["train/loss"],
+            train_accuracy=figures.get("train/accuracy", math.nan),
+            test_loss=figures["test/loss"],
+            test_accuracy=figures.get("test/accuracy", math.nan),
             test_losses=[float(loss[lane]) for loss, _ in curve],
-            test_accuracies=[float(accuracy[lane]) for _, accuracy in curve],
-            predicted=test.predicted[lane].tolist(),
-            labels=self.labels.tolist(),
-            recognised=test.recognised[lane].tolist(),
+            test_accuracies=[float(score[lane]) for _, score in curve],
+            predicted=predicted[lane].tolist(),
+            labels=self.labels,
+            recognised=recognised[lane].tolist(),
             target_accuracy=self.settings[lane].target_accuracy,
             too_large=int(self.counted[0, lane]),
             too_small=int(self.counted[1, lane]),
@@ -282,6 +305,11 @@ class _Loop:
             saturated=float(self.saturated[lane]),
             not_finite_step=not_finite_step,
             error=error,
+            task=self.task,
+            figures=figures,
+            baseline=self.baseline,
+            target_r2=self.settings[lane].target_r2,
+            test_rows=len(self.dataset.y_test),
         )
 
     def _finish(self, lane: int, summary: Summary) -> None:
@@ -294,12 +322,3 @@ class _Loop:
 def _is_missing(name: str, values: Array) -> bool:
     """Whether a metric is about units of a kind that the network does not have."""
     return name in ("watch/dead_units", "watch/saturated") and bool(np.isnan(values).all())
-
-
-def _untrained(lanes: int) -> tuple[Array, Array]:
-    loss, accuracy = np.full((2, lanes), math.nan)
-    return loss, accuracy
-
-
-def _trained(trained: tuple[Array, Array]) -> dict[str, Array]:
-    return {"train/loss": trained[0], "train/accuracy": trained[1]}

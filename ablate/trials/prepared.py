@@ -42,7 +42,7 @@ class PreparedTrial:
     @cached_property
     def architecture(self) -> Architecture:
         shape, classes = self.dataset.sample_shape, self.dataset.classes
-        return build(self.settings.model, self.objective.output, shape, classes)
+        return build(self.settings.model, self.objective.output, shape, classes, self.dataset.task)
 
     @cached_property
     def class_weights(self) -> tuple[float, ...] | None:
@@ -124,13 +124,15 @@ def prepare(settings: Settings, dataset: Dataset | None = None) -> PreparedTrial
     if settings.batch_size and settings.batch_size > rows:
         raise ConfigError(f"batch_size={settings.batch_size}: the training set has {rows} rows; choose 1 to {rows}")
     trial = PreparedTrial(settings, dataset)
-    architecture, output = trial.architecture, trial.objective.output
+    architecture, output, task = trial.architecture, trial.objective.output, dataset.task
+    if trial.mistake.needs_classes and not task.has_classes:
+        raise ConfigError(f"bug={settings.bug}: it is a mistake about classes, which data.task={task.name} has none of")
     if (reason := trial.mistake.refusal(settings.loss, output, architecture)) is not None:
         raise ConfigError(f"bug={settings.bug}: {reason}")
     reason = trial.backend.refusal(settings.loss, settings.optimizer, architecture, trial.mistake)
     if reason is not None:
         raise ConfigError(reason)
-    try_out(trial.objective, architecture.units)
+    try_out(trial.objective, architecture.units, task)
     _check_precision(trial)
     return trial
 

@@ -123,11 +123,11 @@ class Figures:
 
     @property
     def lowest(self) -> str:
-        return percent(min(min(cell.accuracies) for cell in self.cells))
+        return percent(min(min(cell.scores) for cell in self.cells))
 
     @property
     def highest(self) -> str:
-        return percent(max(max(cell.accuracies) for cell in self.cells))
+        return percent(max(max(cell.scores) for cell in self.cells))
 
     @property
     def loss(self) -> str:

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers import Trained, load, noise, settings, train_together
-from test_gradients import FORMS, NETWORKS, STACKS, VARIANT_FORMS
+from helpers import Trained, aimed, load, noise, settings, train_together
+from test_gradients import AIMED, FORMS, NETWORKS, STACKS, VARIANT_FORMS
 
 import ablate
 from ablate.backends.cuda import engine, epochs
@@ -104,6 +104,12 @@ def test_every_loss_output_and_form() -> None:
 
 def test_settings_of_a_loss() -> None:
     compare(SETTINGS, [*EXACT, *MLP, "epochs=3", "batch_size=7"], noise((4,), 5, rows=23, test_rows=9))
+
+
+@pytest.mark.parametrize("task", AIMED)
+def test_targets_that_are_no_classes(task: str) -> None:
+    common = [*EXACT, "model=softmax_regression", "data=npz", f"data.task={task}", "epochs=3", "batch_size=7"]
+    compare(AIMED[task], common, aimed(task, 3, 2, rows=23))
 
 
 def test_a_single_sigmoid_unit() -> None:

@@ -49,8 +49,8 @@ class CudaEngine:
         self.capacity = max(batch_size, min(len(dataset.y_test), EVALUATED))
         self._check_bounds()
         self.schedule = schedule or Persistent(device)
-        self.train_rows = Rows(device, dataset.x_train, dataset.y_train)
-        self.test_rows = Rows(device, dataset.x_test, dataset.y_test)
+        self.train_rows = Rows(device, dataset.x_train, dataset.y_train, dataset.scorers["train"])
+        self.test_rows = Rows(device, dataset.x_test, dataset.y_test, dataset.scorers["test"])
         self.lanes = Lanes(device, self.layout, lanes, dataset)
         self.network = Network(device, self.layout, self.lanes, self.capacity, dtype)
         self.network.batch = self._batch(dtype)
@@ -70,13 +70,13 @@ class CudaEngine:
         """Arrays for as many lanes at once as the device has room for besides an epoch's order and log of all lanes."""
         wanted, steps = len(self.members), -(-self.train_rows.count // self.batch_size)
         one = Batch.bytes(self.layout, self.capacity, dtype)
-        a_step = 2 * dtype.itemsize + 24 + 8 * len(self.layout.edges)
+        a_step = 2 * dtype.itemsize + 24 + 8 * (len(self.layout.edges) + self.train_rows.scorer.while_trained)
         of_epoch = wanted * (4 * self.train_rows.count + a_step * steps)
         room = int(self.device.free_memory() * SHARE_OF_MEMORY) - of_epoch
         fitting = min(wanted, room // one, self.schedule.most_lanes(self.network))
         while fitting > 0:
             try:
-                batch = Batch(self.device, self.layout, fitting, self.capacity, dtype)
+                batch = Batch(self.device, self.layout, fitting, self.capacity, dtype, self.train_rows)
             except DeviceMemoryError:
                 fitting //= 2
                 continue
@@ -92,7 +92,8 @@ class CudaEngine:
         steps = -(-self.train_rows.count // self.batch_size)
         order = self._order(orders)
         corrected = self.device.put(corrections(self.members, self.steps_done, steps), self.dataset.x_train.dtype)
-        written = Log(self.device, len(self.members), len(self.layout.edges) - 1, steps, logged)
+        tallies = self.train_rows.scorer.while_trained
+        written = Log(self.device, len(self.members), len(self.layout.edges) - 1, steps, logged, tallies)
         work = Pass(self.train_rows, order, corrected, written, self.batch_size)
         for slots in self._waves(self.active):
             self.schedule.train(self.network, slots, work)
@@ -132,7 +133,7 @@ class CudaEngine:
         for n in self._evaluated(slots, self.test_rows, self.test_rows.count):
             outputs = self.device.read(self.network.batch.p.rows(0, 1))
             parts.append(outputs.reshape(self.capacity, self.layout.logits)[:n])
-        return np.concatenate(parts)
+        return self.dataset.in_file_units(np.concatenate(parts))
 
     def gradient(self, lane: int) -> dict[str, Array]:
         """The lane's gradient of the first batch of the training set, by the reference kernels."""
@@ -170,17 +171,16 @@ class CudaEngine:
 
     def _evaluate(self, lanes: Sequence[int], rows: Rows, count: int) -> Evaluation:
         self.device.write(self.lanes.sums, np.zeros(self.lanes.sums.shape))
-        for counts in (self.lanes.counts, self.lanes.hits):
-            self.device.write(counts, np.zeros(counts.shape))
+        self.device.write(self.lanes.counts, np.zeros(self.lanes.counts.shape))
         for slots in self._waves(lanes):
             for n in self._evaluated(slots, rows, count):
-                self.network.tally(slots, n)
-        sums = np.full((3, len(self.members)), np.nan)
-        sums[:, lanes] = self.device.read(self.lanes.sums).T[:, lanes] / count
-        predicted, recognised = (
-            self.device.read(counts).astype(np.intp) for counts in (self.lanes.counts, self.lanes.hits)
-        )
-        return Evaluation(sums[0], sums[1], sums[2], predicted, recognised, failed={})
+                self.network.tally(slots, rows, n)
+        sums, counts = self.device.read(self.lanes.sums), self.device.read(self.lanes.counts)
+        loss = np.full(len(self.members), np.nan)
+        tallies = np.full((len(self.members), rows.scorer.when_tested), np.nan)
+        loss[lanes] = sums[lanes, 0] / count
+        tallies[lanes] = np.hstack([sums[lanes, 1:], counts[lanes, : rows.scorer.counted]])
+        return Evaluation(loss, tallies, count, failed={})
 
     def _share(self, counted: Buffer, of: int) -> Array:
         shares = np.full(len(self.members), np.nan)
@@ -191,13 +191,13 @@ class CudaEngine:
     def _epoch(self, written: Log) -> Epoch:
         """An epoch's record from its log; NaN for lanes that were not trained."""
         lanes, logged, layers = len(self.members), written.logged, self.layout.weighted_layers
-        losses, right, ended = (self.device.read(each) for each in (written.losses, written.right, written.ended))
-        loss, accuracy = np.full((2, lanes), np.nan)
+        losses, counted, ended = (self.device.read(each) for each in (written.losses, written.tallies, written.ended))
+        loss, tallies = np.full(lanes, np.nan), np.full((lanes, counted.shape[2]), np.nan)
         steps = np.full((3, lanes, len(logged)), np.nan)
         watched = Watched(layers, np.zeros((lanes, len(layers))), np.zeros(lanes, int), np.zeros(lanes, int))
         sizes = np.full(written.steps, self.batch_size)
         sizes[-1] = self.train_rows.count - self.batch_size * (written.steps - 1)
-        epoch = Epoch(loss, accuracy, logged, steps[0], steps[1], steps[2], watched, ended={})
+        epoch = Epoch(loss, tallies, logged, steps[0], steps[1], steps[2], watched, ended={})
         squares, counts = self.device.read(written.squares), self.device.read(written.counts)
         for lane in self.active:
             seen = sum(step <= ended[lane] for step in logged)
@@ -213,5 +213,5 @@ class CudaEngine:
                 epoch.ended[lane] = Ended(step, f"the loss is {means[step]}", failed=False)
             else:
                 loss[lane] = losses[lane].sum() / self.train_rows.count
-                accuracy[lane] = right[lane].sum() / self.train_rows.count
+                tallies[lane] = counted[lane].sum(axis=0)
         return epoch

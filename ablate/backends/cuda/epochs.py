@@ -25,15 +25,17 @@ MOST_BLOCKS = 64
 class Log:
     """An epoch's log on the device: by lane, step and logged step.
 
-    `losses` and `right` `(K, S)` are sums over a step's batch, `ended` `(K,)` the step whose loss is not finite, else
-    S; `squares` `(K, columns, layers)` sums of squares of the gradient, `counts` `(K, columns, 2)` as
-    in `backends.engine.Watched`; `columns` names the column of each step.
+    `losses` `(K, S)` and `tallies` `(K, S, while_trained)` are sums over a step's batch, `ended` `(K,)` the step whose
+    loss is not finite, else S; `squares` `(K, columns, layers)` sums of squares of the gradient, `counts`
+    `(K, columns, 2)` as in `backends.engine.Watched`; `columns` names the column of each step.
     """
 
-    def __init__(self, device: Device, lanes: int, layers: int, steps: int, logged: Sequence[int]) -> None:
+    def __init__(
+        self, device: Device, lanes: int, layers: int, steps: int, logged: Sequence[int], tallies: int
+    ) -> None:
         self.steps, self.logged = steps, logged
         self.losses = device.allocate((lanes, steps), np.float64)
-        self.right = device.allocate((lanes, steps), np.int32)
+        self.tallies = device.allocate((lanes, steps, tallies), np.float64)
         self.ended = device.put(np.full(lanes, steps), np.int32)
         self.squares = device.allocate((lanes, max(len(logged), 1), layers), np.float64)
         self.counts = device.allocate((lanes, max(len(logged), 1), 2), np.int32)
@@ -81,10 +83,9 @@ class Stepwise:
 
     def _finish(self, network: Network, slots: Buffer, work: Pass, step: int, column: int | None, n: int) -> None:
         batch, lanes, layout, log = network.batch, network.lanes, network.layout, work.log
-        read = (batch.values, batch.predicted, batch.targets)
-        network.around["tally_batch"](
-            1, slots.count, slots, *read, log.losses, log.right, log.ended, log.steps, step, n
-        )
+        read = (batch.values, batch.predicted, batch.targets, batch.p, work.rows.facts)
+        into = (log.losses, log.tallies, log.ended)
+        network.around["tally_batch"](1, slots.count, slots, *read, *into, log.steps, step, n)
         if column is not None:
             layers = len(layout.edges) - 1
             watched = (lanes.gradient, layout.size, network.edges, layers, lanes.rates, max(len(log.logged), 1), column)
@@ -136,11 +137,12 @@ class Persistent:
     ) -> list[Buffer | int]:
         """`Training` of `cuda/epoch.cu`, field by field."""
         batch, lanes, layout, log = network.batch, network.lanes, network.layout, work.log
-        data = [slots, work.rows.x, work.rows.labels, network.fit, work.order.orders, work.order.order_of]
+        rows = work.rows
+        data = [slots, rows.x, rows.known, rows.facts, network.fit, work.order.orders, work.order.order_of]
         losses = [lanes.kinds, lanes.constants, lanes.class_weights, lanes.is_mean]
         rules = [lanes.rules, lanes.rates, work.corrections]
         state = [lanes.theta, lanes.gradient, lanes.norm_parts, lanes.first, lanes.second]
         arrays = [batch.partial, batch.targets, batch.p, batch.values, batch.predicted]
-        logs = [log.losses, log.right, log.ended, log.columns, network.edges, log.squares, log.counts]
+        logs = [log.losses, log.tallies, log.ended, log.columns, network.edges, log.squares, log.counts]
         sizes = [work.rows.count, work.batch_size, log.steps, *part, layout.partials, log.squares.shape[1]]
         return [*data, *losses, *rules, *state, *arrays, *logs, *tables, *sizes, len(layout.edges) - 1]

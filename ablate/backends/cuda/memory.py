@@ -19,17 +19,22 @@ from ablate.backends.engine import Lane
 from ablate.problem.data.dataset import Dataset
 from ablate.problem.losses import BuiltinLoss, Loss
 from ablate.problem.optimizers import MOST_CONSTANTS, MOST_DECAYS, correction
+from ablate.problem.scoring import Scorer
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
 
 class Rows:
-    """A data set on the device: rows `(N, D)`, labels `(N,)`, and the order of the file."""
+    """A set of samples on the device: rows `(N, D)`, labels `(N,)` or targets `(N, C)`, and the order of the file.
 
-    def __init__(self, device: Device, x: Array, labels: Array) -> None:
-        self.count = len(labels)
+    `facts` are what its scorer knows of it.
+    """
+
+    def __init__(self, device: Device, x: Array, known: Array, scorer: Scorer) -> None:
+        self.count, self.scorer = len(known), scorer
         self.x = device.put(x.reshape(self.count, -1), x.dtype)
-        self.labels = device.put(labels, np.int32)
+        self.known = device.put(known, np.int32 if known.ndim == 1 else x.dtype)
+        self.facts = device.put(scorer.facts, np.float64)
         self.plain = device.put(np.arange(self.count), np.int32)
 
 
@@ -50,8 +55,10 @@ class Lanes:
         self.rates = device.put(np.array([[lane.rate, lane.output_rate] for lane in lanes]), dtype)
         self.clip_norms = any(lane.optimizer.clip_norm for lane in lanes)
         self.norm_parts = device.allocate((count, NORM_PARTS), np.float64)
-        self.sums = device.allocate((count, 3), np.float64)
-        self.counts, self.hits = (device.allocate((count, dataset.classes), np.int32) for _ in range(2))
+        tested = dataset.scorers["test"]
+        self.scoring = tested.kernel
+        self.sums = device.allocate((count, 1 + tested.when_tested - tested.counted), np.float64)
+        self.counts = device.allocate((count, max(tested.counted, 1)), np.int32)
         self.dead, self.saturated = (device.allocate((count,), np.int32) for _ in range(2))
         self.active = device.allocate((count,), np.int32)
         # The index of the order for evaluation, 0 for every lane: rows are read in the order of the file.
@@ -64,7 +71,9 @@ class Batch:
     Raises DeviceMemoryError if they do not fit.
     """
 
-    def __init__(self, device: Device, layout: Layout, lanes: int, capacity: int, dtype: np.dtype[Any]) -> None:
+    def __init__(
+        self, device: Device, layout: Layout, lanes: int, capacity: int, dtype: np.dtype[Any], rows: Rows
+    ) -> None:
         sizes = [layout.fitted, *(layer.after for layer in layout.layers)]
         units, self.lanes, self.capacity = sizes[-1], lanes, capacity
 
@@ -74,14 +83,16 @@ class Batch:
         self.outputs = [numbers(size) for size in sizes]
         self.errors = [numbers(size) for size in sizes]
         self.p, self.values, self.confidence = numbers(units), numbers(1), numbers(1)
-        self.targets, self.predicted = (device.allocate((lanes, capacity), np.int32) for _ in range(2))
+        each = rows.known.bytes // (rows.count * rows.known.dtype.itemsize)
+        self.targets = device.allocate((lanes, capacity * each), rows.known.dtype)
+        self.predicted = device.allocate((lanes, capacity), np.int32)
         self.partial = device.allocate((lanes, layout.partials), dtype)
 
     @staticmethod
     def bytes(layout: Layout, capacity: int, dtype: np.dtype[Any]) -> int:
         """The bytes that one lane needs."""
         sizes = [layout.fitted, *(layer.after for layer in layout.layers)]
-        numbers = capacity * (2 * sum(sizes) + sizes[-1] + 2) + layout.partials
+        numbers = capacity * (2 * sum(sizes) + 2 * sizes[-1] + 2) + layout.partials
         return numbers * dtype.itemsize + 2 * capacity * 4
 
 

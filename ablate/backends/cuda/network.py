@@ -38,6 +38,7 @@ class Network:
         real = layout.real(dtype)
         own = real | {"CAPACITY": str(capacity)}
         around = {"SAMPLE": str(layout.sample), "FITTED": str(layout.fitted), "LOGITS": str(layout.logits)}
+        around["SCORING"] = lanes.scoring
         layers = {"STAGES": ",".join(layer.type for layer in layout.layers)} | layout.numbered
         # The constants with which the persistent kernel is compiled.
         self.whole = own | around | layers | {"LOWEST": str(layout.lowest)} | layout.objective | layout.backward
@@ -60,7 +61,7 @@ class Network:
     def forward(self, slots: Buffer, rows: Rows, order: Order, first: int, n: int) -> None:
         """Compute the logits of n rows, from position `first` of each lane's order on."""
         batch, blocks = self.batch, _blocks(n * self.layout.fitted)
-        gathered = (rows.x, rows.labels, self.fit, order.orders, order.order_of, rows.count, first)
+        gathered = (rows.x, rows.known, self.fit, order.orders, order.order_of, rows.count, first)
         self.around["gather_rows"](blocks, slots.count, slots, *gathered, batch.outputs[0], batch.targets, n)
         for number, layer in enumerate(self.layout.layers):
             x, y = batch.outputs[number : number + 2]
@@ -97,12 +98,12 @@ class Network:
             blocks = _blocks(layer.shares * layer.weights)
             self.layers["parameter_gradient"](blocks, slots.count, number, x, dy, batch.partial, layout.partials, n)
 
-    def tally(self, slots: Buffer, n: int) -> None:
-        """Add a batch after `lose` to the lanes' sums and counts."""
+    def tally(self, slots: Buffer, rows: Rows, n: int) -> None:
+        """Add a batch of these rows after `lose` to the lanes' sums and counts."""
         batch, lanes = self.batch, self.lanes
-        read = (batch.values, batch.confidence, batch.predicted, batch.targets)
-        into = (lanes.sums, lanes.counts, lanes.hits)
-        self.around["tally_rows"](1, slots.count, slots, *read, *into, lanes.counts.shape[1], n)
+        read = (batch.values, batch.confidence, batch.predicted, batch.targets, batch.p, rows.facts)
+        into = (lanes.sums, lanes.sums.shape[1], lanes.counts, lanes.counts.shape[1])
+        self.around["tally_rows"](1, slots.count, slots, *read, *into, n)
 
     def count_units(self, slots: Buffer, n: int) -> None:
         """Count dead units and saturated values after `forward` on n rows, and add them to the lanes' counts."""

@@ -47,11 +47,12 @@ class NumpyEngine:
 
     def train_epoch(self, orders: Sequence[Array], logged: Sequence[int]) -> Epoch:
         lanes = len(self.lanes)
-        loss, accuracy = np.full((2, lanes), np.nan)
+        loss = np.full(lanes, np.nan)
+        tallies = np.full((lanes, self.dataset.scorers["train"].while_trained), np.nan)
         steps = np.full((3, lanes, len(logged)), np.nan)
         layers = self.layout.weighted_layers
         watched = Watched(layers, np.zeros((lanes, len(layers))), np.zeros(lanes, int), np.zeros(lanes, int))
-        epoch = Epoch(loss, accuracy, logged, steps[0], steps[1], steps[2], watched, ended={})
+        epoch = Epoch(loss, tallies, logged, steps[0], steps[1], steps[2], watched, ended={})
         for group in self.groups:
             group.train_epoch(orders, epoch)
         return epoch
@@ -77,7 +78,7 @@ class NumpyEngine:
         return self.layout.unflatten(group.flat_weights(lane))
 
     def outputs(self, lane: int) -> Array:
-        return self._alone(lane).outputs()
+        return self.dataset.in_file_units(self._alone(lane).outputs())
 
     def _group(self, lanes: Sequence[int]) -> Group:
         return Group(
@@ -90,10 +91,10 @@ class NumpyEngine:
         return Group(self.layout, self.dataset, {lane: member}, self.batch_size, self.processes)
 
     def _evaluate(self, groups: Sequence[Group], rows: int | None) -> Evaluation:
-        lanes = len(self.lanes)
-        loss, accuracy, confidence = np.full((3, lanes), np.nan)
-        predicted, recognised = np.zeros((2, lanes, self.dataset.classes), np.intp)
-        total = Evaluation(loss, accuracy, confidence, predicted, recognised, {})
+        lanes, split = len(self.lanes), "test" if rows is None else "train"
+        count = len(self.dataset.y_test if rows is None else self.dataset.y_train)
+        tallies = np.full((lanes, self.dataset.scorers[split].when_tested), np.nan)
+        total = Evaluation(np.full(lanes, np.nan), tallies, count if rows is None else min(rows, count), {})
         for group in groups:
-            group.evaluate(rows, total)
+            group.evaluate(split, total)
         return total

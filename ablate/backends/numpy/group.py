@@ -35,8 +35,8 @@ class Group:
     ) -> None:
         self.layout, self.members, self.batch_size, self.processes = layout, members, batch_size, processes
         self.rows = {"train": _flat(dataset.x_train), "test": _flat(dataset.x_test)}
-        self.labels = {"train": dataset.y_train, "test": dataset.y_test}
-        self.classes = dataset.classes
+        self.known = {"train": dataset.y_train, "test": dataset.y_test}
+        self.task, self.scorers = dataset.task, dataset.scorers
         self.evaluated: dict[tuple[str, int, int], tuple[Array, Array, Array]] = {}
         self.active = list(members)
         self.retired: dict[int, Array] = {}
@@ -73,13 +73,14 @@ class Group:
         columns = {step: column for column, step in enumerate(epoch.steps)}
         count = len(self.rows["train"])
         stacked = self._stack(orders)
-        sums = np.zeros((2, len(self.active)))
+        sums = np.zeros((1 + self.scorers["train"].while_trained, len(self.active)))
         for step, start in enumerate(range(0, count, self.batch_size)):
             if not self.active:
                 break
             indices = stacked[:, start : start + self.batch_size]
-            values, correct, failures = self.differentiate(indices)
-            sums += (values, correct)
+            totals, failures = self.differentiate(indices)
+            sums += totals
+            values = totals[0]
             if step in columns:
                 self._log(epoch, columns[step], values / indices.shape[1])
             if failures or not np.isfinite(values).all():
@@ -88,24 +89,21 @@ class Group:
                 sums = sums[:, self.retire(list(ended))]
                 stacked = self._stack(orders)
             self._update()
-        epoch.loss[self.places], epoch.accuracy[self.places] = sums / count
+        epoch.loss[self.places], epoch.tallies[self.places] = sums[0] / count, sums[1:].T
 
     @_QUIETLY
-    def evaluate(self, rows: int | None, into: Evaluation) -> None:
-        """Fill in the active lanes' elements of `into`: on the test set, or on the first `rows` of the training set."""
+    def evaluate(self, split: str, into: Evaluation) -> None:
+        """Fill in the active lanes' elements of `into`: on the first `into.rows` of the training or the test set."""
         if not self.active:
             return
-        split = "test" if rows is None else "train"
-        count = len(self.rows[split]) if rows is None else min(rows, len(self.rows[split]))
-        partial = self.layout.partial_sums(count)
-        sums = np.zeros((len(partial), 3, len(self.active)))
-        counts = np.zeros((len(partial), 2, len(self.active), self.classes), np.intp)
+        partial = self.layout.partial_sums(into.rows)
+        sums = np.zeros((len(partial), 1 + self.scorers[split].when_tested, len(self.active)))
         for number in self.processes.shares(len(partial)):
             for part in partial[number]:
-                self._tally(split, part, sums[number], counts[number], into.failed)
-        self.processes.all_gather([sums, counts])
-        into.loss[self.places], into.accuracy[self.places], into.confidence[self.places] = sums.sum(axis=0) / count
-        into.predicted[self.places], into.recognised[self.places] = counts.sum(axis=0)
+                self._tally(split, part, sums[number], into.failed)
+        self.processes.all_gather([sums])
+        total = sums.sum(axis=0)
+        into.loss[self.places], into.tallies[self.places] = total[0] / into.rows, total[1:].T
 
     @_QUIETLY
     def outputs(self) -> Array:
@@ -161,21 +159,22 @@ class Group:
         return network
 
     @_QUIETLY
-    def differentiate(self, indices: Array) -> tuple[Array, Array, dict[int, str]]:
+    def differentiate(self, indices: Array) -> tuple[Array, dict[int, str]]:
         """The gradient of a batch `(K or 1, n)` into `self.gradient`.
 
-        Returns each active lane's sum of losses and number of correct predictions, and why lanes failed.
+        Returns each active lane's sum of losses and below it the tallies, `(1 + while_trained, K)`, and why lanes
+        failed.
         """
         n = indices.shape[1]
         partial = self.layout.partial_sums(n)
         # A batch of one partial sum has one micro-batch, which is its own sum.
         sums = self.sums[: len(partial)] if len(partial) > 1 else self.gradient[None]
-        totals = np.zeros((len(partial), 2, len(self.active)))
+        totals = np.zeros((len(partial), 1 + self.scorers["train"].while_trained, len(self.active)))
         failures: dict[int, str] = {}
         for number in self.processes.shares(len(partial)):
             for part in partial[number]:
                 network = self._forward("train", indices[:, part])
-                self._lose(network, self.labels["train"][network.indices], totals[number], failures)
+                self._lose(network, self.task.truth(self.known["train"], network.indices), totals[number], failures)
                 network.dz *= self._scale(n)
                 network.backward()
                 if part is not partial[number][0]:
@@ -188,8 +187,7 @@ class Group:
         self.mistake.batch_gradient(self.gradient, self.before, self.layout.bias_spans, n)
         if self.mistake.remembers_gradient:
             np.copyto(self.before, self.gradient)
-        loss, right = totals.sum(axis=0)
-        return loss, right, failures
+        return totals.sum(axis=0), failures
 
     def _scale(self, n: int) -> Array:
         """The factor of a sample's gradient in a batch of n, `(K, 1, 1)`."""
@@ -204,8 +202,9 @@ class Group:
         return self._forward("train", indices).z
 
     def targets(self, indices: Array) -> Array:
-        """Their one-hot targets `(K or 1, C, n)`."""
-        return _targets(self.labels["train"][indices], self.layout.architecture.units, self.theta.dtype)
+        """Their targets `(K or 1, C, n)`, as a loss is given them."""
+        truth = self.task.truth(self.known["train"], indices)
+        return self.task.targets(truth, self.layout.architecture.units, self.theta.dtype)
 
     @_QUIETLY
     def losses_of(self, indices: Array) -> Array:
@@ -213,15 +212,15 @@ class Group:
         totals = np.zeros(len(self.active))
         for part in self.layout.micro_batches(indices.shape[1]):
             network = self._forward("train", indices[:, part])
-            targets = _targets(self.labels["train"][network.indices], network.z.shape[1], network.z.dtype)
+            targets = self.targets(network.indices)
             for span, objective in self.objectives:
                 z, y = network.z[span], targets if len(targets) == 1 else targets[span]
                 totals[span] += objective.value(z, objective.outputs(z), y).sum(axis=-1, dtype=np.float64)
         return totals
 
-    def _lose(self, network: Network, labels: Array, totals: Array, failures: dict[int, str]) -> None:
+    def _lose(self, network: Network, truth: Array, totals: Array, failures: dict[int, str]) -> None:
         """Loss and its gradient with respect to the logits, one call for each run of lanes with the same objective."""
-        targets = _targets(labels, network.z.shape[1], network.z.dtype)
+        targets, scorer = self.task.targets(truth, network.z.shape[1], network.z.dtype), self.scorers["train"]
         for span, objective in self.objectives:
             z, y = network.z[span], targets if len(targets) == 1 else targets[span]
             p = objective.outputs(z)
@@ -232,14 +231,12 @@ class Group:
                 failures[self.active[span.start]] = str(error)
                 continue
             totals[0, span] += values.sum(axis=-1, dtype=np.float64)
-            mine = labels if len(labels) == 1 else labels[span]
-            totals[1, span] += (_predict(z) == mine).sum(axis=-1)
+            totals[1:, span] += scorer.trained(z, p, truth if len(truth) == 1 else truth[span])
 
-    def _tally(self, split: str, part: slice, sums: Array, counts: Array, failed: dict[int, str]) -> None:
-        """Add rows to sums of loss, correct predictions and confidence `(3, K)`, and to counts `(2, K, classes)`."""
-        indices, labels, targets = self._part(split, part)
+    def _tally(self, split: str, part: slice, sums: Array, failed: dict[int, str]) -> None:
+        """Add rows to the sums of losses and tallies `(1 + when_tested, K)`."""
+        indices, truth, targets = self._part(split, part)
         z = self._forward(split, indices).z
-        predicted = _predict(z)
         for span, objective in self.objectives:
             p = objective.outputs(z[span])
             try:
@@ -247,22 +244,17 @@ class Group:
             except LossFailedError as error:
                 failed[self.active[span.start]] = str(error)
                 values = np.full((len(p), z.shape[-1]), np.nan)
-            confidence = p.max(axis=-2) if p.shape[-2] > 1 else np.maximum(p, 1 - p)[:, 0]
             sums[0, span] += values.sum(axis=-1, dtype=np.float64)
-            sums[2, span] += confidence.sum(axis=-1, dtype=np.float64)
-        right = predicted == labels
-        sums[1] += right.sum(axis=-1)
-        places = predicted + np.arange(len(predicted))[:, None] * self.classes
-        for mine, of in zip(counts, (places.ravel(), places[right]), strict=True):
-            mine += np.bincount(of, minlength=mine.size).reshape(mine.shape)
+            sums[1:, span] += self.scorers[split].tested(z[span], p, truth)
 
     def _part(self, split: str, part: slice) -> tuple[Array, Array, Array]:
-        """Row numbers `(1, n)`, labels `(1, n)` and targets `(1, units, n)` of rows to evaluate, cached."""
+        """Row numbers `(1, n)`, true labels or targets `(1, ..., n)`, and what a loss is given, cached."""
         key = (split, part.start, part.stop)
         if key not in self.evaluated:
-            labels = self.labels[split][None, part]
-            targets = _targets(labels, self.layout.architecture.units, self.theta.dtype)
-            self.evaluated[key] = np.arange(part.start, part.stop)[None], labels, targets
+            indices = np.arange(part.start, part.stop)[None]
+            truth = self.task.truth(self.known[split], indices)
+            targets = self.task.targets(truth, self.layout.architecture.units, self.theta.dtype)
+            self.evaluated[key] = indices, truth, targets
         return self.evaluated[key]
 
     def _log(self, epoch: Epoch, column: int, loss: Array) -> None:
@@ -321,15 +313,3 @@ def _runs(lanes: Sequence[Lane], key: Callable[[Lane], object]) -> Iterator[tupl
         members = list(run)
         yield slice(start, start + len(members)), members
         start += len(members)
-
-
-def _targets(labels: Array, units: int, dtype: np.dtype[Any]) -> Array:
-    """One-hot targets `(K, units, n)` of labels `(K, n)`; with a single unit, the label itself."""
-    if units == 1:
-        return labels[:, None, :].astype(dtype)
-    return (labels[:, None, :] == np.arange(units)[:, None]).astype(dtype)
-
-
-def _predict(z: Array) -> Array:
-    """The predicted class `(K, n)`: the first largest logit; with a single unit, whether p > 1/2."""
-    return np.argmax(z, axis=-2) if z.shape[-2] > 1 else (z[:, 0] > 0).astype(np.intp)

@@ -11,16 +11,6 @@ from numpy.typing import NDArray
 
 from ablate.problem.data.columns import Columns, columns
 
-# From this ratio of the most to the least frequent class on, an accuracy hides how a class fares. With fewer samples a
-# class, chance alone makes such ratios.
-UNBALANCED, ROWS_A_CLASS = 3, 20
-
-
-def is_unbalanced(counts: Sequence[int]) -> bool:
-    """Whether some classes are far more frequent than others: `counts` are samples by class, 0 for one not there."""
-    there = [count for count in counts if count]
-    return sum(there) >= ROWS_A_CLASS * len(there) and max(there) >= UNBALANCED * min(there)
-
 
 @dataclass(frozen=True)
 class Facts:

@@ -15,9 +15,8 @@ from ablate.errors import ConfigError
 from ablate.problem.data import samples
 from ablate.problem.data.dataset import Raw
 from ablate.problem.data.labels import POLICY_HELP, Policy
-from ablate.problem.data.labels import read as read_labels
 from ablate.problem.data.origin import Origin
-from ablate.problem.data.sets import DataSet
+from ablate.problem.data.targets import OwnTargets, read_targets
 from ablate.problem.section import Count
 
 Share = Annotated[float, Field(gt=0, lt=1)]
@@ -60,7 +59,7 @@ class Part:
         return self.y.ndim == 2 and len(self.y) == 1 < len(self.x)
 
 
-class OwnFile(DataSet):
+class OwnFile(OwnTargets):
     """A data set in a file of the user's."""
 
     # What a file has to be, in words.
@@ -94,7 +93,8 @@ class OwnFile(DataSet):
         train, test = self._split(origin, whole, test)
         x_names, y_names = (train.x_name, test.x_name), (train.y_name, test.y_name)
         x_train, x_test = samples.arranged(origin, (train.x, test.x), self.channels, self.shape, x_names)
-        y = read_labels(origin, (train.y, test.y), (len(x_train), len(x_test)), self.labels, y_names)
+        rows = (len(x_train), len(x_test))
+        y = read_targets(self.learned, origin, (train.y, test.y), rows, self.labels, y_names)
         return Raw(
             source=str(file),
             x_train=x_train,
@@ -105,6 +105,7 @@ class OwnFile(DataSet):
             low=float(x_train.min()),
             high=float(x_train.max()),
             notices=tuple(origin.notices),
+            task=self.learned,
         )
 
     def _split(self, origin: Origin, whole: Part, test: Part | None) -> tuple[Part, Part]:

@@ -17,6 +17,7 @@ from ablate.problem.data.dataset import Dataset, Raw
 from ablate.problem.data.normalisation import NORMALIZE_HELP, Normalize, Scale, scale
 from ablate.problem.registry import Choice, Group
 from ablate.problem.section import Count
+from ablate.problem.tasks import CLASSIFICATION, Task
 
 
 class DataSet(Choice):
@@ -27,6 +28,11 @@ class DataSet(Choice):
     normalize: Normalize = Field("none", description=NORMALIZE_HELP)
     train_limit: Count | None = Field(None, description="use the first rows of the training set only (null: all)")
     test_limit: Count | None = Field(None, description="use the first rows of the test set only (null: all)")
+
+    @property
+    def learned(self) -> Task:
+        """What is learned from it."""
+        return CLASSIFICATION
 
     @abstractmethod
     def read(self) -> Raw:
@@ -51,9 +57,16 @@ class DataSet(Choice):
             x_test=_normalized(raw.source, raw.x_test[:test], self.normalize, scaled, dtype),
             y_test=np.ascontiguousarray(raw.y_test[:test]),
             classes=raw.classes,
+            task=raw.task,
         )
+        dataset = dataset if raw.task.has_classes else self._numbers(dataset)
         said = [f"data={self.name}: {sentence}" for sentence in unlike(dataset)]
         return replace(dataset, notices=(*raw.notices, *said))
+
+    def _numbers(self, data: Dataset) -> Dataset:
+        """The data set with targets that are no classes cast to the precision of its samples."""
+        dtype = data.x_train.dtype
+        return replace(data, y_train=data.y_train.astype(dtype), y_test=data.y_test.astype(dtype))
 
 
 DATA_SETS: Group[DataSet] = Group("data")

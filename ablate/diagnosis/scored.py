@@ -1,0 +1,121 @@
+"""Verdicts on tasks without classes, from the score by which their trials are compared.
+
+How good a score is, is told by `skill`: the share of the way from the best constant answer to a perfect one. For number
+targets that is R² itself.
+"""
+
+import math
+from collections.abc import Sequence
+
+from ablate.training.loop import Summary
+
+# Predictions whose deviation is below this share of the targets' are a constant.
+CONSTANT_SPREAD = 0.05
+# How near the best constant answer a network is that has learned nothing.
+NO_SKILL = 0.05
+STUCK_DROP = 0.02
+# From this skill on a network has learned something, whatever its loss does.
+LEARNED_SKILL = 0.25
+# Where one label is rare, always answering no is right nearly always: half of that answer's mistakes must be gone.
+TRAINED_SKILL = 0.5
+SLOW_DROP = 0.02
+SLOW_TAIL = 0.2
+LEARNED = 0.99
+
+Judged = tuple[str, str]
+
+
+def judged(summary: Summary) -> Judged:
+    """The first of these that holds, and why: collapsed, stuck, slow, trained, plateau."""
+    return _collapsed(summary) or _stuck(summary) or _slow(summary) or _trained(summary) or _plateau(summary)
+
+
+def skill(summary: Summary) -> float:
+    """The share of the way from the best constant answer's score to a perfect one."""
+    room = 1 - summary.baseline
+    return (summary.test_score - summary.baseline) / room if room > 0 else 1.0
+
+
+def _score(summary: Summary) -> str:
+    return f"the test set's {summary.task.called} is {summary.task.written(summary.test_score)}"
+
+
+def _collapsed(summary: Summary) -> Judged | None:
+    spread, constant = summary.figures.get("watch/spread"), summary.figures.get("watch/constant")
+    if summary.test_rows < 2 or skill(summary) > NO_SKILL:
+        return None
+    if spread is not None and spread < CONSTANT_SPREAD:
+        found = f"the predictions are nearly the same for every sample: their deviation is {spread:.1%} of the targets'"
+        return "collapsed", f"{found}, and {_score(summary)}, where a constant has at most 0"
+    if constant == 1:
+        answer = f"that of the best constant answer is {summary.task.written(summary.baseline)}"
+        return "collapsed", f"every label gets the same answer for every test sample: {_score(summary)}, {answer}"
+    return None
+
+
+def _stuck(summary: Summary) -> Judged | None:
+    drop = _drop(summary.initial_loss, summary.train_loss)
+    if drop >= STUCK_DROP or skill(summary) >= LEARNED_SKILL:
+        return None
+    change = "did not fall" if drop <= 0 else f"fell by only {drop:.1%}"
+    ends = f"{summary.initial_loss:.4g} at the start, {summary.train_loss:.4g} at the end"
+    return "stuck", f"the training loss {change}: {ends}"
+
+
+def _slow(summary: Summary) -> Judged | None:
+    drop = _late_drop(summary.test_losses)
+    recent = summary.test_losses[len(summary.test_losses) // 2 :]
+    is_lowest = summary.test_losses[-1] <= (1 + SLOW_DROP) * min(recent)
+    if _is_trained(summary) or drop <= SLOW_DROP or not is_lowest or summary.train_score >= LEARNED:
+        return None
+    fall = f"the test loss still fell by {drop:.1%} over the last {_span(summary)}"
+    return "slow", f"{fall} and {_score(summary)}: more epochs or a larger lr may do"
+
+
+def _is_trained(summary: Summary) -> bool:
+    return summary.test_score >= summary.target and skill(summary) >= TRAINED_SKILL
+
+
+def _trained(summary: Summary) -> Judged | None:
+    if not _is_trained(summary):
+        return None
+    return "trained", f"{_score(summary)}, at or above {summary.task.written(summary.target)}{_beside(summary)}"
+
+
+def _plateau(summary: Summary) -> Judged:
+    if summary.test_score >= summary.target:
+        answer = f"the best constant answer has {summary.task.written(summary.baseline)}"
+        return "plateau", f"{_score(summary)}, but {answer}: more than half of its mistakes are left"
+    target = summary.task.written(summary.target)
+    if summary.train_score >= summary.target:
+        gap = f"the training set's {summary.task.called} is {summary.task.written(summary.train_score)}"
+        return "plateau", f"{gap}, {_score(summary)}: it fits the training set better than the task"
+    drop = _late_drop(summary.test_losses)
+    late = f"fell by only {drop:.1%} over the last {_span(summary)}" if 0 < drop <= SLOW_DROP else "falls no more"
+    key = f"target_{summary.task.score}"
+    reach = f"; if the rest is noise, {key} says what can be reached" if skill(summary) >= LEARNED_SKILL else ""
+    return "plateau", f"{_score(summary)}, below {key}={target}, and the test loss {late}{reach}{_beside(summary)}"
+
+
+def _beside(summary: Summary) -> str:
+    """What stands beside the score."""
+    rmse, exact = summary.figures.get("test/rmse"), summary.figures.get("test/exact_match")
+    if rmse is not None:
+        return f" (RMSE {rmse:.4g})"
+    if exact is None:
+        return ""
+    answer = summary.task.written(summary.baseline)
+    return f" (all labels of a sample: {exact:.1%}; the best constant answer: {answer})"
+
+
+def _late_drop(losses: Sequence[float]) -> float:
+    """The relative fall of the test loss over the last fifth of the epochs, at least the last one."""
+    return _drop(losses[min(len(losses) - 2, math.floor((len(losses) - 1) * (1 - SLOW_TAIL)))], losses[-1])
+
+
+def _span(summary: Summary) -> str:
+    return "fifth" if len(summary.test_losses) > 5 else "epoch"
+
+
+def _drop(start: float, end: float) -> float:
+    return (start - end) / abs(start) if start else 0.0

@@ -1,0 +1,143 @@
+"""Targets that are numbers, or several labels each: from the file to the verdict, by formulas written down here."""
+
+import csv
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import Done
+from helpers import aimed, settings, train_alone
+
+import ablate
+from ablate.diagnosis.verdicts import verdict
+from ablate.errors import ConfigError
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+LINEAR = ["model=softmax_regression", "dtype=float64", "batch_size=40", "epochs=400", "data=npz"]
+NUMBERS = ["data=npz", "data.path=mine.npz", "data.task=regression", "tracking=none", "workers=1"]
+
+
+def _line(rows: int = 60) -> tuple[Array, Array]:
+    """Noisy affine functions of three columns, in units of their own."""
+    rng = np.random.default_rng(5)
+    x = rng.normal(size=(rows, 3))
+    y = x @ rng.normal(size=(3, 2)) + [4.0, -1.0] + 0.3 * rng.normal(size=(rows, 2))
+    return x, y * [1.0, 50.0]
+
+
+def _written(folder: Path, x: Array, y: Array) -> str:
+    np.savez(folder / "mine.npz", x_train=x[:40], y_train=y[:40], x_test=x[40:], y_test=y[40:])
+    return f"data.path={folder / 'mine.npz'}"
+
+
+def test_linear_regression_is_that_of_least_squares(tmp_path: Path) -> None:
+    x, y = _line()
+    given = [*LINEAR, _written(tmp_path, x, y), "data.task=regression", "data.normalize_targets=true", "loss=mse"]
+    [trial] = ablate.compose(*given, "lr=0.3")
+    found = train_alone(trial.settings)
+    solved = np.linalg.lstsq(np.c_[x[:40], np.ones(40)], y[:40], rcond=None)[0]
+    weights = np.vstack([found.final["dense1.weight"], found.final["dense1.bias"]]) * y[:40].std(axis=0)
+    weights[3] += y[:40].mean(axis=0)
+    np.testing.assert_allclose(weights, solved, rtol=1e-8)
+    error = np.square(np.c_[x[40:], np.ones(20)] @ solved - y[40:])
+    assert found.summary is not None
+    figures = found.summary.figures
+    r2 = 1 - error.sum(axis=0) / np.square(y[40:] - y[40:].mean(axis=0)).sum(axis=0)
+    assert figures["test/r2"] == pytest.approx(r2.mean())
+    assert figures["test/rmse"] == pytest.approx(np.sqrt(error.mean()))
+    assert verdict(found.summary).name == "trained"
+
+
+def test_predictions_are_in_the_units_of_the_file(tmp_path: Path, ablate: Callable[..., Done]) -> None:
+    x, y = _line()
+    _written(tmp_path, x, y)
+    targets = "data.normalize_targets=true,false"
+    done = ablate("-m", *NUMBERS, "model=softmax_regression", "loss=mse,huber", targets, "lr=1e-9", "epochs=1")
+    assert done.code == 0, done.err
+    [sweep] = (tmp_path / "runs").iterdir()
+    with (sweep / "results.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0])[-4:] == ["test_r2", "test_rmse", "train_r2", "train_rmse"]
+    for row in rows:
+        outputs = np.load(sweep / row["trial"] / "predictions.npz")["outputs"]
+        rmse = np.sqrt(np.square(outputs - y[40:]).mean())
+        assert float(row["test_rmse"]) == pytest.approx(rmse, rel=1e-4)
+        assert row["test_accuracy"] == ""
+    assert "test R²" in done.out
+    last = json.loads((sweep / "0" / "metrics.jsonl").read_text().splitlines()[-1])
+    assert {"train/r2", "train/rmse", "test/r2", "test/rmse", "watch/spread"} <= last.keys()
+    assert not {"test/accuracy", "test/confidence"} & last.keys()
+
+
+def test_labels_are_scored_one_by_one_and_all_together() -> None:
+    data = aimed("multilabel", 4, 3, rows=30, test_rows=25)
+    trial = settings("data=npz", "data.task=multilabel", "loss=bce", "model=softmax_regression", "dtype=float64")
+    found = train_alone(trial, data)
+    z = data.x_test @ found.final["dense1.weight"] + found.final["dense1.bias"]
+    answered, given = z > 0, data.y_test > 0.5
+    assert found.summary is not None
+    figures = found.summary.figures
+    assert figures["test/accuracy"] == pytest.approx((answered == given).mean())
+    assert figures["test/exact_match"] == pytest.approx((answered == given).all(axis=1).mean())
+    both = (answered & given).sum(axis=0)
+    assert figures["test/macro_f1"] == pytest.approx((2 * both / (answered.sum(axis=0) + given.sum(axis=0))).mean())
+    commoner = data.y_train.mean(axis=0) > 0.5
+    assert found.summary.baseline == pytest.approx((commoner == given).mean())
+
+
+VERDICTS = {
+    "loss=mse lr=1e-9": ("stuck", "fell by only 0.0%"),
+    "loss=mse lr=10 epochs=200": ("diverged", "not a finite number"),
+    "loss=mse lr=0.1 epochs=200": ("plateau", "below target_r2=0.900"),
+    "loss=mse lr=0.05 epochs=2": ("slow", "the test set's R² is"),
+    "loss=bce lr=0.1 epochs=200": ("plateau", "below target_accuracy=90.0%"),
+    "loss=bce lr=1e-9": ("stuck", "fell by only 0.0%"),
+}
+
+
+@pytest.mark.parametrize("overrides", VERDICTS)
+def test_verdicts(overrides: str) -> None:
+    task = "multilabel" if "bce" in overrides else "regression"
+    trial = settings(*LINEAR, f"data.task={task}", "epochs=10", *overrides.split())
+    found = train_alone(trial, aimed(task, 3, 2, rows=40, test_rows=20))
+    assert found.summary is not None
+    judged, (word, said) = verdict(found.summary), VERDICTS[overrides]
+    assert (judged.name, said in judged.why) == (word, True), judged
+
+
+@pytest.mark.parametrize(("task", "loss", "said"), [
+    ("regression", "mse", "deviation is 0.0% of the targets'"),
+    ("multilabel", "bce", "every label gets the same answer"),
+])  # fmt: skip
+def test_who_answers_a_constant_has_collapsed(task: str, loss: str, said: str) -> None:
+    data = aimed(task, 3, 2, rows=40, test_rows=20)
+    trial = settings(*LINEAR, f"data.task={task}", f"loss={loss}", "epochs=50")
+    found = train_alone(trial, replace(data, x_train=0 * data.x_train, x_test=0 * data.x_test))
+    assert found.summary is not None
+    judged = verdict(found.summary)
+    assert (judged.name, said in judged.why) == ("collapsed", True), judged
+
+
+REFUSED = {
+    "loss=ce": "loss=ce: it cannot learn data.task=regression; choose one of mse, mae, huber",
+    "loss=mse model.output=softmax": "needs identity or sigmoid on data.task=regression",
+    "loss=mse stop=target": "has no accuracy; use stop=patience",
+    "loss=mse loss.class_weights=balanced": "has no classes",
+    "loss=mse bug=swapped_labels": "which data.task=regression has none of",
+    "loss=mse model.units=1": "the data has 2 targets a sample",
+    "loss=mse data.labels=remap": "which data.task=regression has none of",
+    "loss=bce data.task=multilabel": "0 and 1, (N, L), and nothing else; y_train has 80 such values",
+}
+
+
+@pytest.mark.parametrize(("overrides", "said"), REFUSED.items(), ids=REFUSED)
+def test_what_does_not_fit_is_refused(tmp_path: Path, overrides: str, said: str) -> None:
+    path = _written(tmp_path, *_line())
+    with pytest.raises(ConfigError) as refusal:
+        ablate.prepare(settings(*LINEAR, path, "data.task=regression", *overrides.split()))
+    assert said in str(refusal.value)
