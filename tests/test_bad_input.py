@@ -12,8 +12,10 @@ import numpy as np
 import pytest
 from conftest import Done, run_in_process
 
+import ablate as package
 from ablate.backends.cuda.backend import open_device
 from ablate.errors import ConfigError
+from ablate.problem.near import is_slip
 
 SMALL = ["model=softmax_regression", "epochs=1", "data.train_limit=64", "workers=1"]
 
@@ -127,6 +129,7 @@ UNKNOWN = {
     "data.path=x.npz": ["data.path=x.npz", "data=npz"],
     "loss.args.alpha=2": ["+loss.args.alpha=2", "loss=custom"],
     "~lr": ["lr", "missing", "number above 0"],
+    "~lrr": ["~lrr", "did you mean lr?"],
     "loss=cee": ["loss=cee", "choose one of bce, ce, custom"],
     "loss=3": ["loss", "choose one of bce, ce, custom"],
     "loss=[ce,mse]": ["loss=[ce,mse]", "-m loss=ce,mse"],
@@ -143,6 +146,49 @@ UNKNOWN = {
 }
 
 
+# What is meant, or None where nothing is near.
+MEANT = {
+    "loss=cee": "ce",
+    "loss=cross_entropy": "ce",
+    "optimizer=Adam": "adam",
+    "init=xavier": "glorot_uniform",
+    "batchsize=3": "batch_size",
+    "momentum=0.9": "optimizer.momentum",
+    "optimizer.learning_rate=1": "lr",
+    "optmizer.momentum=0.9": "optimizer.momentum",
+    "loss.label_smoothing=0.1": "loss.smoothing",
+    "loss=mle": None,
+    "optimizer=lamb": None,
+    "optimizer.gamma=0.1": None,
+    "model.batch_norm=true": None,
+    "data.scale=1": None,
+}
+
+
+@pytest.mark.parametrize(("written", "meant"), MEANT.items(), ids=MEANT)
+def test_did_you_mean(written: str, meant: str | None) -> None:
+    with pytest.raises(ConfigError) as refused:
+        package.compose(written)
+    said = str(refused.value)
+    assert f"did you mean {meant}?" in said if meant else "did you mean" not in said
+    assert "--help lists the keys" in said or "; choose one of " in said or "? choose one of " in said
+
+
+@pytest.mark.parametrize(
+    ("word", "name"), [("weight", "weight_decay"), ("tpu", "gpu"), ("mle", "mse"), ("alpha", "gamma"), ("lr", "l2")]
+)
+def test_what_looks_alike_is_no_slip(word: str, name: str) -> None:
+    assert not is_slip(word, name)
+    assert not is_slip(name, word)
+
+
+@pytest.mark.parametrize("name", ["momentum", "lr", "batch_size", "ce"])
+def test_a_slip(name: str) -> None:
+    """A letter twice and, in longer names, one forgotten, one wrong, or two exchanged."""
+    slips = [name + name[-1]] + ([name[1:], name[:-1] + "x", name[1] + name[0] + name[2:]] if len(name) > 4 else [])
+    assert all(is_slip(slip, name) for slip in slips)
+
+
 @pytest.mark.parametrize(("written", "said"), UNKNOWN.items(), ids=UNKNOWN)
 def test_key_choice_or_syntax(ablate: Callable[..., Done], tmp_path: Path, written: str, said: list[str]) -> None:
     assert_refused(ablate("model=softmax_regression", written), tmp_path, *said)
@@ -153,7 +199,7 @@ def test_key_choice_or_syntax(ablate: Callable[..., Done], tmp_path: Path, writt
     [
         (["lr=0.1,0"], ["lr=0", "number above 0"]),
         (["loss=ce,cee"], ["loss=cee", "choose one of"]),
-        (["loss=ce,focal", "loss.gamma=2"], ["loss.gamma=2", "loss=focal"]),
+        (["loss=ce,mse", "loss.gamma=2"], ["loss.gamma=2", "loss=focal"]),
         (
             ["backend=numpy,cuda", "loss=custom", "loss.target=custom_losses.CrossEntropy"],
             ["loss=custom", "backend=numpy"],
@@ -236,6 +282,11 @@ def test_unknown_flag(ablate: Callable[..., Done], tmp_path: Path, flag: str) ->
     assert done.code == 2
     assert f"unrecognized arguments: {flag}" in done.err.splitlines()[-1]
     assert not list(tmp_path.iterdir())
+
+
+def test_the_version_is_ablates(ablate: Callable[..., Done]) -> None:
+    done = ablate("--version")
+    assert (done.code, done.out, done.err) == (0, f"ablate {package.__version__}\n", "")
 
 
 def test_a_process_says_it_the_same_way(ablate_process: Callable[..., Done], tmp_path: Path) -> None:

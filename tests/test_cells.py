@@ -266,7 +266,7 @@ REFUSED: dict[str, list[str]] = {
     "model.output=sigmoid": ["cells.softmax_ce sets loss=ce", "give loss too", "~cells.softmax_ce"],
     "loss=ce,bce": ["cells.sigmoid_mse sets model.output=sigmoid", "~cells.sigmoid_mse"],
     "hydra.mode=RUN": ["cells: softmax_ce, sigmoid_mse, sigmoid_bce", "-m", "cells=null"],
-    "~cells.nothing": ["~cells.nothing", "no such cell", "--help"],
+    "~cells.sigmoid": ["~cells.sigmoid", "no such cell", "has softmax_ce, sigmoid_mse, sigmoid_bce"],
     "cells.mine={lr:1}": ["cells.mine={lr:1}", "+cells.mine={lr:1}"],
     "cells.softmax_ce.lr=1": ["cells.softmax_ce.lr=1", "+cells.softmax_ce.lr=1"],
     "+cells.mine=3": ["cells.mine=3", "{loss: mse, lr: 0.1}"],
@@ -307,6 +307,7 @@ def test_a_cell_is_not_blamed_for_what_the_user_gave(ablate: Callable[..., Done]
 
 
 MALFORMED: dict[str, list[str]] = {
+    "cells: ???": ["cells=???", "leaves its cells open"],
     "cells: 3": ["cells=3", "mapping of names to keys"],
     "cells: [a]": ["cells=[a]", "mapping of names to keys"],
     "cells: {}": ["cells={}", "null for none"],

@@ -10,6 +10,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra.core.config_loader import ConfigLoader
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, Quote, QuotedString
 from hydra.errors import OverrideParseException
@@ -72,6 +74,22 @@ def read(master: DictConfig) -> list[Cell]:
         raise ConfigError(f"{KEY}={shown(node)}: {told}; write {KEY}: {{mine: {_EXAMPLE}}}, or null for none")
     known = {key: allowed for key, allowed, _ in known_keys() if key != KEY}
     return [_cell(name, values, known) for name, values in node.items()]
+
+
+def check_preset(loader: ConfigLoader, master: DictConfig) -> None:
+    """Refuse a preset that leaves its cells to the command line (`cells: ???`), where none are given.
+
+    Hydra composes such a preset as one without cells.
+    """
+    preset = master.hydra.runtime.choices.get("experiment")
+    if preset in (None, "null") or master.get(KEY) is not None:
+        return
+    assert isinstance(loader, ConfigLoaderImpl)
+    found = loader.repository.load_config(f"experiment/{preset}")
+    if found is not None and OmegaConf.is_missing(found.config, KEY):
+        raise ConfigError(
+            f"{KEY}=???: experiment={preset} leaves its cells open; add one, '+{KEY}.NAME={_EXAMPLE}', or {KEY}=null"
+        )
 
 
 def _cell(name: Any, values: Any, known: Mapping[str, str]) -> Cell:

@@ -6,6 +6,7 @@ import logging
 import os
 import sys
 
+import ablate
 from ablate import interrupts
 
 # What is said before the keys, which all commands share.
@@ -39,6 +40,9 @@ def command(action: str) -> None:
 def _command(action: str) -> None:
     if not {"-h", "--he", "--hel", "--help"}.isdisjoint(sys.argv[1:]):
         _help(action)
+        return
+    if "--version" in sys.argv[1:]:
+        print(f"ablate {ablate.__version__}")
         return
     # Hydra's parser needs all overrides together: allow -m anywhere between them.
     sys.argv[1:] = sorted(sys.argv[1:], key=lambda word: word not in ("-m", "--multirun"))

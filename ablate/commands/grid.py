@@ -54,6 +54,8 @@ def grid(loader: ConfigLoader, master: DictConfig, params: Sequence[Override], g
     Raises ConfigError if the cells are malformed, or if there are no jobs or too many.
     """
     found = cells.crossed(master, params, given)
+    if not any(cells.is_about(override) for override in given):
+        cells.check_preset(loader, master)
     overrides = [override for override in (*params, *given) if not cells.is_about(override)]
     _check_count(found, overrides)
     [combinations] = BasicSweeper.split_arguments(overrides, None)

@@ -13,6 +13,7 @@ from yaml import YAMLError, safe_load
 from ablate.config import groups
 from ablate.config.parse import unknown_key
 from ablate.errors import ConfigError
+from ablate.problem.near import no_such_choice
 
 # A YAML that is not UTF-8 is a mistake, too.
 _MISTAKES = (ConfigError, HydraException, OmegaConfBaseException, YAMLError, UnicodeDecodeError)
@@ -37,6 +38,14 @@ def said(error: Exception, words: Sequence[str]) -> str:
     return line or f"{type(error).__name__} in the command or in a YAML of --config-dir"
 
 
+def _no_such_cell(name: str, words: Sequence[str]) -> str:
+    """The message for a cell that a command drops, and that its preset does not have."""
+    chosen = [word.partition("=")[2] for word in words if word.startswith("experiment=")]
+    having = groups.option("experiment", chosen[0]).get("cells") if chosen and chosen[0] in groups.presets() else None
+    told = f"experiment={chosen[0]} has {', '.join(having)}" if having else "--help lists those of each preset"
+    return f"~cells.{name}: no such cell; {told}"
+
+
 def _said(error: Exception, words: Sequence[str]) -> str:
     """An error in our words: Hydra's messages omit the key or the value, and mention internals."""
     text = str(error)
@@ -45,11 +54,14 @@ def _said(error: Exception, words: Sequence[str]) -> str:
         return f"{error.override}: not understood ({' '.join(heard)}); write key=value"
     if isinstance(error, MissingConfigException) and error.options:
         group, _, name = str(error.missing_cfg_file).rpartition("/")
-        return f"{group}={name}: no such choice; choose one of {', '.join(error.options)}"
+        others = groups.DECLARED[group].also_called if group in groups.DECLARED else {}
+        return no_such_choice(group, name, error.options, others)
     if found := re.match(r"Could not override '(cells\..+)'\.\s.* use \+(.*)", text, re.DOTALL):
         return f"{found[2]}: no such cell or key of a cell; add it with a plus, '+{found[2]}'"
     if found := re.match(r"Could not delete from config\. '(cells\b.*)' does not exist", text):
-        return f"~{found[1]}: no such cell; --help lists those of each preset"
+        return _no_such_cell(found[1].removeprefix("cells."), words)
+    if found := re.match(r"Could not delete from config\. '(.+)' does not exist", text):
+        return unknown_key(found[1], f"~{found[1]}")
     if found := re.match(r"Could not override '(.+)'\.\s.* use \+(.*)", text, re.DOTALL):
         return unknown_key(*found.groups())
     if found := re.match(r"Ambiguous value for argument '(.+)'|Sweep parameters '(.+)' requires", text):

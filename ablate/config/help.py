@@ -6,7 +6,7 @@ from typing import Any
 from ablate.config.groups import DECLARED, GROUPS, choices, defaults, option, presets, primary
 from ablate.config.settings import Settings, shown
 from ablate.problem.models import Model
-from ablate.problem.section import Section
+from ablate.problem.section import Called, Section
 
 
 def keys() -> Iterator[tuple[str, str, str]]:
@@ -27,6 +27,18 @@ def keys() -> Iterator[tuple[str, str, str]]:
                     yield f"{name}.{key}", allowed, sentence
     # Not part of a trial's settings: they belong to the sweep (`ablate.commands.cells`).
     yield "cells", "mapping", "named combinations of keys, each crossed with the other keys of the sweep"
+
+
+def also_called() -> Mapping[str, Sequence[str]]:
+    """By key, the names by which it is known elsewhere."""
+    sections: list[tuple[str, type[Section]]] = [("", Settings)]
+    sections += [(f"{group}.", section) for group in GROUPS for section in _options(group)]
+    return {
+        f"{above}{key}": found
+        for above, section in sections
+        for key, field in section.model_fields.items()
+        if (found := [name for each in field.metadata if isinstance(each, Called) for name in each.names])
+    }
 
 
 def _options(group: str) -> Sequence[type[Section]]:

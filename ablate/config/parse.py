@@ -1,6 +1,5 @@
 """From a composed configuration to checked settings, or to one line that says what is wrong."""
 
-import difflib
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -11,11 +10,12 @@ from omegaconf.errors import OmegaConfBaseException
 from pydantic import ValidationError
 
 from ablate.config.groups import DECLARED, GROUPS, choices, option
-from ablate.config.help import keys
+from ablate.config.help import also_called, keys
 from ablate.config.settings import Settings, shown
 from ablate.errors import ConfigError
 from ablate.problem.custom_loss import CustomLoss
 from ablate.problem.losses import LOSSES
+from ablate.problem.near import is_called, is_slip
 
 # What a 0 may have been meant as, where a key does not allow it.
 INSTEAD_OF_ZERO = {"init.scale": "init=zeros starts all weights at 0"}
@@ -97,15 +97,27 @@ def unknown_key(key: str, written: str) -> str:
         if having:
             named, verb = " and ".join(f"{group}={choice}" for choice in having), "has" if len(having) == 1 else "have"
             return f"{written}: no such key here; only {named} {verb} it"
-    known = {name: sentence for name, _, sentence in keys()}
-    last = key.rpartition(".")[2]
-    close = (
-        [name for name in known if name.rpartition(".")[2] == last]
-        or difflib.get_close_matches(key, known, n=1)
-        or [name for name, sentence in known.items() if sentence.startswith(last.replace("_", " "))]
-    )
-    meant = f"; did you mean {' or '.join(close)}?" if close else ""
+    found = _meant(key)
+    meant = f"; did you mean {' or '.join(found)}?" if found else ""
     return f"{written}: no such key{meant} (--help lists the keys)"
+
+
+def _meant(key: str) -> list[str]:
+    """The keys that may be meant by one that does not exist."""
+    names = {name: (name.rpartition(".")[0], name.rpartition(".")[2]) for name, _, _ in keys()}
+    others = also_called()
+    group, _, last = key.rpartition(".")
+    # A key of another group may have the same name, and another meaning.
+    found = [
+        name
+        for name, (above, own) in names.items()
+        if (not group or above in ("", group)) and is_called(last, (own, *others.get(name, ())))
+    ]
+    if found:
+        return found
+    if group and group not in GROUPS:
+        return [name for name in names if is_slip(key, name)]
+    return [name for name, (above, own) in names.items() if above == group and is_slip(last, own)]
 
 
 def _check_combination(settings: Settings) -> None:

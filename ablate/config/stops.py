@@ -1,7 +1,7 @@
 """Rules for early stopping, each declared once."""
 
 import math
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
@@ -38,6 +38,7 @@ class Patience(Stop):
     """Stop when the test loss has not improved for some epochs."""
 
     name: Literal["patience"] = "patience"
+    also_called: ClassVar[tuple[str, ...]] = ("early_stopping",)
     patience: Count = Field(5, description="patience: epochs without a lower test loss before the trial stops")
 
     @property

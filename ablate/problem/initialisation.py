@@ -3,7 +3,7 @@
 import math
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
@@ -46,6 +46,7 @@ class GlorotUniform(Init):
     """Uniform within ±sqrt(6 / (fan_in + fan_out)) (Glorot and Bengio, 2010)."""
 
     name: Literal["glorot_uniform"] = "glorot_uniform"
+    also_called: ClassVar[tuple[str, ...]] = ("glorot", "xavier", "xavier_uniform")
 
     def draw(self, parameter: Parameter, rng: np.random.Generator) -> Array:
         bound = math.sqrt(6 / (parameter.fan_in + parameter.fan_out))
@@ -67,6 +68,7 @@ class Normal(Init):
     """Normal of mean 0."""
 
     name: Literal["normal"] = "normal"
+    also_called: ClassVar[tuple[str, ...]] = ("gaussian", "random_normal")
 
     scale: Positive = Field(
         0.01, description="normal: standard deviation of the weights; uniform: their largest absolute value"
@@ -81,6 +83,7 @@ class He(Init):
     """Normal of mean 0 and variance 2 / fan_in, for ReLU (He et al., 2015)."""
 
     name: Literal["he"] = "he"
+    also_called: ClassVar[tuple[str, ...]] = ("kaiming", "he_normal", "kaiming_normal")
 
     def draw(self, parameter: Parameter, rng: np.random.Generator) -> Array:
         return rng.normal(0.0, math.sqrt(2 / parameter.fan_in), parameter.shape)

@@ -18,7 +18,7 @@ from pydantic import Field
 from ablate.errors import ConfigError
 from ablate.problem.outputs import OUTPUTS, Array, log_softmax, sigmoid, softmax, sum_classes
 from ablate.problem.registry import Choice, Group
-from ablate.problem.section import Fraction, NotNegative, Positive
+from ablate.problem.section import Called, Fraction, NotNegative, Positive
 from ablate.problem.tasks import Task
 
 Formula = Callable[[Array, Array, Array], Array]
@@ -111,10 +111,12 @@ class Loss(Choice):
     reduction: Literal["mean", "sum"] = Field(
         "mean", description="the batch takes the mean of its samples' gradients, or their sum"
     )
-    class_weights: Literal["balanced"] | list[float] | None = Field(
-        None,
-        description="a weight for the samples of each class, one number a class; balanced: N / (C n) for a class with"
-        " n of the N training samples (null: all 1)",
+    class_weights: Annotated[Literal["balanced"] | list[float] | None, Called("class_weight", "weight", "weights")] = (
+        Field(
+            None,
+            description="a weight for the samples of each class, one number a class; balanced: N / (C n) for a class"
+            " with n of the N training samples (null: all 1)",
+        )
     )
 
     @classmethod
@@ -247,6 +249,15 @@ class CrossEntropy(_AgainstTarget):
     """-Σ y ln p, by log-sum-exp; p - y."""
 
     name: Literal["ce"] = "ce"
+    also_called: ClassVar[tuple[str, ...]] = (
+        "cross_entropy",
+        "categorical_crossentropy",
+        "sparse_categorical_crossentropy",
+        "nll",
+        "nll_loss",
+        "log_loss",
+        "softmax_loss",
+    )
     allowed_outputs: ClassVar[tuple[str, ...]] = ("softmax",)
     kernel: ClassVar[str | None] = "CrossEntropy"
 
@@ -259,6 +270,7 @@ class SquaredError(BuiltinLoss):
     """½ Σ (p - y)²; its derivative with respect to p is p - y."""
 
     name: Literal["mse"] = "mse"
+    also_called: ClassVar[tuple[str, ...]] = ("mean_squared_error", "squared_error", "l2", "brier")
     allowed_outputs: ClassVar[tuple[str, ...]] = ("softmax", "sigmoid")
     other_tasks: ClassVar[Mapping[str, tuple[str, ...]]] = {
         "regression": ("identity", "sigmoid"),
@@ -278,6 +290,12 @@ class BinaryCrossEntropy(BuiltinLoss):
     """-Σ [y ln p + (1 - y) ln(1 - p)], by softplus; p - y."""
 
     name: Literal["bce"] = "bce"
+    also_called: ClassVar[tuple[str, ...]] = (
+        "binary_cross_entropy",
+        "binary_crossentropy",
+        "bce_with_logits",
+        "logistic",
+    )
     allowed_outputs: ClassVar[tuple[str, ...]] = ("sigmoid",)
     other_tasks: ClassVar[Mapping[str, tuple[str, ...]]] = {"multilabel": ("sigmoid",)}
     kernel: ClassVar[str | None] = "BinaryCrossEntropy"
@@ -301,6 +319,7 @@ class AbsoluteError(BuiltinLoss):
     """Σ |p - y|; its derivative with respect to p is the sign of p - y."""
 
     name: Literal["mae"] = "mae"
+    also_called: ClassVar[tuple[str, ...]] = ("mean_absolute_error", "absolute_error", "l1")
     allowed_outputs: ClassVar[tuple[str, ...]] = ("softmax", "sigmoid")
     other_tasks: ClassVar[Mapping[str, tuple[str, ...]]] = {
         "regression": ("identity", "sigmoid"),
@@ -357,6 +376,7 @@ class Hinge(_Margins):
     """Crammer and Singer, 2001, summed as by Weston and Watkins, 1999: Σ over j≠t of max(0, m + z_j - z_t)."""
 
     name: Literal["hinge"] = "hinge"
+    also_called: ClassVar[tuple[str, ...]] = ("svm", "multi_margin", "categorical_hinge")
     kernel: ClassVar[str | None] = "Hinge"
 
     def naive_value(self, p: Array, y: Array) -> Array:
@@ -372,6 +392,7 @@ class SquaredHinge(_Margins):
     """Σ over j≠t of max(0, m + z_j - z_t)², which has no kink: its slope starts at 0 where a margin is violated."""
 
     name: Literal["squared_hinge"] = "squared_hinge"
+    also_called: ClassVar[tuple[str, ...]] = ("l2_svm", "hinge_squared")
     kernel: ClassVar[str | None] = "SquaredHinge"
 
     def naive_value(self, p: Array, y: Array) -> Array:
@@ -386,6 +407,7 @@ class _Discounted(BuiltinLoss):
     """-w (1 - q)^γ ln q of the probability q that was given to the truth."""
 
     name: Literal["focal"] = "focal"
+    also_called: ClassVar[tuple[str, ...]] = ("focal_loss", "sigmoid_focal")
 
     gamma: NotNegative = Field(2.0, description="focal: how much easy samples are discounted")
     alpha: Annotated[float, Field(gt=0, le=1)] | None = Field(
@@ -482,7 +504,7 @@ class _Smoothed(_AgainstTarget):
 
     allowed_outputs: ClassVar[tuple[str, ...]] = ("softmax",)
 
-    smoothing: Fraction = Field(
+    smoothing: Annotated[Fraction, Called("label_smoothing")] = Field(
         0.1, description="label_smoothing, kl, reverse_kl: the share of the target spread over all classes"
     )
 
@@ -495,6 +517,7 @@ class LabelSmoothing(_Smoothed):
     """Szegedy et al., 2016: cross-entropy against y (1 - ε) + ε / C."""
 
     name: Literal["label_smoothing"] = "label_smoothing"
+    also_called: ClassVar[tuple[str, ...]] = ("smoothed_ce",)
     kernel: ClassVar[str | None] = "LabelSmoothing"
 
 
@@ -503,6 +526,7 @@ class KullbackLeibler(_Smoothed):
     """KL(t‖p) = Σ t ln(t / p), t = y (1 - ε) + ε / C: cross-entropy against t minus t's entropy, with its gradient."""
 
     name: Literal["kl"] = "kl"
+    also_called: ClassVar[tuple[str, ...]] = ("kl_div", "kl_divergence", "kullback_leibler")
     kernel: ClassVar[str | None] = "KullbackLeibler"
 
     smoothing: Fraction = Field(0.0, description=_Smoothed.model_fields["smoothing"].description)

@@ -16,7 +16,7 @@ from ablate.errors import ConfigError
 from ablate.problem.activations import ACTIVATIONS, constant_names, having, hidden_names
 from ablate.problem.layers import Activate, AvgPool, Dense, Layer, Pool, Shape, read_layers
 from ablate.problem.outputs import OUTPUTS
-from ablate.problem.section import Count, OneOf, Positive, Section
+from ablate.problem.section import Called, Count, OneOf, Positive, Section
 from ablate.problem.tasks import CLASSIFICATION, Task
 
 
@@ -38,7 +38,9 @@ class Model(Section):
         None,
         description="side to which images are brought by repeating pixels, then zero padding (null: as they are)",
     )
-    hidden: list[Count] | Count | None = Field(None, description="mlp: units of the hidden layers, e.g. [64,32]")
+    hidden: Annotated[list[Count] | Count | None, Called("hidden_layer_sizes", "hidden_size", "hidden_units")] = Field(
+        None, description="mlp: units of the hidden layers, e.g. [64,32]"
+    )
     activation: Annotated[str, OneOf(hidden_names)] = Field(
         "sigmoid", description="mlp: what the hidden layers pass through"
     )

@@ -10,13 +10,13 @@ the weights towards 0 whatever the sign of the update.
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
 
 from ablate.problem.registry import Choice, Group
-from ablate.problem.section import Fraction, NotNegative, Positive
+from ablate.problem.section import Called, Fraction, NotNegative, Positive
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -37,13 +37,13 @@ class Optimizer(Choice):
     kernel: ClassVar[str | None] = None
     is_decoupled: ClassVar[bool] = False
 
-    weight_decay: NotNegative = Field(
+    weight_decay: Annotated[NotNegative, Called("l2", "wd")] = Field(
         0.0, description="this times each weight and bias is added to its gradient (adamw, default 0.01: to its step)"
     )
-    clip_norm: Positive | None = Field(
+    clip_norm: Annotated[Positive | None, Called("max_norm", "grad_clip", "clip_grad_norm")] = Field(
         None, description="a gradient whose norm over all weights and biases is larger is scaled down to it (null: off)"
     )
-    clip_value: Positive | None = Field(
+    clip_value: Annotated[Positive | None, Called("clip_grad_value")] = Field(
         None, description="entries of the gradient beyond plus or minus this are set to it (null: off)"
     )
 
@@ -93,6 +93,7 @@ class Sgd(Optimizer):
     """s = g."""
 
     name: Literal["sgd"] = "sgd"
+    also_called: ClassVar[tuple[str, ...]] = ("gd", "gradient_descent")
     kernel: ClassVar[str | None] = "Sgd"
 
     @classmethod
@@ -127,6 +128,7 @@ class Momentum(_Velocity):
     """v = momentum v + g; s = v (Polyak's heavy ball, without damping)."""
 
     name: Literal["momentum"] = "momentum"
+    also_called: ClassVar[tuple[str, ...]] = ("sgd_momentum", "heavy_ball")
     kernel: ClassVar[str | None] = "Momentum"
 
 
@@ -135,6 +137,7 @@ class Nesterov(_Velocity):
     """v = momentum v + g; s = g + momentum v (Sutskever et al., 2013, in PyTorch's form)."""
 
     name: Literal["nesterov"] = "nesterov"
+    also_called: ClassVar[tuple[str, ...]] = ("nag", "sgd_nesterov")
     kernel: ClassVar[str | None] = "Nesterov"
 
     @classmethod
@@ -152,7 +155,7 @@ class _Moments(Optimizer):
 
     beta1: Fraction = Field(0.9, description="adam, adamw: decay of the mean gradient")
     beta2: Fraction = Field(0.999, description="adam, adamw: decay of the mean square")
-    epsilon: Positive = Field(
+    epsilon: Annotated[Positive, Called("eps")] = Field(
         1e-8, description="added to the root in the denominator (adadelta, default 1e-6: under both roots)"
     )
 

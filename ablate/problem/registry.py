@@ -3,14 +3,20 @@
 import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 from ablate.errors import ConfigError
+from ablate.problem.near import no_such_choice
 from ablate.problem.section import Section
 
 
 class Choice(Section):
-    """One option of a configuration group: its name, and the keys it adds to those of its group."""
+    """One option of a configuration group: its name, and the keys it adds to those of its group.
+
+    `also_called` are names by which it is known elsewhere, for the error message of someone who uses them.
+    """
+
+    also_called: ClassVar[tuple[str, ...]] = ()
 
     name: str
 
@@ -80,8 +86,13 @@ class Registry(Generic[T]):
     def get(self, name: str) -> T:
         """Raises ConfigError, which lists the names, if there is no such thing."""
         if name not in self._known:
-            raise ConfigError(f"{self.kind}={name}: no such choice; choose one of {', '.join(sorted(self._known))}")
+            raise ConfigError(no_such_choice(self.kind, name, self._known, self.also_called))
         return self._known[name]
+
+    @property
+    def also_called(self) -> Mapping[str, Sequence[str]]:
+        """By name, the other names of the things that have any."""
+        return {name: getattr(thing, "also_called", ()) for name, thing in self._known.items()}
 
 
 class Group(Registry[type[C]]):

@@ -13,6 +13,13 @@ Share = Annotated[float, Field(gt=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
 
 
+class Called:
+    """Annotates a key with names by which it is known elsewhere, for the error message of someone who uses them."""
+
+    def __init__(self, *names: str) -> None:
+        self.names = names
+
+
 class Section(BaseModel):
     """A part of the configuration: frozen, no unknown keys, no conversions, no NaN and no infinity."""
 
