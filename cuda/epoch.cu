@@ -44,7 +44,8 @@ struct Training {
     real* const* outputs;  // the arrays of the input and of every layer's output
     real* const* errors;   // the arrays of their gradients
     unsigned* arrived;
-    long long count, batch, steps, first_step, end_step, partials, logged, layers;
+    const unsigned long long* keys;  // of dropout
+    long long count, batch, steps, first_step, end_step, partials, logged, layers, done;  // done: steps before the epoch
 };
 
 KERNEL train_epoch(const Training* training) {
@@ -60,11 +61,12 @@ KERNEL train_epoch(const Training* training) {
     for (int step = (int)t.first_step; step < t.end_step; ++step) {
         const int start = step * (int)t.batch, n = min((int)t.batch, (int)t.count - start);
         const size_t samples = (size_t)slot() * CAPACITY, logits = samples * LOGITS, place = (size_t)lane * t.steps + step;
+        const Draw draw{t.keys[lane], t.done + step};
         Target* targets = t.targets + samples * WIDTH<LOGITS>;
         gather<SAMPLE, FITTED, LOGITS>(t.rows, t.known, t.fit, order + start, t.outputs[0] + samples * FITTED, targets, n);
         lane_barrier(t.arrived);
         for (int layer = 0; layer < LAST; ++layer) {
-            Network::forward(layer, t.outputs[layer], theta, t.outputs[layer + 1], n);
+            Network::forward(layer, t.outputs[layer], theta, t.outputs[layer + 1], n, draw);
             lane_barrier(t.arrived);
         }
         loss_and_gradient<LOGITS>(t.kinds[lane], t.constants[lane], t.class_weights + lane * CLASS_WEIGHTS, t.is_mean[lane],
@@ -77,7 +79,7 @@ KERNEL train_epoch(const Training* training) {
         for (int layer = LAST - 1; layer >= LOWEST; --layer) {
             const real *x = t.outputs[layer], *dy = t.errors[layer + 1];
             Network::parameter_gradient(layer, x, dy, partial, n);
-            if (layer > LOWEST) Network::input_gradient(layer, x, t.outputs[layer + 1], dy, theta, t.errors[layer], n);
+            if (layer > LOWEST) Network::input_gradient(layer, x, t.outputs[layer + 1], dy, theta, t.errors[layer], n, draw);
             lane_barrier(t.arrived);
         }
         Network::add(partial, gradient, n);

@@ -8,15 +8,22 @@
 #include "strided.cuh"
 #include "dense.cuh"
 #include "activations.cuh"
+#include "dropout.cuh"
 #include "pool.cuh"
 #include "update.cuh"
+
+// Whether a layer draws random numbers.
+template <class Stage>
+constexpr bool draws = false;
+template <int COUNT, int LAYER, int INDEX>
+constexpr bool draws<Dropout<COUNT, LAYER, INDEX>> = true;
 
 // The layers from number INDEX on; their parameters start at START and their partial sums at PARTIAL_START. Here: none.
 template <int INDEX, int START, int PARTIAL_START, class... Stages>
 struct Chain {
     static constexpr int LAYERS = INDEX, SIZE = START, OUTPUT_START = -1;
-    static __device__ void forward(int, const real*, const real*, real*, int) {}
-    static __device__ void input_gradient(int, const real*, const real*, const real*, const real*, real*, int) {}
+    static __device__ void forward(int, const real*, const real*, real*, int, const Draw&) {}
+    static __device__ void input_gradient(int, const real*, const real*, const real*, const real*, real*, int, const Draw&) {}
     static __device__ void parameter_gradient(int, const real*, const real*, real*, int) {}
     static __device__ void add(const real*, real*, int) {}
 };
@@ -31,18 +38,23 @@ struct Chain<INDEX, START, PARTIAL_START, Stage, Rest...> {
     static __device__ size_t in() { return (size_t)slot() * CAPACITY * Stage::IN; }
     static __device__ size_t out() { return (size_t)slot() * CAPACITY * Stage::OUT; }
 
-    static __device__ void forward(int layer, const real* x, const real* theta, real* y, int n) {
-        if (layer == INDEX)
-            Stage::forward(x + in(), theta + START, y + out(), n);
+    static __device__ void forward(int layer, const real* x, const real* theta, real* y, int n, const Draw& draw) {
+        if (layer != INDEX)
+            Next::forward(layer, x, theta, y, n, draw);
+        else if constexpr (draws<Stage>)
+            Stage::apply(x + in(), y + out(), n, draw);
         else
-            Next::forward(layer, x, theta, y, n);
+            Stage::forward(x + in(), theta + START, y + out(), n);
     }
 
-    static __device__ void input_gradient(int layer, const real* x, const real* y, const real* dy, const real* theta, real* dx, int n) {
-        if (layer == INDEX)
-            Stage::input_gradient(x + in(), y + out(), dy + out(), theta + START, dx + in(), n);
+    static __device__ void input_gradient(int layer, const real* x, const real* y, const real* dy, const real* theta, real* dx, int n,
+                                          const Draw& draw) {
+        if (layer != INDEX)
+            Next::input_gradient(layer, x, y, dy, theta, dx, n, draw);
+        else if constexpr (draws<Stage>)
+            Stage::apply(dy + out(), dx + in(), n, draw);
         else
-            Next::input_gradient(layer, x, y, dy, theta, dx, n);
+            Stage::input_gradient(x + in(), y + out(), dy + out(), theta + START, dx + in(), n);
     }
 
     static __device__ void parameter_gradient(int layer, const real* x, const real* dy, real* partial, int n) {

@@ -97,6 +97,8 @@ CORRECT = [
     "data=xor model=softmax_regression loss=mae loss.from_logits=false",
     "model=mlp loss=custom loss.target=custom_losses.CrossEntropy +loss.args.scale=1e9",
     "model=mlp loss=custom loss.target=custom_losses.Squared",
+    "model=mlp model.dropout=0.5 init=zeros",
+    "model.fit=null model.layers=[{dropout:0.2},{conv:2,kernel:3,stride:2},{dropout:0.4},softmax,{dense:classes}]",
 ]
 
 

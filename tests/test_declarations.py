@@ -385,7 +385,7 @@ def test_every_kernel_that_is_named_is_there() -> None:
 
 def test_every_layer_has_its_kernels() -> None:
     written = ", ".join(layer.example for layer in LAYERS if layer.key != "dense")
-    assert {layer.key for layer in LAYERS} == {"conv", "pool", "avg_pool", "dense", "divide", "hidden"}
+    assert {layer.key for layer in LAYERS} == {"conv", "pool", "avg_pool", "dense", "divide", "hidden", "dropout"}
     trial = prepared(f"model.layers=[{written}, {{dense: classes}}]", "model.fit=null", dataset=noise((1, 16, 16), 3))
     layout = Layout(trial.architecture, MISTAKES.get("none"), 4)
     types = {name for layer in layout.layers for name in re.findall(r"[A-Z]\w+", layer.type)}

@@ -75,7 +75,7 @@ COHORTS: dict[str, tuple[list[str], int]] = {
     "xor one by one": (["data=xor", "model=mlp", "model.hidden=5", "batch_size=1", "epochs=5"], 20),
     "one by one": (["model=mlp", "batch_size=1", "data.train_limit=20", "data.test_limit=20", "epochs=2"], 12),
     "lenet5 one by one": (["batch_size=1", "data.train_limit=6", "data.test_limit=5", "epochs=1"], 5),
-    "a part and a rest": (["model=mlp", "batch_size=1100", "epochs=2"], 6),
+    "a part and a rest": (["model=mlp", "model.dropout=0.3", "batch_size=1100", "epochs=2"], 6),
 }
 
 
@@ -249,7 +249,10 @@ LONE = {
     "it diverges": ["batch_size=40", "lr=3e38"],
     "it stops": ["batch_size=40", "stop=target", "stop.accuracy=0.01"],
     "a bug": ["batch_size=40", "bug=stale_gradients"],
-    "float64": ["batch_size=76", "dtype=float64"],
+    "float64 and dropout": [
+        *("batch_size=76", "dtype=float64", "model.fit=null"),
+        "model.layers=[{conv: 3, kernel: 3}, {dropout: 0.3}, {pool: 2}, relu, {dense: classes}]",
+    ],
 }
 
 

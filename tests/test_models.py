@@ -106,6 +106,7 @@ BAD_LAYERS = [
     ("{conv: 3, kernel: 3, stride: 0}, {dense: classes}", r"model\.layers\[0\].*0 is not a whole number above 0"),
     ("{conv: 3, kernel: 3, padding: -1}, {dense: classes}", r"model\.layers\[0\].*-1 is not a whole number from 0"),
     ("{conv: 3, kernel: 11, padding: 1}, {dense: classes}", r"conv1 with kernel 11 does not fit into 8x8 padded by 1"),
+    ("{dropout: 1}, {dense: classes}", r"model\.layers\[0\].*1 is not a number from 0 and below 1"),
     ("{avg_pool: 9}, {dense: classes}", r"avg_pool1 of size 9 does not fit into 8x8"),
     ("relu, {divide: 0}, {dense: classes}", r"model\.layers\[1\].*0 is not a number above 0"),
     ("{hidden: [3, -1], activation: relu}, {dense: classes}", r"model\.layers\[0\].*-1"),

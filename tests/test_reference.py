@@ -314,6 +314,45 @@ def test_clipping(overrides: list[str], clip: Callable[[Tensors], Tensors], rule
     assert min(norms) < 1.5 < max(norms)
 
 
+def test_dropout_by_the_documented_recipe() -> None:
+    """Two hidden layers; the train loss is that of the network with dropout, the test loss without."""
+    trial = settings(
+        *("model=mlp", "model.hidden=[7,6]", "model.activation=tanh", "model.dropout=0.4", "dtype=float64", "lr=0.5"),
+        *("batch_size=1100", "epochs=2", "seed=5"),
+    )
+    trained = train_alone(trial)
+    x, y = digits(1797)
+    x, test, y, truth = x[:1497].reshape(1497, -1), x[1497:].reshape(300, -1), y[:1497], y[1497:]
+    key = int(np.random.SeedSequence(5).spawn(3)[2].generate_state(1, np.uint64)[0])
+    w, losses = dict(trained.initial), []
+
+    def forward(x: Array, masks: list[Array]) -> list[Array]:
+        h = [x]
+        for number, mask in enumerate(masks, start=1):
+            h.append(np.tanh(h[-1] @ w[f"dense{number}.weight"] + w[f"dense{number}.bias"]) * mask)
+        return [*h, softmax(h[-1] @ w["dense3.weight"] + w["dense3.bias"])]
+
+    for step, batch in enumerate(batches(1497, 1100, 2, seed=5)):
+        masks = []
+        for layer, units in enumerate((7, 6)):
+            numbers = np.random.Generator(np.random.Philox(key=key, counter=(step << 128) + (layer << 64)))
+            masks.append((numbers.random((len(batch), units)) >= 0.4) / 0.6)
+        *h, p = forward(x[batch], masks)
+        losses.append(-np.log(p[y[batch] == 1]).sum())
+        d, gradient = (p - y[batch]) / len(batch), {}
+        for number in (3, 2, 1):
+            gradient |= {f"dense{number}.weight": h[number - 1].T @ d, f"dense{number}.bias": d.sum(axis=0)}
+            if number > 1:
+                mask = masks[number - 2]
+                slope = 1 - np.square(h[number - 1] * 0.6)  # what was kept has been divided by 0.6
+                d = d @ w[f"dense{number}.weight"].T * mask * slope
+        w = {name: w[name] - 0.5 * gradient[name] for name in w}
+    assert_near(trained, w, TOLERANCE["float64"])
+    last = trained.records[-1][2]
+    assert last["train/loss"] == pytest.approx(sum(losses[2:]) / 1497, rel=1e-9)
+    assert last["test/loss"] == pytest.approx(-np.log(forward(test, [1.0, 1.0])[-1][truth == 1]).mean(), rel=1e-9)
+
+
 @pytest.mark.parametrize("way", ["minus p-y", "plus y-p", "plus p-y", "minus y-p"])
 def test_output_lr_and_signs(way: str) -> None:
     sign, residual = way.split()

@@ -30,6 +30,7 @@ class Lane:
 
     `rate` and `output_rate` carry the signs of the update and of the residual. `objective` is the loss over its output
     function, the mistake and the `class_weights` included. The lanes of an engine share their mistake.
+    `dropout_key` is that of `problem.dropout`.
     """
 
     weights: Mapping[str, Array]
@@ -40,6 +41,7 @@ class Lane:
     output_rate: float
     mistake: Mistake
     class_weights: tuple[float, ...] | None = None
+    dropout_key: int = 0
 
     @property
     def weight_decay(self) -> float:

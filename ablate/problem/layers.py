@@ -91,6 +91,12 @@ def _count(value: Any) -> int:
     return value
 
 
+def _share(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1:
+        raise ValueError(f"{value} is not a number from 0 and below 1")
+    return float(value)
+
+
 def _natural(value: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or value < 0:
         raise ValueError(f"{value} is not a whole number from 0")
@@ -254,7 +260,9 @@ class Divide(Layer):
 
 @declare
 class Hidden:
-    """Shorthand for dense layers, each with an activation, whose input may first be divided by a constant.
+    """Shorthand for dense layers, each with an activation.
+
+    The activation's input may first be divided by a constant, and its output may pass through dropout.
 
     The number that the activation depends on is written by its name, `slope: 0.2`; null stands for its own default.
     """
@@ -265,17 +273,47 @@ class Hidden:
     @classmethod
     def read(cls, entry: Mapping[str, Any]) -> Iterator[Layer]:
         names = constant_names()
-        others = {"divisor": 1.0, **dict.fromkeys(names), **entry}
-        units, function, divisor, *numbers = _only(others, "hidden", "activation", "divisor", *names)
+        others = {"divisor": 1.0, "dropout": 0.0, **dict.fromkeys(names), **entry}
+        units, function, divisor, rate, *numbers = _only(others, "hidden", "activation", "divisor", "dropout", *names)
         if not isinstance(function, str):
             raise ValueError("not understood")
         given = {name: _positive(number) for name, number in zip(names, numbers, strict=True) if number is not None}
-        activation, divisor = hidden(function, given), _positive(divisor)
+        activation, divisor, rate = hidden(function, given), _positive(divisor), _share(rate)
         for each in units if isinstance(units, list) else [units]:
             yield Dense(_count(each))
             if divisor != 1.0:
                 yield Divide(divisor)
             yield Activate(activation)
+            if rate:
+                yield Dropout(rate)
+
+
+# Declared after `hidden`, an entry of which may have this key too.
+@declare
+@dataclass(frozen=True)
+class Dropout(Layer):
+    """Each number is set to 0 with probability `rate` in a training step, else divided by 1 - rate.
+
+    Which ones is drawn as `problem.dropout` says. When the network is evaluated it changes nothing.
+    """
+
+    rate: float
+
+    key: ClassVar[str] = "dropout"
+    example: ClassVar[str] = "{dropout: 0.5}"
+
+    @classmethod
+    def read(cls, entry: Mapping[str, Any]) -> Iterator[Layer]:
+        (rate,) = _only(entry, "dropout")
+        if _share(rate):
+            yield cls(float(rate))
+
+    def after(self, before: Shape) -> Shape:
+        return before
+
+    @property
+    def is_elementwise(self) -> bool:
+        return True
 
 
 def _image(before: Shape) -> Shape:

@@ -16,7 +16,7 @@ from ablate.errors import ConfigError
 from ablate.problem.activations import ACTIVATIONS, constant_names, having, hidden_names
 from ablate.problem.layers import Activate, AvgPool, Dense, Layer, Pool, Shape, read_layers
 from ablate.problem.outputs import OUTPUTS
-from ablate.problem.section import Called, Count, OneOf, Positive, Section
+from ablate.problem.section import Called, Count, Fraction, OneOf, Positive, Section
 from ablate.problem.tasks import CLASSIFICATION, Task
 
 
@@ -46,6 +46,9 @@ class Model(Section):
     )
     slope: Positive | None = Field(None, description="mlp, leaky_relu: its slope below 0 (null: 0.01)")
     alpha: Positive | None = Field(None, description="mlp, elu: minus its lower bound (null: 1)")
+    dropout: Fraction = Field(
+        0.0, description="mlp: share of each hidden layer's units that are set to 0 in a training step"
+    )
     preactivation_divisor: Positive = Field(
         1.0, description="mlp: hidden pre-activations are divided by this before the activation"
     )

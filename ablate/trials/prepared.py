@@ -16,6 +16,7 @@ from ablate.config.settings import Settings
 from ablate.errors import ConfigError
 from ablate.problem.custom_loss import try_out
 from ablate.problem.data.dataset import Dataset
+from ablate.problem.dropout import key_of
 from ablate.problem.losses import Objective, Weighted
 from ablate.problem.mistakes import MISTAKES, Mistake
 from ablate.problem.models import Architecture, build
@@ -104,6 +105,7 @@ class PreparedTrial:
             rate=self.sign * settings.lr,
             output_rate=self.sign * (settings.output_lr or settings.lr),
             mistake=self.mistake,
+            dropout_key=key_of(settings.seed),
             class_weights=weights,
         )
 

@@ -49,6 +49,11 @@ using std::min;
 #define __forceinline__ inline
 #define __launch_bounds__(...)
 
+// The upper half of the product of two 64-bit numbers.
+inline unsigned long long __umul64hi(unsigned long long a, unsigned long long b) {
+    return (unsigned long long)((unsigned __int128)a * b >> 64);
+}
+
 struct dim3 {
     unsigned x = 1, y = 1, z = 1;
 };

@@ -28,16 +28,17 @@ pytestmark = [
 NETWORKS: dict[str, tuple[list[str], tuple[int, ...], int]] = {
     "lenet5": (["model=lenet5", "batch_size=300"], (1, 28, 28), 10),
     "mlp": (["model=mlp", "model.activation=tanh", "model.preactivation_divisor=78.5", "batch_size=64"], (784,), 10),
-    "one unit and mistakes": (
+    "one unit, mistakes, and the other layers": (
         [
-            "model=mlp",
-            "model.hidden=3",
+            "model.layers=[{conv: 3, kernel: 3, stride: 2, padding: 1}, {leaky_relu: 0.2}, {avg_pool: 2}, softmax,"
+            " {dropout: 0.3}, {dense: 3}, elu, selu, softplus, softsign, identity, {dense: classes}]",
+            "model.fit=null",
             "model.units=1",
             "loss=bce",
             "bug=missing_activation_derivative",
             "model.logits=straight_through_relu",
         ],
-        (2,),
+        (1, 9, 9),
         2,
     ),
 }
@@ -98,7 +99,7 @@ def assert_compiles(file: str, constants: Mapping[str, str], architecture: str) 
         ("lenet5", "float32", "sm_75"),
         ("lenet5", "float32", "sm_90"),
         ("mlp", "float64", "sm_80"),
-        ("one unit and mistakes", "float32", "sm_90"),
+        ("one unit, mistakes, and the other layers", "float32", "sm_90"),
     ],
 )
 def test_every_kernel_compiles(name: str, dtype: str, architecture: str) -> None:

@@ -14,7 +14,7 @@ from ablate.backends.cuda.device import Device, DeviceError
 from ablate.backends.engine import Engine, Lane, Probe
 from ablate.backends.process_group import ProcessGroup
 from ablate.problem.data.dataset import Dataset
-from ablate.problem.layers import Activate, AvgPool, Conv, Dense, Divide, Pool
+from ablate.problem.layers import Activate, AvgPool, Conv, Dense, Divide, Dropout, Pool
 from ablate.problem.losses import Loss
 from ablate.problem.mistakes import Mistake
 from ablate.problem.models import Architecture
@@ -22,7 +22,7 @@ from ablate.problem.optimizers import Optimizer
 
 GPU, EMULATED = "gpu", "emulated"
 # The layers that `cuda/*.cuh` has structs for (`layout.py` names them).
-LAYERS = (Activate, AvgPool, Conv, Dense, Divide, Pool)
+LAYERS = (Activate, AvgPool, Conv, Dense, Divide, Dropout, Pool)
 
 
 class CudaBackend(Backend):

@@ -94,7 +94,7 @@ class CudaEngine:
         corrected = self.device.put(corrections(self.members, self.steps_done, steps), self.dataset.x_train.dtype)
         tallies = self.train_rows.scorer.while_trained
         written = Log(self.device, len(self.members), len(self.layout.edges) - 1, steps, logged, tallies)
-        work = Pass(self.train_rows, order, corrected, written, self.batch_size)
+        work = Pass(self.train_rows, order, corrected, written, self.batch_size, self.steps_done)
         for slots in self._waves(self.active):
             self.schedule.train(self.network, slots, work)
         self.steps_done += steps
@@ -139,8 +139,8 @@ class CudaEngine:
         """The lane's gradient of the first batch of the training set, by the reference kernels."""
         n = min(self.batch_size, self.train_rows.count)
         for slots in self._waves([lane]):
-            self.network.forward(slots, self.train_rows, self._as_they_come(self.train_rows), 0, n)
-            self.network.differentiate(slots, n)
+            self.network.forward(slots, self.train_rows, self._as_they_come(self.train_rows), 0, n, step=0)
+            self.network.differentiate(slots, n, step=0)
         return self.layout.unflatten(self.device.read(self.lanes.gradient.rows(lane, lane + 1))[0])
 
     def _waves(self, lanes: Sequence[int]) -> Iterator[Buffer]:

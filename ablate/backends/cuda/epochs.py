@@ -53,6 +53,8 @@ class Pass:
     corrections: Buffer
     log: Log
     batch_size: int
+    # Steps of the training before this pass.
+    done: int
 
 
 class Schedule(Protocol):
@@ -77,8 +79,8 @@ class Stepwise:
         columns = {step: column for column, step in enumerate(work.log.logged)}
         for step, first in enumerate(range(0, work.rows.count, work.batch_size)):
             n = min(work.batch_size, work.rows.count - first)
-            network.forward(slots, work.rows, work.order, first, n)
-            network.differentiate(slots, n)
+            network.forward(slots, work.rows, work.order, first, n, work.done + step)
+            network.differentiate(slots, n, work.done + step)
             self._finish(network, slots, work, step, columns.get(step), n)
 
     def _finish(self, network: Network, slots: Buffer, work: Pass, step: int, column: int | None, n: int) -> None:
@@ -145,4 +147,5 @@ class Persistent:
         arrays = [batch.partial, batch.targets, batch.p, batch.values, batch.predicted]
         logs = [log.losses, log.tallies, log.ended, log.columns, network.edges, log.squares, log.counts]
         sizes = [work.rows.count, work.batch_size, log.steps, *part, layout.partials, log.squares.shape[1]]
-        return [*data, *losses, *rules, *state, *arrays, *logs, *tables, *sizes, len(layout.edges) - 1]
+        sizes += [len(layout.edges) - 1, work.done]
+        return [*data, *losses, *rules, *state, *arrays, *logs, *tables, lanes.keys, *sizes]

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ablate.problem.activations import Activation
-from ablate.problem.layers import Activate, AvgPool, Conv, Dense, Divide, Pool
+from ablate.problem.layers import Activate, AvgPool, Conv, Dense, Divide, Dropout, Pool
 from ablate.problem.mistakes import Mistake
 from ablate.problem.models import Architecture, Stage, fit_indices, pools_first
 
@@ -188,6 +188,10 @@ class Layout:
                 return f"Dense<{count},{units},{shares}>"
             case Divide(divisor):
                 return f"Elementwise<{self._with_numbers('Divide', [divisor])},{count}>"
+            case Dropout(rate):
+                number = sum(layer.type.startswith("Dropout<") for layer in self.layers)
+                self.numbers.append(rate)
+                return f"Dropout<{count},{number},{len(self.numbers) - 1}>"
             case Activate(activation) if activation.is_elementwise:
                 function = self._with_numbers(str(activation.kernel), list(activation.constants.values()))
                 return f"Elementwise<{function},{count}>"

@@ -55,6 +55,7 @@ class Lanes:
         self.rates = device.put(np.array([[lane.rate, lane.output_rate] for lane in lanes]), dtype)
         self.clip_norms = any(lane.optimizer.clip_norm for lane in lanes)
         self.norm_parts = device.allocate((count, NORM_PARTS), np.float64)
+        self.keys = device.put(np.array([lane.dropout_key for lane in lanes], np.uint64), np.uint64)
         tested = dataset.scorers["test"]
         self.scoring = tested.kernel
         self.sums = device.allocate((count, 1 + tested.when_tested - tested.counted), np.float64)

@@ -14,6 +14,8 @@ from ablate.backends.cuda.memory import Batch, Lanes, Rows
 
 # Roughly this many elements per thread, so that there are fewer blocks to start.
 ELEMENTS = 4
+# The number of a step in which nothing is dropped.
+EVALUATION = -1
 
 
 @dataclass(frozen=True)
@@ -58,15 +60,15 @@ class Network:
         """The number of blocks per lane for which the largest layer has work."""
         return _blocks(n * max(layer.after for layer in self.layout.layers))
 
-    def forward(self, slots: Buffer, rows: Rows, order: Order, first: int, n: int) -> None:
-        """Compute the logits of n rows, from position `first` of each lane's order on."""
+    def forward(self, slots: Buffer, rows: Rows, order: Order, first: int, n: int, step: int = EVALUATION) -> None:
+        """Compute the logits of n rows, from position `first` of each lane's order on; a training step drops units."""
         batch, blocks = self.batch, _blocks(n * self.layout.fitted)
         gathered = (rows.x, rows.known, self.fit, order.orders, order.order_of, rows.count, first)
         self.around["gather_rows"](blocks, slots.count, slots, *gathered, batch.outputs[0], batch.targets, n)
         for number, layer in enumerate(self.layout.layers):
             x, y = batch.outputs[number : number + 2]
             blocks = _blocks(n * layer.after)
-            self.layers["forward"](blocks, slots.count, slots, number, x, self.lanes.theta, y, n)
+            self.layers["forward"](blocks, slots.count, slots, number, x, self.lanes.theta, y, n, self.lanes.keys, step)
 
     def lose(self, slots: Buffer, n: int) -> None:
         """Compute the losses, predictions and confidences of a batch after `forward`."""
@@ -76,24 +78,24 @@ class Network:
         kinds = (lanes.kinds, lanes.constants, lanes.class_weights)
         self.around["loss_value"](_blocks(n), slots.count, slots, *kinds, z, batch.targets, *into, n)
 
-    def differentiate(self, slots: Buffer, n: int) -> None:
-        """Compute losses, predictions and the lanes' gradient of a batch after `forward`."""
+    def differentiate(self, slots: Buffer, n: int, step: int) -> None:
+        """Compute losses, predictions and the lanes' gradient of a batch after `forward` for the same step."""
         batch, lanes = self.batch, self.lanes
         kinds = (lanes.kinds, lanes.constants, lanes.class_weights, lanes.is_mean)
         into = (batch.p, batch.errors[-1], batch.values, batch.predicted)
         self.around["loss_gradient"](_blocks(n), slots.count, slots, *kinds, batch.outputs[-1], batch.targets, *into, n)
         for number in reversed(range(self.layout.lowest, len(self.layout.layers))):
-            self._backward(slots, number, n)
+            self._backward(slots, number, n, step)
         partial = (batch.partial, self.layout.partials)
         self.layers["add_partial"](_blocks(self.layout.size), slots.count, slots, *partial, lanes.gradient, n)
 
-    def _backward(self, slots: Buffer, number: int, n: int) -> None:
+    def _backward(self, slots: Buffer, number: int, n: int, step: int) -> None:
         batch, layout, layer = self.batch, self.layout, self.layout.layers[number]
         x, y = batch.outputs[number : number + 2]
         dx, dy = batch.errors[number : number + 2]
         if number > layout.lowest:
             read = (slots, number, x, y, dy, self.lanes.theta)
-            self.layers["input_gradient"](_blocks(n * layer.before), slots.count, *read, dx, n)
+            self.layers["input_gradient"](_blocks(n * layer.before), slots.count, *read, dx, n, self.lanes.keys, step)
         if layer.parameters:
             blocks = _blocks(layer.shares * layer.weights)
             self.layers["parameter_gradient"](blocks, slots.count, number, x, dy, batch.partial, layout.partials, n)

@@ -7,14 +7,14 @@ from ablate.backends.backend import Backend
 from ablate.backends.engine import Engine, Lane, Probe
 from ablate.backends.process_group import ProcessGroup
 from ablate.problem.data.dataset import Dataset
-from ablate.problem.layers import Activate, AvgPool, Conv, Dense, Divide, Pool
+from ablate.problem.layers import Activate, AvgPool, Conv, Dense, Divide, Dropout, Pool
 from ablate.problem.losses import Loss
 from ablate.problem.mistakes import Mistake
 from ablate.problem.models import Architecture
 from ablate.problem.optimizers import Optimizer
 
 # The layers that `network.py` has operations for.
-LAYERS = (Activate, AvgPool, Conv, Dense, Divide, Pool)
+LAYERS = (Activate, AvgPool, Conv, Dense, Divide, Dropout, Pool)
 
 
 class NumpyBackend(Backend):

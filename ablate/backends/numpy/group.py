@@ -11,6 +11,7 @@ from ablate.backends.numpy.layout import Layout
 from ablate.backends.numpy.network import Network
 from ablate.backends.process_group import ProcessGroup
 from ablate.problem.data.dataset import Dataset
+from ablate.problem.dropout import Uniform
 from ablate.problem.losses import LossFailedError
 from ablate.problem.optimizers import Rule
 
@@ -46,6 +47,9 @@ class Group:
         self.output = slice(layout.placements[f"{layout.architecture.output_layer}.weight"].start, None)
         self.mistake = lanes[0].mistake
         self.before = np.zeros_like(self.theta)
+        self.step = 0
+        by_key = {lane.dropout_key: Uniform(lane.dropout_key) for lane in lanes if layout.drops}
+        self.draws = {number: by_key[lane.dropout_key] for number, lane in members.items() if layout.drops}
         self.rate = np.empty_like(self.theta)
         self.rate[:] = np.array([lane.rate for lane in lanes])[:, None]
         self.rate[:, self.output] = np.array([lane.output_rate for lane in lanes])[:, None]
@@ -147,15 +151,16 @@ class Group:
             return np.array(mine[:1])
         return np.stack(mine)
 
-    def _forward(self, split: str, indices: Array) -> Network:
-        """The network for rows `(K or 1, n)` of the training or test set, run forward."""
+    def _forward(self, split: str, indices: Array, drawn_at: tuple[int, int] | None = None) -> Network:
+        """The network for rows `(K or 1, n)` of the training or test set, run forward; `drawn_at` as in `Network`."""
         sources, n = indices.shape
         network = self.networks.get((split, sources, n))
         if network is None:
-            network = Network(self.layout, self.mistake, self.theta, self.gradient, self.rows[split], sources, n)
+            draws = [self.draws[lane] for lane in self.active if self.layout.drops]
+            network = Network(self.layout, self.mistake, self.theta, self.gradient, self.rows[split], sources, n, draws)
             self.networks[(split, sources, n)] = network
         np.copyto(network.indices, indices)
-        network.forward()
+        network.forward(drawn_at)
         return network
 
     @_QUIETLY
@@ -173,7 +178,7 @@ class Group:
         failures: dict[int, str] = {}
         for number in self.processes.shares(len(partial)):
             for part in partial[number]:
-                network = self._forward("train", indices[:, part])
+                network = self._forward("train", indices[:, part], (self.step, part.start))
                 self._lose(network, self.task.truth(self.known["train"], network.indices), totals[number], failures)
                 network.dz *= self._scale(n)
                 network.backward()
@@ -208,10 +213,10 @@ class Group:
 
     @_QUIETLY
     def losses_of(self, indices: Array) -> Array:
-        """Each active lane's sum of losses on rows of the training set `(K or 1, n)`, in float64."""
+        """Each active lane's sum of losses on rows of the training set `(K or 1, n)`, in float64, as in training."""
         totals = np.zeros(len(self.active))
         for part in self.layout.micro_batches(indices.shape[1]):
-            network = self._forward("train", indices[:, part])
+            network = self._forward("train", indices[:, part], (self.step, part.start))
             targets = self.targets(network.indices)
             for span, objective in self.objectives:
                 z, y = network.z[span], targets if len(targets) == 1 else targets[span]
@@ -290,6 +295,7 @@ class Group:
         return ended
 
     def _update(self) -> None:
+        self.step += 1
         for span, rule in self.rules:
             step = rule.step(self.gradient[span], self.theta[span])
             self.theta[span] -= self.rate[span] * step

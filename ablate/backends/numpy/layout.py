@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ablate.backends.numpy.operations import phase_order
-from ablate.problem.layers import Conv, Dense, Windows
+from ablate.problem.layers import Conv, Dense, Dropout, Windows
 from ablate.problem.models import Architecture, Parameter, Stage, fit_indices, pools_first
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -59,6 +59,7 @@ class Layout:
                 start = sum(placement.parameter.size for placement in self.placements.values())
                 self.placements[parameter.name] = Placement(parameter, start, shape, places)
         self.size = sum(placement.parameter.size for placement in self.placements.values())
+        self.drops = any(isinstance(stage.layer, Dropout) for stage in self.stages)
         self.convolves = any(isinstance(stage.layer, Conv) for stage in self.stages)
         source = fit_indices(architecture.sample, architecture.fitted) if len(architecture.fitted) == 3 else None
         self.source = None if source is None else self._image_source(source)
@@ -95,6 +96,13 @@ class Layout:
     def bias_spans(self) -> list[slice]:
         """Where the biases lie."""
         return [placement.span for placement in self.placements.values() if placement.parameter.is_bias]
+
+    def unit_places(self, stage: Stage, order: list[int]) -> Array | None:
+        """The public index of each number that a stage reads, as they lie in memory; None if they lie in that order."""
+        if len(stage.before) < 3 or not self.takes_images:
+            return None
+        places = np.arange(math.prod(stage.before)).reshape(stage.before)
+        return _by_phase(places.transpose(1, 0, 2), order).ravel()
 
     @property
     def takes_images(self) -> bool:

@@ -1,13 +1,14 @@
 """An architecture as the NumPy engine computes it: the operations of one batch size, wired together."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 from ablate.backends.numpy import operations
 from ablate.backends.numpy.layout import Layout, is_whole
-from ablate.problem.layers import Activate, AvgPool, Conv, Dense, Divide, Layer, Pool, Windows
+from ablate.problem.dropout import Uniform
+from ablate.problem.layers import Activate, AvgPool, Conv, Dense, Divide, Dropout, Layer, Pool, Windows
 from ablate.problem.mistakes import Mistake
 from ablate.problem.models import Stage
 
@@ -21,13 +22,24 @@ class Network:
     """The operations of one batch size: K lanes, n samples; the lanes share their inputs or have one set each.
 
     `indices` `(K or 1, n)` are the rows to read; fill them in before `forward`. `z` `(K, units, n)` are the logits.
+    `draws` has one source of dropout's random numbers for each lane; lanes that would draw the same share theirs.
     Fill in `dz` before `backward`, which writes `gradient` `(K, P)`. If the mistake leaves out a layer's derivative,
     its operation is left out of `backward`.
     """
 
     def __init__(
-        self, layout: Layout, mistake: Mistake, theta: Array, gradient: Array, rows: Array, sources: int, n: int
+        self,
+        layout: Layout,
+        mistake: Mistake,
+        theta: Array,
+        gradient: Array,
+        rows: Array,
+        sources: int,
+        n: int,
+        draws: Sequence[Uniform],
     ) -> None:
+        self.layout, self.draws = layout, draws
+        self.dropouts: list[operations.Dropout] = []
         self.indices = np.zeros((sources, n), np.intp)
         self.gradient, self.mistake = gradient, mistake
         # Each operation, and the layer if applying that layer's derivative is all that its `backward` does.
@@ -79,6 +91,10 @@ class Network:
                 self._append(operations.Pool(x, size))
             case AvgPool(size):
                 self._append(operations.AvgPool(x, size))
+            case Dropout(rate):
+                places = self.layout.unit_places(stage, order)
+                self.dropouts.append(operations.Dropout(x, rate, len(self.dropouts), places, self.draws))
+                self._append(self.dropouts[-1])
             case Divide(divisor):
                 self._append(operations.Divide(x, divisor), stage.layer)
             case Activate(activation):
@@ -110,7 +126,10 @@ class Network:
         lowest.connect_parameters(d)
         return [*backwards, lowest.backward_parameters]
 
-    def forward(self) -> None:
+    def forward(self, drawn_at: tuple[int, int] | None = None) -> None:
+        """`drawn_at`, in training: the step and the place of the first sample in its batch; dropout draws by them."""
+        for dropout in self.dropouts:
+            dropout.draw(drawn_at)
         for run in self.forwards:
             run()
 

@@ -25,6 +25,7 @@ from numpy.lib.stride_tricks import as_strided
 from threadpoolctl import threadpool_info
 
 from ablate.problem.activations import Activation, as_integers
+from ablate.problem.dropout import Uniform
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -569,6 +570,46 @@ class Copy:
 
     def backward(self) -> None:
         """The gradient passes unchanged."""
+
+
+class Dropout:
+    """x times a mask of zeros and of 1 / (1 - rate), which has to be drawn before; evaluating, of ones.
+
+    `layer` counts the dropout layers, `places` is `Layout.unit_places`; `draws` as in `Network`.
+    """
+
+    def __init__(self, x: Array, rate: float, layer: int, places: Array | None, draws: Sequence[Uniform]) -> None:
+        self.x, self.rate, self.layer, self.places = x, rate, layer, places
+        self.y = np.empty((len(draws), *x.shape[1:]), x.dtype)
+        self.lanes_of = {draw: [lane for lane, each in enumerate(draws) if each is draw] for draw in draws}
+        lanes = 1 if len(self.lanes_of) == 1 else len(draws)
+        self.mask = np.empty((lanes, *x.shape[1:]), x.dtype)
+        self.by_unit = self.mask.reshape(lanes, -1, x.shape[-1])
+        self.scale = x.dtype.type(1 / (1 - rate))
+        self.numbers = np.empty((x.shape[-1], self.by_unit.shape[1]))
+
+    def draw(self, drawn_at: tuple[int, int] | None) -> None:
+        """Draw the masks for a step and the place of the first sample in its batch."""
+        if drawn_at is None:
+            self.mask.fill(1)
+            return
+        step, first = drawn_at
+        for draw, lanes in self.lanes_of.items():
+            draw.fill(self.numbers, step, self.layer, first * self.numbers.shape[1])
+            kept = (self.numbers >= self.rate).T
+            np.multiply(kept if self.places is None else kept[self.places], self.scale, out=self.by_unit[lanes[0]])
+            if len(self.mask) > 1:
+                self.mask[lanes[1:]] = self.mask[lanes[0]]
+
+    def forward(self) -> None:
+        np.multiply(self.x, self.mask, out=self.y)
+
+    def connect(self, d: Array) -> Array:
+        self.d = d.reshape(self.y.shape)
+        return d
+
+    def backward(self) -> None:
+        np.multiply(self.d, self.mask, out=self.d)
 
 
 class Divide:
