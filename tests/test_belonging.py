@@ -16,7 +16,6 @@ TURNED = ["loss.gamma=n/a loss=ce", "loss.gamma=1 loss=focal", "loss.gamma=2 los
 MARGINS = ["loss=hinge loss.margin=2", "loss=ce loss.margin=n/a", "loss=squared_hinge loss.margin=2"]
 MODELS = ["mlp model.hidden=[8]", "softmax_regression model.hidden=n/a"]
 MOMENTA = ["sgd optimizer.momentum=n/a", "momentum optimizer.momentum=0.5", "momentum optimizer.momentum=0.9"]
-STARTS = ["normal init.scale=1", "normal init.scale=2", "uniform01 init.scale=n/a"]
 OWN = ["loss=ce loss.args.alpha=n/a", "loss=custom loss.args.alpha=1", "loss=custom loss.args.alpha=2"]
 
 
@@ -27,13 +26,11 @@ OWN = ["loss=ce loss.args.alpha=n/a", "loss=custom loss.args.alpha=1", "loss=cus
         # Each option once, wherever its key stands.
         ("loss.gamma=1,2 loss=ce,focal", TURNED),
         ("optimizer=sgd,momentum optimizer.momentum=0.5,0.9", [f"optimizer={each}" for each in MOMENTA]),
-        ("init=normal,uniform01 init.scale=1,2", [f"init={each}" for each in STARTS]),
         ("model=mlp,softmax_regression model.hidden=[8]", [f"model={each}" for each in MODELS]),
         ("stop=never,patience stop.patience=7", ["stop=never stop.patience=n/a", "stop=patience stop.patience=7"]),
         ("loss=ce,custom loss.target=custom_losses.CrossEntropy +loss.args.alpha=1,2", OWN),
         # Two options have it, and a third has not.
         ("loss=hinge,ce,squared_hinge loss.margin=2", MARGINS),
-        ("loss=ce,focal", ["loss=ce", "loss=focal"]),
         ("loss=ce,mse loss.reduction=sum", ["loss=ce loss.reduction=sum", "loss=mse loss.reduction=sum"]),
         ("+cells.a={loss:ce} +cells.b={loss:focal} loss.gamma=1,2", FOCAL),
     ],

@@ -339,6 +339,7 @@ class Huber(BuiltinLoss):
     """Huber, 1964: Σ of d²/2 where |d| = |p - y| is at most δ, of δ (|d| - δ/2) beyond; d cut to [-δ, δ]."""
 
     name: Literal["huber"] = "huber"
+    also_called: ClassVar[tuple[str, ...]] = ("smooth_l1",)
     allowed_outputs: ClassVar[tuple[str, ...]] = ("softmax", "sigmoid")
     other_tasks: ClassVar[Mapping[str, tuple[str, ...]]] = {
         "regression": ("identity", "sigmoid"),

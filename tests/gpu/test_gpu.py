@@ -42,6 +42,9 @@ EVERYTHING = [
 LOSSES = [
     *(["loss=ce"], ["loss=mse"], ["loss=mse", "model.output=sigmoid"], ["loss=bce"], ["loss=mae"], ["loss=hinge"]),
     *(["loss=focal", "loss.gamma=2"], ["loss=focal", "loss.gamma=0.5"], ["loss=label_smoothing"]),
+    ["loss=focal", "model.output=sigmoid", "loss.alpha=0.25"],
+    *(["loss=squared_hinge", "lr=0.005"], ["loss=kl", "loss.smoothing=0.2"], ["loss=reverse_kl"]),
+    ["loss=ce", "loss.class_weights=[0.5,1,2,1,1,3,1,0,1,1]"],
     *(["loss=ce", "loss.reduction=sum", "lr=0.005"], ["residual=y-p"], ["update_sign=plus"], ["output_lr=0.2"]),
 ]
 NAIVE = [
@@ -49,7 +52,7 @@ NAIVE = [
     ["loss=ce", "loss.from_logits=false", "loss.eps_sum=1e-8"],
     *(
         [f"loss={name}", "loss.from_logits=false"]
-        for name in ("mse", "bce", "mae", "hinge", "focal", "label_smoothing")
+        for name in ("mse", "bce", "mae", "hinge", "focal", "label_smoothing", "kl", "reverse_kl")
     ),
 ]
 OPTIMIZERS = [
