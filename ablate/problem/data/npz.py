@@ -11,7 +11,6 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
 
 from ablate.problem.data.dataset import brief
 from ablate.problem.data.origin import Origin
@@ -48,9 +47,6 @@ class Npz(OwnFile):
     wanted: ClassVar[str] = f"an .npz with {', '.join(_NAMES)}"
 
     name: Literal["npz"] = "npz"
-    path: str | None = Field(
-        None, description="npz: file with x_train, y_train, x_test, y_test; csv: file with a table"
-    )
 
     def parts(self, origin: Origin) -> tuple[Part, Part | None]:
         """The arrays by their names, or by names that mean the same."""

@@ -65,7 +65,9 @@ class OwnFile(OwnTargets):
     # What a file has to be, in words.
     wanted: ClassVar[str]
 
-    path: str | None = None
+    path: str | None = Field(
+        None, description="npz: file with x_train, y_train, x_test, y_test; csv: file with a table, a row a sample"
+    )
     labels: Policy = Field("auto", description=POLICY_HELP)
     channels: samples.Channels = Field("auto", description=samples.CHANNELS_HELP)
     shape: list[Count] | None = Field(None, description=samples.SHAPE_HELP)
