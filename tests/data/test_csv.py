@@ -59,6 +59,7 @@ KNOWN = {"label": "label", "test_share": 0.2}  # with these, nothing is left to 
         gzip.compress(written().encode()),
         *(written(separator=separator) for separator in ";\t| "),
         written('"a","b","c","label"'),
+        written().replace(",", ",  "),
         written("a,b,c,label,", [[*map(str, x), str(y), ""] for x, y in zip(X, Y, strict=True)]),
         written("label,0,1,2", [[str(y), *map(str, x)] for x, y in zip(X, Y, strict=True)]),
     ],
@@ -72,6 +73,7 @@ KNOWN = {"label": "label", "test_share": 0.2}  # with these, nothing is left to 
         "bars",
         "spaces",
         "quotes",
+        "padded",
         "trailing comma",
         "label first",
     ],
@@ -121,7 +123,7 @@ def test_a_column_that_numbers_the_rows_is_left_out_and_said_to_be(file):
         assert (kept.sample_shape, dropped.sample_shape, kept.notices, dropped.notices) == ((4,), (3,), (), ())
     assert "'data.drop=[\"Unnamed: 0\"]' confirms" in loaded(file, content.replace("user_id", "")).notices[0]
     assert "no column z in" in refused(file, content, drop=["z"])
-    counted = written("time,a,b,c,label", rows)
+    counted = written("notes,a,b,c,label", rows)
     assert loaded(file, counted, **KNOWN).sample_shape == (4,)
 
 

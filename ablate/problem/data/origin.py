@@ -11,10 +11,12 @@ from ablate.errors import ConfigError
 class Origin:
     """A file as the user named it, `data.path=mine.npz`, and what is to be said of how it was taken.
 
-    A notice is one line: what was found, what was made of it, and how to confirm it or to say otherwise.
+    A notice is one line: what was found, what was made of it, and how to confirm it or to say otherwise. `is_of_any_task`
+    tells whether there is a key `data.task` for it, so that its targets may be meant as something else than classes.
     """
 
     named: str
+    is_of_any_task: bool = False
     notices: list[str] = field(default_factory=list)
 
     def error(self, complaint: str) -> ConfigError:

@@ -87,7 +87,7 @@ class OwnFile(OwnTargets):
         if not self.path:
             raise ConfigError(f"data.path={self.path or 'null'}: data={self.name} needs a file; give {self.wanted}")
         file = Path(self.path).expanduser()
-        origin = Origin(f"data.path={file}")
+        origin = Origin(f"data.path={file}", is_of_any_task=True)
         whole, test = self.parts(origin)
         for part in (whole, test) if test else (whole,):
             samples.check(origin, part.x_name, part.x)
