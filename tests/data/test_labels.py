@@ -99,6 +99,7 @@ def test_many_labels_for_the_rows_are_asked_about_or_said(tmp_path):
         except ConfigError as error:
             said_of_it = str(error)
         assert said in said_of_it
+        assert ("data.task=regression if they are amounts" in said_of_it) == (rows < 900)
         assert (f"40 different labels for {rows} rows, 20..59" in said_of_it) == (rows < 900)
         confirmed = load("npz", path=str(file), labels="remap", dtype=np.dtype("float32"))
         assert (confirmed.classes, confirmed.notices) == (40, ())
@@ -107,8 +108,17 @@ def test_many_labels_for_the_rows_are_asked_about_or_said(tmp_path):
 @pytest.mark.parametrize(
     ("y_train", "y_test", "said"),
     [
-        (np.eye(3)[Y] + np.eye(3)[0], TEST, "one label each was expected, y_train.argmax(axis=1)"),
-        (np.maximum(np.eye(3)[Y], np.eye(3)[1]), TEST, "2 ones in row 0"),
+        (
+            np.eye(3)[Y] + np.eye(3)[0],
+            TEST,
+            "y_train.argmax(axis=1) if a row has a number for each class, data.task=regression if",
+        ),
+        (
+            np.maximum(np.eye(3)[Y], np.eye(3)[1]),
+            TEST,
+            "2 ones in row 0; one class each was expected, or data.task=multilabel",
+        ),
+        (Y + 0.5, TEST, "number the classes 0, 1, 2, ..., data.task=regression if they are amounts"),
         (Y, TEST.astype(str), "y_train is of dtype int64, y_test of <U"),
         (Y.astype(object), TEST, "y_train holds Python objects, which need allow_pickle; y_train = y_train.astype"),
         (Y * 0, TEST * 0, "divided by 255, all are 0"),

@@ -48,7 +48,7 @@ def read(
     classes at least, and every class of the test set. Raises `origin.error`, and leaves a notice for what was not taken
     as it stands.
     """
-    of_test = Origin(origin.named)
+    of_test = Origin(origin.named, origin.is_of_any_task)
     vectors = [_vector(origin, names[0], y[0], rows[0]), _vector(of_test, names[1], y[1], rows[1])]
     # Said once of both.
     origin.notices.extend(of_test.notices if not origin.notices else ())
@@ -98,8 +98,8 @@ def _heed(origin: Origin, name: str, known: NDArray[Any], train: NDArray[Any]) -
         f"{name} has {f'{classes} different labels for {rows} rows,' if are_many else 'the labels'} {_listed(known)}"
     )
     if are_many and rows < _TOO_FEW_ROWS * classes:
-        raise origin.error(f"{found}: hardly classes; data.labels=remap if they are")
-    confirm = "data.labels=remap confirms it"
+        raise origin.error(f"{found}: hardly classes; data.labels=remap if they are{_or_amounts(origin)}")
+    confirm = "data.labels=remap confirms it" + (_or_amounts(origin) if are_many else "")
     if not _is_text(known) and known[0] >= 0 and classes <= known[-1] < MAX_CLASSES:
         confirm += f", data.labels=as_is takes them as the numbers of {known[-1] + 1} outputs instead"
     origin.notice(f"{found}: taken as the classes 0..{classes - 1} in this order; {confirm}")
@@ -159,7 +159,7 @@ def _whole(origin: Origin, name: str, y: NDArray[Any]) -> NDArray[np.int64]:
     found = f"{name}[{first}] is {y[first]}"
     if not np.isfinite(numbers[first]):
         raise origin.error(f"{found}; give every sample a label, or leave it out")
-    raise origin.error(f"{found}; a class is a whole number: number the classes 0, 1, 2, ...")
+    raise origin.error(f"{found}; a class is a whole number: number the classes 0, 1, 2, ...{_or_amounts(origin)}")
 
 
 def _of_matrix(origin: Origin, name: str, y: NDArray[Any], rows: int) -> NDArray[Any]:
@@ -176,8 +176,12 @@ def _of_matrix(origin: Origin, name: str, y: NDArray[Any], rows: int) -> NDArray
         return y.argmax(axis=1)
     if is_binary:
         first = int((ones != 1).argmax())
-        raise origin.error(
-            f"{name} has shape {y.shape}, {ones[first]} ones in row {first}; one class each was expected"
-        )
+        several = ", or data.task=multilabel" if origin.is_of_any_task else ""
+        found = f"{name} has shape {y.shape}, {ones[first]} ones in row {first}"
+        raise origin.error(f"{found}; one class each was expected{several}")
     advice = f"one label each was expected, {name}.argmax(axis=1) if a row has a number for each class"
-    raise origin.error(f"{name} has shape {y.shape}; {advice}")
+    raise origin.error(f"{name} has shape {y.shape}; {advice}{_or_amounts(origin)}")
+
+
+def _or_amounts(origin: Origin) -> str:
+    return ", data.task=regression if they are amounts" if origin.is_of_any_task else ""

@@ -11,8 +11,8 @@ from ablate.errors import ConfigError
 class Origin:
     """A file as the user named it, `data.path=mine.npz`, and what is to be said of how it was taken.
 
-    A notice is one line: what was found, what was made of it, and how to confirm it or to say otherwise. `is_of_any_task`
-    tells whether there is a key `data.task` for it, so that its targets may be meant as something else than classes.
+    A notice is one line: what was found, what was made of it, and how to confirm it or to say otherwise.
+    `is_of_any_task`: whether there is a key `data.task` for it, since its targets may be meant as no classes.
     """
 
     named: str
