@@ -135,7 +135,7 @@ UNKNOWN = {
     "loss=[ce,mse]": ["loss=[ce,mse]", "-m loss=ce,mse"],
     "loss.name=cee": ["loss.name=cee", "write loss=cee"],
     "+loss=mse": ["loss=mse", "already"],
-    "data=cifar": ["data=cifar", "choose one of digits, mnist, npz, xor"],
+    "data=cifar": ["data=cifar", "choose one of csv, digits, mnist, npz, xor"],
     "model.layers=[convolution]": ["model.layers[0]=convolution", "{conv: 6, kernel: 5}"],
     "hydra/launcher=foo": ["hydra/launcher=foo", "choose one of ablate"],
     "lr": ["lr", "key=value"],
@@ -468,7 +468,7 @@ FILES: dict[str, tuple[str, Callable[[bytes], bytes | None], list[str]]] = {
     "truncated": (IMAGES, lambda content: content[:-1], ["truncated"]),
     "wrong magic": (IMAGES, lambda content: b"\x01" + content[1:], ["not an IDX file"]),
     "too long": (IMAGES, lambda content: content + b"\0", ["1 trailing bytes"]),
-    "label out of range": (LABELS, lambda content: content[:-1] + b"\x0a", ["label 10"]),
+    "label out of range": (LABELS, lambda content: content[:-1] + b"\x0a", ["11 different labels for 20 rows, 0..10"]),
     "other length": (LABELS, lambda content: idx(np.zeros(19, np.uint8)), ["19 labels for 20 images"]),
 }
 

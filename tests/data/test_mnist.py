@@ -217,7 +217,8 @@ def test_labels_above_9_are_those_of_other_sets(tmp_path):
     assert loaded(dir=str(tmp_path), labels="as_is").classes == 27
     write(tmp_path, {TEST_Y: idx([26, 1, 47])})
     message = refused(dir=str(tmp_path))
-    assert f"{TEST_Y}.gz has the label 47, {TRAIN_Y}.gz only 1, 2, 26; train on every class" in message
+    assert f"{TEST_Y}.gz has the label 47, " in message
+    assert f"{TRAIN_Y}.gz only 1, 2, 26; train on every class" in message
     assert "np." not in message
 
 

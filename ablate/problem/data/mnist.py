@@ -243,7 +243,7 @@ def _parsed(source: str, origin: Origin, files: dict[str, _File], policy: Policy
         )
     labels = Labels(y_train, y_test, CLASSES)
     if max(y_train.max(), y_test.max()) >= CLASSES:
-        names = [files[f"{part}-labels-idx1-ubyte"].path.name for part in ("train", "t10k")]
+        names = [str(files[f"{part}-labels-idx1-ubyte"].path) for part in ("train", "t10k")]
         labels = read(origin, (y_train, y_test), (len(x_train), len(x_test)), policy, names)
     return Raw(
         source=source,
