@@ -16,6 +16,7 @@ TURNED = ["loss.gamma=n/a loss=ce", "loss.gamma=1 loss=focal", "loss.gamma=2 los
 MARGINS = ["loss=hinge loss.margin=2", "loss=ce loss.margin=n/a", "loss=squared_hinge loss.margin=2"]
 MODELS = ["mlp model.hidden=[8]", "softmax_regression model.hidden=n/a"]
 MOMENTA = ["sgd optimizer.momentum=n/a", "momentum optimizer.momentum=0.5", "momentum optimizer.momentum=0.9"]
+SLOPES = ["activation=relu model.slope=null", *(f"activation=leaky_relu model.slope={slope}" for slope in (0.1, 0.3))]
 OWN = ["loss=ce loss.args.alpha=n/a", "loss=custom loss.args.alpha=1", "loss=custom loss.args.alpha=2"]
 
 
@@ -27,6 +28,7 @@ OWN = ["loss=ce loss.args.alpha=n/a", "loss=custom loss.args.alpha=1", "loss=cus
         ("loss.gamma=1,2 loss=ce,focal", TURNED),
         ("optimizer=sgd,momentum optimizer.momentum=0.5,0.9", [f"optimizer={each}" for each in MOMENTA]),
         ("model=mlp,softmax_regression model.hidden=[8]", [f"model={each}" for each in MODELS]),
+        ("model=mlp model.activation=relu,leaky_relu model.slope=0.1,0.3", [f"model.{each}" for each in SLOPES]),
         ("stop=never,patience stop.patience=7", ["stop=never stop.patience=n/a", "stop=patience stop.patience=7"]),
         ("loss=ce,custom loss.target=custom_losses.CrossEntropy +loss.args.alpha=1,2", OWN),
         # Two options have it, and a third has not.
@@ -48,7 +50,7 @@ def _resolved(one: Trial, key: str) -> str:
     value: Any = one.choices.get(key, one.config)
     for part in key.split(".") if key not in one.choices else ():
         value = value.get(part, "n/a") if isinstance(value, dict) else "n/a"
-    return str(value).replace(" ", "").removesuffix(".0")
+    return "null" if value is None else str(value).replace(" ", "").removesuffix(".0")
 
 
 @pytest.mark.parametrize(

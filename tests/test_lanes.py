@@ -110,7 +110,7 @@ def test_a_lane_of_a_random_mixture_is_the_trial_alone(name: str, dtype: str, mo
     # Of many lanes the engine makes several groups, and here of these.
     monkeypatch.setattr(engine, "STACKED_DENSE", 16)
     common, lanes = COHORTS[name]
-    rng = np.random.default_rng([len(name), len(dtype) * ord(dtype[-1])])
+    rng = np.random.default_rng([len(name), len(dtype) * ord(dtype[-1]), 1])
     trials = _mixture(common, dtype, lanes, rng)
     dataset = load(trials[0])
     alone = [train_alone(trial, dataset) for trial in trials]

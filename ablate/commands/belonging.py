@@ -1,4 +1,7 @@
-"""Keys of one option in a sweep over several: `loss=ce,focal loss.gamma=1,2` gives `gamma` to `focal` alone."""
+"""Keys of one option in a sweep over several: `loss=ce,focal loss.gamma=1,2` gives `gamma` to `focal` alone.
+
+The number that an activation depends on, such as `model.slope`, belongs to it in the same way.
+"""
 
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -10,6 +13,7 @@ from omegaconf import DictConfig
 
 from ablate.commands.cells import Cell
 from ablate.config.groups import DECLARED, GROUPS, option
+from ablate.problem.activations import ACTIVATIONS, having
 
 Pair = tuple[Cell, Sequence[str]]
 
@@ -18,15 +22,18 @@ class Belonging:
     """Which of a sweep's keys belong to some of its options only.
 
     `pairs` are the jobs of the sweep, each as its cell and its other overrides; `overrides` are those of the whole
-    command. `partial` has, by key, the group it belongs to and the options that have it: the keys that at least one of
-    the options that the sweep chooses has, and at least one has not.
+    command. `partial` has, by key, what chooses an option (a group, or `model.activation`) and the options that have
+    the key: those keys that at least one of the options that the sweep chooses has, and at least one has not.
     """
 
     def __init__(
         self, loader: ConfigLoader, master: DictConfig, overrides: Sequence[Override], pairs: Sequence[Pair]
     ) -> None:
         self.loader, self.master = loader, master
-        self.partial = dict(self._partial([key for key in map(_key, overrides) if _group(key)], pairs))
+        self.partial: dict[str, dict[str, set[str]]] = {}
+        for key in dict.fromkeys(key for key in map(_key, overrides) if _group(key)):
+            if found := dict(self._partial(key, pairs)):
+                self.partial[key] = found
 
     def jobs(self, pairs: Sequence[Pair]) -> list[Pair]:
         """The jobs, each without the keys that its options do not have; those that become the same are there once."""
@@ -42,28 +49,26 @@ class Belonging:
             seen.add(job)
         return fitting
 
-    def _partial(self, keys: Sequence[str], pairs: Sequence[Pair]) -> Iterator[tuple[str, tuple[str, set[str]]]]:
-        for key in dict.fromkeys(keys):
-            group = _group(key)
-            chosen = {self._chosen(group, *pair) for pair in pairs}
-            having = {name for name in chosen if self._has(group, name, key)} if len(chosen) > 1 else chosen
-            if having and having != chosen:
-                yield key, (group, having)
+    def _partial(self, key: str, pairs: Sequence[Pair]) -> Iterator[tuple[str, set[str]]]:
+        for chooser in _choosers(key):
+            chosen = {self._chosen(chooser, *pair) for pair in pairs}
+            with_key = {name for name in chosen if self._has(chooser, name, key)} if len(chosen) > 1 else chosen
+            if with_key and with_key != chosen:
+                yield chooser, with_key
 
     def _applies(self, key: str, cell: Cell, others: Sequence[str]) -> bool:
-        if key not in self.partial:
-            return True
-        group, having = self.partial[key]
-        return self._chosen(group, cell, others) in having
+        found = self.partial.get(key, {})
+        return all(self._chosen(chooser, cell, others) in names for chooser, names in found.items())
 
-    def _chosen(self, group: str, cell: Cell, others: Sequence[str]) -> str:
-        """The option of a group that a job chooses."""
-        given = [other.partition("=")[2].strip("'\"") for other in others if _key_of(other) == group]
-        otherwise = cell.values.get(group, self.master.hydra.runtime.choices.get(group))
+    def _chosen(self, chooser: str, cell: Cell, others: Sequence[str]) -> str:
+        """The option that a job chooses."""
+        given = [other.partition("=")[2].strip("'\"") for other in others if _key_of(other) == chooser]
+        otherwise = cell.values.get(chooser, self.master.hydra.runtime.choices.get(chooser))
         return given[-1] if given else str(otherwise)
 
-    def _has(self, group: str, name: str, key: str) -> bool:
-        return key.split(".")[1] in self._keys(group, name)
+    def _has(self, chooser: str, name: str, key: str) -> bool:
+        last = key.split(".")[1]
+        return name in having(last) if chooser == ACTIVATIONS.kind else last in self._keys(chooser, name)
 
     def _keys(self, group: str, name: str) -> Mapping[str, object]:
         """An option's keys. One that is a YAML file may have taken some from another."""
@@ -79,6 +84,13 @@ def _key(override: Override) -> str:
 
 def _key_of(written: str) -> str:
     return written.partition("=")[0].lstrip("+")
+
+
+def _choosers(key: str) -> list[str]:
+    """What chooses whether there is such a key: its group, and the activation if it depends on the number."""
+    group, _, last = key.partition(".")
+    is_constant = ACTIVATIONS.kind.startswith(f"{group}.") and bool(having(last))
+    return [group, ACTIVATIONS.kind] if is_constant else [group]
 
 
 def _group(key: str) -> str:
