@@ -36,7 +36,7 @@ from ablate.backends.cuda.backend import open_device
 from ablate.backends.cuda.compile import nvcc_path
 from ablate.backends.cuda.device import Device, DeviceError
 from ablate.backends.cuda.engine import CudaEngine
-from ablate.backends.cuda.epochs import Persistent, Schedule, Stepwise
+from ablate.backends.cuda.epochs import Persistent, Stepwise, Way
 from ablate.backends.engine import Engine
 from ablate.errors import ConfigError
 from ablate.training.loop import Orders, Silent, Summary, train
@@ -97,11 +97,11 @@ class Contender:
 
 
 class Ours:
-    """Our engine with one of its schedules."""
+    """Our engine with one of its ways through an epoch."""
 
-    def __init__(self, work: "Work", device: Device, schedule: Schedule, lanes: int) -> None:
+    def __init__(self, work: "Work", device: Device, way: Way, lanes: int) -> None:
         first, members = work.prepared[0], [trial.lane() for trial in work.prepared[:lanes]]
-        self.engine = CudaEngine(work.architecture, work.dataset, members, work.batch, device, schedule)
+        self.engine = CudaEngine(work.architecture, work.dataset, members, work.batch, device, way)
         self.steps = first.steps_per_epoch
         self.logged = range(0, self.steps, first.log_every)
 
@@ -131,10 +131,10 @@ def contenders(device: str, lanes: Sequence[int]) -> list[Contender]:
 
     gpu_peers.plain_float32()
     here = open_device(device)
-    schedules = [("persistent", count, Persistent(here)) for count in lanes] + [("stepwise", 1, Stepwise())]
+    ways = [("persistent", count, Persistent(here)) for count in lanes] + [("stepwise", 1, Stepwise())]
     mine = [
-        Contender("ours", variant, count, partial(Ours, device=here, schedule=schedule, lanes=count))
-        for variant, count, schedule in schedules
+        Contender("ours", variant, count, partial(Ours, device=here, way=way, lanes=count))
+        for variant, count, way in ways
     ]
     others = gpu_peers.makers("cpu" if device == "emulated" else "cuda", lanes)
     return [*mine, *(Contender(*other) for other in others)]

@@ -45,7 +45,7 @@ struct Training {
     real* const* errors;   // the arrays of their gradients
     unsigned* arrived;
     const unsigned long long* keys;  // of dropout
-    long long count, batch, steps, first_step, end_step, partials, logged, layers, done;  // done: steps before the epoch
+    long long count, batch, steps, first_step, end_step, partials, logged, layers, done, rated;  // done: steps before the epoch
 };
 
 KERNEL train_epoch(const Training* training) {
@@ -84,17 +84,18 @@ KERNEL train_epoch(const Training* training) {
         }
         Network::add(partial, gradient, n);
         lane_barrier(t.arrived);
+        const Rates& rates = rates_at(t.rates, (int)t.rated, lane, step);
         const int column = t.columns[step];
         if (column >= 0) {
             const size_t logged = (size_t)lane * t.logged + column;
-            watch_gradient(gradient, t.edges, (int)t.layers, t.rates[lane], t.squares + logged * t.layers, t.counts + logged * 2);
+            watch_gradient(gradient, t.edges, (int)t.layers, rates, t.squares + logged * t.layers, t.counts + logged * 2);
         }
         if (t.ended[lane] <= step) return;
         if (t.rules[lane].clip_norm > 0) {
             square_parts(t.rules[lane], gradient, Network::SIZE, parts);
             lane_barrier(t.arrived);
         }
-        update_weights(t.rules[lane], t.rates[lane], t.corrections[place], gradient, parts, first, second, theta, Network::SIZE,
+        update_weights(t.rules[lane], rates, t.corrections[place], gradient, parts, first, second, theta, Network::SIZE,
                        Network::OUTPUT_START);
         // The barrier after gathering the next batch keeps every block from reading weights that are not written yet.
     }

@@ -10,6 +10,11 @@ struct Rates {
     real hidden, output;
 };
 
+// A lane's rates at a step, of rates (K, rated): those of every step of the epoch, or one pair for all.
+__device__ __forceinline__ const Rates& rates_at(const Rates* rates, int rated, int lane, int step) {
+    return rates[(size_t)lane * rated + min(step, rated - 1)];
+}
+
 __device__ inline void add_shares(const real* partial, int shares, int parameters, int weights, real* gradient, int n) {
     for (int at = thread(); at < parameters; at += threads()) {
         real sum = 0;

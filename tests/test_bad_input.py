@@ -87,6 +87,8 @@ CHECKED = {
     "optimizer=rmsprop optimizer.epsilon=0": "number above 0",
     "optimizer=adam optimizer.weight_decay=-1": "number from 0",
     "optimizer.clip_norm=0": "number above 0 or null",
+    "schedule=step schedule.every=0": "whole number from 1",
+    "epochs=3 schedule.warmup=5": "choose at most 3",
     "loss=focal loss.gamma=-1": "number from 0",
     "loss=focal loss.alpha=0": "number above 0 up to 1 or null",
     "loss=hinge loss.margin=-1": "number from 0",

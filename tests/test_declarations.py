@@ -40,6 +40,7 @@ from ablate.problem.models import pools_first
 from ablate.problem.optimizers import OPTIMIZERS, Optimizer
 from ablate.problem.outputs import OUTPUTS
 from ablate.problem.registry import Registry
+from ablate.problem.schedules import SCHEDULES
 from ablate.problem.section import Positive
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -47,7 +48,18 @@ Array = np.ndarray[Any, np.dtype[Any]]
 # Before anything is declared here.
 SHIPPED = {
     registry.kind: registry.names()
-    for registry in (LOSSES, OPTIMIZERS, ACTIVATIONS, LAYERS, INITS, DATA_SETS, MISTAKES, OUTPUTS, backends.BACKENDS)
+    for registry in (
+        LOSSES,
+        OPTIMIZERS,
+        SCHEDULES,
+        ACTIVATIONS,
+        LAYERS,
+        INITS,
+        DATA_SETS,
+        MISTAKES,
+        OUTPUTS,
+        backends.BACKENDS,
+    )
 }
 
 
@@ -394,7 +406,7 @@ def test_every_layer_has_its_kernels() -> None:
     assert types <= there
 
 
-PAGES = {"optimizer": "reproduce.md", "init": "reproduce.md", "bug": "bugs.md"}
+PAGES = {"optimizer": "reproduce.md", "schedule": "reproduce.md", "init": "reproduce.md", "bug": "bugs.md"}
 
 
 @pytest.mark.parametrize("kind", [kind for kind in SHIPPED if kind != "backend"])
@@ -407,7 +419,7 @@ def test_everything_is_mentioned_in_the_documentation(kind: str) -> None:
 
 def test_everything_is_shown_in_the_help() -> None:
     told = {key: (allowed.split("|"), sentence) for key, allowed, sentence in keys()}
-    for kind in ("loss", "optimizer", "init", "data", "bug", "backend"):
+    for kind in ("loss", "optimizer", "schedule", "init", "data", "bug", "backend"):
         assert set(told[kind][0]) == set(SHIPPED[kind]), kind
         assert told[kind][1]
     assert told["model.activation"][0] == [each.name for each in ACTIVATIONS if each.is_hidden]
@@ -427,7 +439,7 @@ def test_everything_is_shown_in_the_help() -> None:
 
 def test_everything_says_what_it_is() -> None:
     """A formula or a sentence of its own, not what it inherits."""
-    things: list[Any] = [*ACTIVATIONS, *LOSSES, *OPTIMIZERS, *LAYERS, *INITS, *DATA_SETS]
+    things: list[Any] = [*ACTIVATIONS, *LOSSES, *OPTIMIZERS, *SCHEDULES, *LAYERS, *INITS, *DATA_SETS]
     for thing in things:
         cls = thing if isinstance(thing, type) else type(thing)
         assert cls.__dict__.get("__doc__"), cls

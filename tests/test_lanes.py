@@ -54,8 +54,9 @@ OPTIMIZERS = [
     ["optimizer=rmsprop"],
     ["optimizer=adagrad"],
     ["optimizer=nesterov", "optimizer.weight_decay=0.1"],
-    ["optimizer=adamw"],
-    ["optimizer=adadelta"],
+    ["optimizer=adamw", "schedule=cosine"],
+    ["optimizer=adadelta", "schedule=warmup"],
+    ["schedule=step", "schedule.every=1", "schedule.warmup=0.3"],
     ["optimizer.weight_decay=1e-3", "optimizer.clip_value=0.02"],
     ["optimizer.clip_norm=0.3"],
     ["optimizer.clip_norm=0.1", "optimizer.clip_value=0.1"],
@@ -244,7 +245,7 @@ def test_one_worker_two_workers_alone_and_again(tmp_path: Path) -> None:
 
 LONE = {
     "plain": ["batch_size=40", "loss=mse", "lr=0.5"],
-    "a short last batch": ["batch_size=33", "optimizer=adam", "lr=0.01", "optimizer.clip_norm=0.1"],
+    "a short last batch": ["batch_size=33", "optimizer=adam", "lr=0.01", "optimizer.clip_norm=0.1", "schedule=cosine"],
     "one batch is the whole set": ["batch_size=80", "seed=3"],
     "it diverges": ["batch_size=40", "lr=3e38"],
     "it stops": ["batch_size=40", "stop=target", "stop.accuracy=0.01"],

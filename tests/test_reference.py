@@ -176,6 +176,7 @@ def descend(
     rule: Callable[[], Callable[[Array, int, Array], Array]] = Sgd,
     reduction: str = "mean",
     clip: Callable[[Tensors], Tensors] = lambda g: g,
+    factor: Callable[[int], float] = lambda t: 1.0,
 ) -> Tensors:
     """The weights after every batch of `plan`; `gradient` is that of the sum over a batch's rows."""
     w = {name: tensor.astype(np.float64) for name, tensor in initial.items()}
@@ -184,7 +185,8 @@ def descend(
         g = gradient(w, batch)
         g = clip({name: g[name] / len(batch) if reduction == "mean" else g[name] for name in w})
         for name in w:
-            w[name] = w[name] - (rates if isinstance(rates, float) else rates[name]) * rules[name](g[name], t, w[name])
+            rate = (rates if isinstance(rates, float) else rates[name]) * factor(t - 1)
+            w[name] = w[name] - rate * rules[name](g[name], t, w[name])
     return w
 
 
@@ -351,6 +353,43 @@ def test_dropout_by_the_documented_recipe() -> None:
     last = trained.records[-1][2]
     assert last["train/loss"] == pytest.approx(sum(losses[2:]) / 1497, rel=1e-9)
     assert last["test/loss"] == pytest.approx(-np.log(forward(test, [1.0, 1.0])[-1][truth == 1]).mean(), rel=1e-9)
+
+
+# The factor at update t, counted from 0, of 4 epochs of 8 updates.
+SCHEDULES: dict[str, Callable[[int], float]] = {
+    "schedule=step schedule.every=1 schedule.factor=1e-5": lambda t: 1e-5 ** (t // 8),
+    "schedule=step schedule.every=2 schedule.warmup=0.5": lambda t: (t + 1) / 4 if t < 4 else 0.1 ** ((t - 4) // 16),
+    "schedule=cosine": lambda t: (1 + math.cos(math.pi * t / 32)) / 2,
+    "schedule=cosine schedule.floor=0.2 schedule.warmup=1": lambda t: (
+        (t + 1) / 8 if t < 8 else 0.2 + 0.8 * (1 + math.cos(math.pi * (t - 8) / 24)) / 2
+    ),
+    "schedule=warmup": lambda t: min(1, (t + 1) / 8),
+    "schedule=inverse_time schedule.half_after=2": lambda t: 1 / (1 + t / 16),
+}
+
+
+@pytest.mark.parametrize("given", SCHEDULES)
+def test_schedule(given: str) -> None:
+    """Of the weights, of the rate that is recorded, and of what is watched with it."""
+    factor, rates = SCHEDULES[given], {"dense1": 0.5, "dense2": 0.2}
+    common = ["data.train_limit=400", "batch_size=50", "epochs=4", "dtype=float64", "log_every=1", "model.hidden=6"]
+    trained = train_alone(settings("model=mlp", "lr=0.5", "output_lr=0.2", *common, *given.split()))
+    x, y = digits(400)
+    small = []
+
+    def gradient(w: Tensors, rows: Array) -> Tensors:
+        summed = mlp_gradient(w, x.reshape(400, -1)[rows], y[rows], cross_entropy_delta)
+        change = np.abs(np.concatenate([summed[f"dense2.{part}"].ravel() for part in ("weight", "bias")])) / 50
+        change *= 0.2 * factor(len(small))
+        small.append(((change < 1e-7) & (change > 0)).sum())
+        return summed
+
+    by_name = {name: rates[name.partition(".")[0]] for name in trained.initial}
+    expected = descend(trained.initial, gradient, batches(400, 50, 4, seed=0), by_name, factor=factor)
+    assert_near(trained, expected, TOLERANCE["float64"])
+    recorded = [values["step/lr"] for _, _, values in trained.records if "step/loss" in values]
+    np.testing.assert_allclose(recorded, [0.5 * factor(t) for t in range(32)], rtol=1e-12)
+    assert sum(values.get("watch/too_small", 0) for _, _, values in trained.records) == sum(small)
 
 
 @pytest.mark.parametrize("way", ["minus p-y", "plus y-p", "plus p-y", "minus y-p"])

@@ -12,6 +12,7 @@ from ablate.errors import ConfigError
 from ablate.problem.losses import Loss, Objective
 from ablate.problem.mistakes import Mistake
 from ablate.problem.optimizers import Optimizer
+from ablate.problem.schedules import Pace, Paces
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -28,9 +29,9 @@ WATCHED_ROWS = 50
 class Lane:
     """What distinguishes one trial from the others of an engine.
 
-    `rate` and `output_rate` carry the signs of the update and of the residual. `objective` is the loss over its output
-    function, the mistake and the `class_weights` included. The lanes of an engine share their mistake.
-    `dropout_key` is that of `problem.dropout`.
+    `rate` and `output_rate` carry the signs of the update and of the residual; `pace` has their factors. `objective` is
+    the loss over its output function, the mistake and the `class_weights` included. The lanes of an engine share their
+    mistake. `dropout_key` is that of `problem.dropout`.
     """
 
     weights: Mapping[str, Array]
@@ -39,6 +40,7 @@ class Lane:
     optimizer: Optimizer
     rate: float
     output_rate: float
+    pace: Pace
     mistake: Mistake
     class_weights: tuple[float, ...] | None = None
     dropout_key: int = 0
@@ -52,6 +54,23 @@ class Lane:
     def objective_key(self) -> object:
         """Equal for lanes whose objectives compute the same, so that one call serves them all."""
         return id(self) if self.loss.is_foreign else (str(self.loss), self.objective.output)
+
+
+class Rates:
+    """The learning rates of K lanes, update by update."""
+
+    def __init__(self, lanes: Sequence[Lane]) -> None:
+        self.first = np.array([(lane.rate, lane.output_rate) for lane in lanes]).reshape(-1, 2)
+        self.paces = Paces([lane.pace for lane in lanes])
+
+    @property
+    def are_constant(self) -> bool:
+        """Whether they are the same at every update."""
+        return self.paces.are_constant
+
+    def table(self, first: int, count: int) -> Array:
+        """The rates of hidden layers and output layer `(K, count, 2)` at the updates from `first` on, in float64."""
+        return self.first[:, None] * self.paces.factors(first, count)[:, :, None]
 
 
 @dataclass(frozen=True)

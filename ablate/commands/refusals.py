@@ -53,7 +53,10 @@ def _said(error: Exception, words: Sequence[str]) -> str:
         heard = [line for line in text.splitlines() if not line.startswith(("Error parsing", "See http"))]
         return f"{error.override}: not understood ({' '.join(heard)}); write key=value"
     if isinstance(error, MissingConfigException) and error.options:
-        group, _, name = str(error.missing_cfg_file).rpartition("/")
+        missing = str(error.missing_cfg_file)
+        # A group of Hydra's own has a slash in its name; a choice of ours may have one by mistake: schedule=1/t.
+        is_ours = missing.partition("/")[0] in groups.GROUPS
+        group, _, name = missing.partition("/") if is_ours else missing.rpartition("/")
         others = groups.DECLARED[group].also_called if group in groups.DECLARED else {}
         return no_such_choice(group, name, error.options, others)
     if found := re.match(r"Could not override '(cells\..+)'\.\s.* use \+(.*)", text, re.DOTALL):

@@ -14,12 +14,13 @@ from ablate.problem.initialisation import INITS
 from ablate.problem.losses import LOSSES
 from ablate.problem.optimizers import OPTIMIZERS
 from ablate.problem.registry import Group
+from ablate.problem.schedules import SCHEDULES
 
 # Groups whose options are classes. A model is data: a YAML file that lists its layers.
 DECLARED: Mapping[str, Group[Any]] = {
-    group.kind: group for group in (LOSSES, OPTIMIZERS, DATA_SETS, INITS, STOPS, TRACKERS)
+    group.kind: group for group in (LOSSES, OPTIMIZERS, SCHEDULES, DATA_SETS, INITS, STOPS, TRACKERS)
 }
-GROUPS = ("loss", "model", "optimizer", "data", "init", "stop", "tracking")
+GROUPS = ("loss", "model", "optimizer", "schedule", "data", "init", "stop", "tracking")
 
 
 def conf_dir() -> Path:

@@ -135,5 +135,10 @@ def _check_combination(settings: Settings) -> None:
         raise ConfigError(f"loss.class_weights: data.task={task.name} has no classes; leave the key out")
     if settings.stop.reached[0] < math.inf and task.score != "accuracy":
         raise ConfigError(f"stop={settings.stop.name}: data.task={task.name} has no accuracy; use stop=patience")
+    if settings.schedule.warmup > settings.epochs:
+        raise ConfigError(
+            f"schedule.warmup={settings.schedule.warmup:g}: epochs={settings.epochs}, so the rate would never reach lr;"
+            f" choose at most {settings.epochs}"
+        )
     if isinstance(settings.loss, CustomLoss) and settings.loss.target is None:
         raise ConfigError("loss.target=null: loss=custom needs loss.target=package.Class")

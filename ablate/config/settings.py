@@ -14,6 +14,7 @@ from ablate.problem.losses import Loss
 from ablate.problem.mistakes import MISTAKES
 from ablate.problem.models import Model
 from ablate.problem.optimizers import Optimizer
+from ablate.problem.schedules import Schedule
 from ablate.problem.section import Called, Count, OneOf, Positive, Section, Share
 
 
@@ -30,6 +31,9 @@ class Settings(Section):
     model: Annotated[Model, Called("network", "net", "arch", "architecture")] = Field(description="the network")
     optimizer: Annotated[SerializeAsAny[Optimizer], Called("optim", "solver", "update_rule")] = Field(
         description="how a gradient becomes a step"
+    )
+    schedule: Annotated[SerializeAsAny[Schedule], Called("scheduler", "lr_schedule", "lr_scheduler")] = Field(
+        description="how the learning rates change during training (inverse_time: as 1/t)"
     )
     data: Annotated[SerializeAsAny[DataSet], Called("dataset")] = Field(description="the data set")
     init: Annotated[

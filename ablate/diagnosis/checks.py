@@ -83,7 +83,7 @@ def key(settings: Settings) -> str:
     backend."""
     named = {"model", "loss", "update_sign", "residual", "bug", "data", "init", "dtype", "backend", "device"}
     if not backends.get(settings.backend).is_reference:
-        named.add("optimizer")  # its kernels are tried too
+        named |= {"optimizer", "schedule"}  # their kernels are tried too
     same = settings.model_dump_json(include=named)
     return same + str(settings.loss) if settings.loss.is_foreign else same
 

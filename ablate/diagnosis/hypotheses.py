@@ -20,6 +20,7 @@ from ablate.problem.losses import Loss
 from ablate.problem.mistakes import MISTAKES
 from ablate.problem.models import Architecture
 from ablate.problem.optimizers import Optimizer
+from ablate.problem.schedules import Pace
 
 Array = np.ndarray[Any, np.dtype[Any]]
 Cause = tuple[str, str]
@@ -95,7 +96,9 @@ def of_updates(backend: Backend, device: str, architecture: Architecture, few: D
     if backend.is_reference:
         return None
     rows = len(few.y_train)
-    lane = replace(lane, optimizer=_clipping(lane.optimizer, NumpyProbe(architecture, few, lane).gradient()))
+    optimizer = _clipping(lane.optimizer, NumpyProbe(architecture, few, lane).gradient())
+    # An update is an epoch: the whole schedule in a few updates.
+    lane = replace(lane, optimizer=optimizer, pace=Pace(lane.pace.schedule, 1, UPDATES))
     engines = (
         NumpyEngine(architecture, few, [lane], rows),
         backend.engine(architecture, few, [lane], rows, device),

@@ -9,6 +9,7 @@ import numpy as np
 
 from ablate.backends.engine import Ended, Engine, Epoch, Evaluation
 from ablate.config.settings import Settings
+from ablate.problem.schedules import Paces
 from ablate.problem.tasks import CLASSIFICATION, Task
 from ablate.trials.prepared import PreparedTrial, streams
 
@@ -170,6 +171,8 @@ class _Loop:
         self.watched_next = 1
         self.active = list(range(lanes))
         self.stop = _Stop(settings)
+        self.lr, self.paces = np.array([trial.lr for trial in settings]), Paces([trial.pace for trial in trials])
+        self.scheduled = {lane for lane, trial in enumerate(settings) if not trial.schedule.is_constant}
         self.initial_loss, self.dead_units, self.saturated = np.full((3, lanes), math.nan)
         # Test loss and score by epoch, from the untrained network on.
         self.curve: list[tuple[Array, Array]] = []
@@ -207,7 +210,16 @@ class _Loop:
             ended = {lane for lane, end in epoch.ended.items() if step > end.step}
             lanes = [lane for lane in self.active if lane not in ended]
             values = {"step/loss": loss, "grad/norm": norm, "grad/output_norm": output_norm}
-            self.observer.metrics(lanes, first + step, number, values)
+            self._record_step(lanes, first + step, number, values)
+
+    def _record_step(self, lanes: Sequence[int], step: int, number: int, values: Mapping[str, Array]) -> None:
+        """Record a step, with the learning rate of those lanes whose rate changes."""
+        if not self.scheduled:
+            self.observer.metrics(lanes, step, number, values)
+            return
+        rates = self.lr * self.paces.factors(step, 1)[:, 0]
+        for some, more in ((set(lanes) - self.scheduled, {}), (set(lanes) & self.scheduled, {"step/lr": rates})):
+            self.observer.metrics(sorted(some), step, number, {**values, **more})
 
     def _end(self, lane: int, ended: Ended, step: int, number: int) -> None:
         """Record and finish a lane that failed, or whose loss is no longer finite, within an epoch."""

@@ -20,6 +20,7 @@ from ablate.problem.dropout import key_of
 from ablate.problem.losses import Objective, Weighted
 from ablate.problem.mistakes import MISTAKES, Mistake
 from ablate.problem.models import Architecture, build
+from ablate.problem.schedules import Pace
 
 STEP_RECORDS = 500
 
@@ -76,6 +77,11 @@ class PreparedTrial:
         return math.ceil(len(self.dataset.y_train) / self.batch_size)
 
     @property
+    def pace(self) -> Pace:
+        """The schedule of the learning rates over the trial's updates."""
+        return Pace(self.settings.schedule, self.steps_per_epoch, self.settings.epochs)
+
+    @property
     def log_every(self) -> int:
         """Steps from one record of step metrics to the next."""
         total = self.settings.epochs * self.steps_per_epoch
@@ -104,6 +110,7 @@ class PreparedTrial:
             optimizer=settings.optimizer,
             rate=self.sign * settings.lr,
             output_rate=self.sign * (settings.output_lr or settings.lr),
+            pace=self.pace,
             mistake=self.mistake,
             dropout_key=key_of(settings.seed),
             class_weights=weights,

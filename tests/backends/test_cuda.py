@@ -1,4 +1,4 @@
-"""The CUDA engine, its kernels emulated on the CPU: schedules, lanes, memory, sanitisers, checks and the cache."""
+"""The CUDA engine, its kernels emulated on the CPU: epochs, lanes, memory, sanitisers, checks and the cache."""
 
 import shutil
 import subprocess
@@ -26,6 +26,7 @@ from ablate.config.settings import Settings
 from ablate.diagnosis import checks as check
 from ablate.problem.data.dataset import Dataset
 from ablate.problem.optimizers import MOST_CONSTANTS
+from ablate.problem.schedules import Constant
 
 pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="the emulation compiles the kernels with g++")
 
@@ -40,17 +41,17 @@ def cohort(*common: str) -> list[Settings]:
     cases = [
         ["loss=ce"],
         ["loss=mse", "optimizer=adam", "optimizer.clip_norm=0.01"],
-        ["loss=hinge", "seed=1"],
+        ["loss=hinge", "seed=1", "schedule=inverse_time", "schedule.warmup=0.5"],
         ["loss=ce", "lr=3e38"],
         ["loss=bce"],
     ]
     return [settings(*EMULATED, *common, *case) for case in cases]
 
 
-def engine(trials: Sequence[Settings], dataset: Dataset, schedule: type[Any], device: Device) -> CudaEngine:
+def engine(trials: Sequence[Settings], dataset: Dataset, way: type[Any], device: Device) -> CudaEngine:
     prepared = [ablate.prepare(trial, dataset) for trial in trials]
     lanes = [trial.lane() for trial in prepared]
-    made = epochs.Persistent(device) if schedule is epochs.Persistent else schedule()
+    made = epochs.Persistent(device) if way is epochs.Persistent else way()
     return CudaEngine(prepared[0].architecture, dataset, lanes, prepared[0].batch_size, device, made)
 
 
@@ -217,17 +218,19 @@ def test_the_checks_name_a_known_mistake_in_the_kernels(bug: str) -> None:
     assert check.check(ablate.prepare(trial)).guess == bug
 
 
-@pytest.mark.parametrize("key", ["clip_norm", "clip_value", "weight_decay"])
+@pytest.mark.parametrize("key", ["optimizer.clip_norm", "optimizer.clip_value", "optimizer.weight_decay", "schedule"])
 def test_the_checks_name_an_update_that_leaves_something_out(key: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Clipping too, with a limit that this trial's gradients never reach."""
     right = CudaEngine.__init__
 
     def wrong(self: CudaEngine, architecture: Any, dataset: Dataset, lanes: Sequence[Lane], *more: Any) -> None:
-        without = lanes[0].optimizer.model_copy(update={key: 0.0})
-        right(self, architecture, dataset, [replace(lanes[0], optimizer=without)], *more)
+        lane, (_, _, option) = lanes[0], key.partition(".")
+        without = lane.optimizer.model_copy(update={option: 0.0})
+        pace = lane.pace if option else replace(lane.pace, schedule=Constant())
+        right(self, architecture, dataset, [replace(lane, optimizer=without, pace=pace)], *more)
 
     monkeypatch.setattr(CudaEngine, "__init__", wrong)
-    trial = settings(*EMULATED, "model=mlp", f"optimizer.{key}=100")
+    trial = settings(*EMULATED, "model=mlp", f"{key}=100" if "." in key else "schedule=cosine")
     found = check.check(ablate.prepare(trial))
     assert found.guess == "kernel"
     assert "after 3 updates" in str(found.advice)

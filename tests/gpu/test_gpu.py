@@ -1,4 +1,4 @@
-"""The CUDA backend on a GPU: its numbers against NumPy's, its schedules, lanes, memory, and NVIDIA's own checkers."""
+"""The CUDA backend on a GPU: its numbers against NumPy's, its epochs, lanes, memory, and NVIDIA's own checkers."""
 
 import os
 import re
@@ -60,6 +60,7 @@ OPTIMIZERS = [
     *([f"optimizer={name}", "lr=0.001"] for name in ("adam", "rmsprop", "adagrad", "adamw", "nesterov")),
     ["optimizer=adadelta", "optimizer.weight_decay=0.1", "lr=1"],
     ["optimizer.clip_norm=0.3", "optimizer.clip_value=0.1"],
+    ["schedule=cosine", "schedule.warmup=0.5"],
     ["optimizer=adam", "optimizer.beta1=0.5", "optimizer.epsilon=1e-4", "lr=0.001"],
 ]
 # name: what a network computes; the lanes of each are all losses and optimisers.
@@ -127,8 +128,8 @@ def test_one_launch_an_epoch_is_many_launches_bit_for_bit(gpu: Device, network: 
     net = ablate.prepare(trials[0], dataset).architecture
     lanes = [ablate.prepare(trial, dataset).lane() for trial in trials]
     told = []
-    for schedule in (Persistent(gpu), Stepwise()):
-        engine = CudaEngine(net, dataset, lanes, 10, gpu, schedule)
+    for way in (Persistent(gpu), Stepwise()):
+        engine = CudaEngine(net, dataset, lanes, 10, gpu, way)
         orders = Orders(trials, len(dataset.y_train), 10)
         epochs = [engine.train_epoch(orders.next(), [0, 2]) for _ in range(2)]
         weights = [engine.weights(lane) for lane in range(len(lanes))]
@@ -209,7 +210,7 @@ def test_a_launch_that_fills_the_gpu_comes_to_its_end(gpu: Device, ablate_proces
     trial = settings("model=lenet5", "batch_size=300", "data.train_limit=300", "backend=cuda", "device=gpu")
     prepared = ablate.prepare(trial)
     engine = CudaEngine(prepared.architecture, prepared.dataset, [prepared.lane()], 300, gpu)
-    lanes = max(1, engine.schedule.most_lanes(engine.network) // MOST_BLOCKS)
+    lanes = max(1, engine.way.most_lanes(engine.network) // MOST_BLOCKS)
     seeds = ",".join(map(str, range(lanes)))
     done = ablate_process(
         "-m", "backend=cuda", "device=gpu", "model=lenet5", "batch_size=300", "data.train_limit=300",

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ablate.backends.cuda.device import Buffer, Device, DeviceError, DeviceMemoryError
-from ablate.backends.cuda.epochs import Log, Pass, Persistent, Schedule
+from ablate.backends.cuda.epochs import Log, Pass, Persistent, Way
 from ablate.backends.cuda.layout import Layout
 from ablate.backends.cuda.memory import Batch, Lanes, Rows, corrections
 from ablate.backends.cuda.network import Network, Order
@@ -40,7 +40,7 @@ class CudaEngine:
         lanes: Sequence[Lane],
         batch_size: int,
         device: Device,
-        schedule: Schedule | None = None,
+        way: Way | None = None,
     ) -> None:
         assert len({lane.mistake for lane in lanes}) == 1, "the lanes of a cohort share their mistake"
         dtype = dataset.x_train.dtype
@@ -48,9 +48,9 @@ class CudaEngine:
         self.layout = Layout(architecture, lanes[0].mistake, batch_size)
         self.capacity = max(batch_size, min(len(dataset.y_test), EVALUATED))
         self._check_bounds()
-        self.schedule = schedule or Persistent(device)
         self.train_rows = Rows(device, dataset.x_train, dataset.y_train, dataset.scorers["train"])
         self.test_rows = Rows(device, dataset.x_test, dataset.y_test, dataset.scorers["test"])
+        self.way = way or Persistent(device)
         self.lanes = Lanes(device, self.layout, lanes, dataset)
         self.network = Network(device, self.layout, self.lanes, self.capacity, dtype)
         self.network.batch = self._batch(dtype)
@@ -70,10 +70,10 @@ class CudaEngine:
         """Arrays for as many lanes at once as the device has room for besides an epoch's order and log of all lanes."""
         wanted, steps = len(self.members), -(-self.train_rows.count // self.batch_size)
         one = Batch.bytes(self.layout, self.capacity, dtype)
-        a_step = 2 * dtype.itemsize + 24 + 8 * (len(self.layout.edges) + self.train_rows.scorer.while_trained)
+        a_step = 4 * dtype.itemsize + 24 + 8 * (len(self.layout.edges) + self.train_rows.scorer.while_trained)
         of_epoch = wanted * (4 * self.train_rows.count + a_step * steps)
         room = int(self.device.free_memory() * SHARE_OF_MEMORY) - of_epoch
-        fitting = min(wanted, room // one, self.schedule.most_lanes(self.network))
+        fitting = min(wanted, room // one, self.way.most_lanes(self.network))
         while fitting > 0:
             try:
                 batch = Batch(self.device, self.layout, fitting, self.capacity, dtype, self.train_rows)
@@ -94,9 +94,12 @@ class CudaEngine:
         corrected = self.device.put(corrections(self.members, self.steps_done, steps), self.dataset.x_train.dtype)
         tallies = self.train_rows.scorer.while_trained
         written = Log(self.device, len(self.members), len(self.layout.edges) - 1, steps, logged, tallies)
-        work = Pass(self.train_rows, order, corrected, written, self.batch_size, self.steps_done)
+        rates = self.lanes.rates
+        if not self.lanes.schedule.are_constant:
+            rates = self.device.put(self.lanes.schedule.table(self.steps_done, steps), self.dataset.x_train.dtype)
+        work = Pass(self.train_rows, order, rates, corrected, written, self.batch_size, self.steps_done)
         for slots in self._waves(self.active):
-            self.schedule.train(self.network, slots, work)
+            self.way.train(self.network, slots, work)
         self.steps_done += steps
         epoch = self._epoch(written)
         self.drop(list(epoch.ended))

@@ -50,6 +50,7 @@ class Pass:
 
     rows: Rows
     order: Order
+    rates: Buffer
     corrections: Buffer
     log: Log
     batch_size: int
@@ -57,7 +58,7 @@ class Pass:
     done: int
 
 
-class Schedule(Protocol):
+class Way(Protocol):
     """How an epoch is launched."""
 
     def most_lanes(self, network: Network) -> int:
@@ -88,15 +89,16 @@ class Stepwise:
         read = (batch.values, batch.predicted, batch.targets, batch.p, work.rows.facts)
         into = (log.losses, log.tallies, log.ended)
         network.around["tally_batch"](1, slots.count, slots, *read, *into, log.steps, step, n)
+        rates = (work.rates, work.rates.shape[1])
         if column is not None:
             layers = len(layout.edges) - 1
-            watched = (lanes.gradient, layout.size, network.edges, layers, lanes.rates, max(len(log.logged), 1), column)
+            watched = (lanes.gradient, layout.size, network.edges, layers, *rates, max(len(log.logged), 1), column)
             network.after["watch"](layers, slots.count, slots, log.ended, step, *watched, log.squares, log.counts)
         if lanes.clip_norms:
             squared = (lanes.rules, lanes.gradient, layout.size, lanes.norm_parts)
             network.after["square"](NORM_PARTS, slots.count, slots, log.ended, step, *squared)
         state = (lanes.gradient, lanes.norm_parts, lanes.first, lanes.second)
-        rule = (lanes.rules, lanes.rates, work.corrections, *state)
+        rule = (lanes.rules, *rates, work.corrections, *state)
         blocks = -(-layout.size // THREADS)
         network.after["update"](
             blocks, slots.count, slots, log.ended, step, log.steps, *rule, lanes.theta, layout.size, layout.output_start
@@ -142,10 +144,10 @@ class Persistent:
         rows = work.rows
         data = [slots, rows.x, rows.known, rows.facts, network.fit, work.order.orders, work.order.order_of]
         losses = [lanes.kinds, lanes.constants, lanes.class_weights, lanes.is_mean]
-        rules = [lanes.rules, lanes.rates, work.corrections]
+        rules = [lanes.rules, work.rates, work.corrections]
         state = [lanes.theta, lanes.gradient, lanes.norm_parts, lanes.first, lanes.second]
         arrays = [batch.partial, batch.targets, batch.p, batch.values, batch.predicted]
         logs = [log.losses, log.tallies, log.ended, log.columns, network.edges, log.squares, log.counts]
         sizes = [work.rows.count, work.batch_size, log.steps, *part, layout.partials, log.squares.shape[1]]
-        sizes += [len(layout.edges) - 1, work.done]
+        sizes += [len(layout.edges) - 1, work.done, work.rates.shape[1]]
         return [*data, *losses, *rules, *state, *arrays, *logs, *tables, lanes.keys, *sizes]

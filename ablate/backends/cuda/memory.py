@@ -15,7 +15,7 @@ from ablate.backends.cuda.declarations import (
 )
 from ablate.backends.cuda.device import Buffer, Device
 from ablate.backends.cuda.layout import Layout
-from ablate.backends.engine import Lane
+from ablate.backends.engine import Lane, Rates
 from ablate.problem.data.dataset import Dataset
 from ablate.problem.losses import BuiltinLoss, Loss
 from ablate.problem.optimizers import MOST_CONSTANTS, MOST_DECAYS, correction
@@ -52,7 +52,9 @@ class Lanes:
         alike = (1.0,) * dataset.classes
         self.class_weights = device.put(np.array([lane.class_weights or alike for lane in lanes]), dtype)
         self.rules = _rules(device, lanes, dtype)
-        self.rates = device.put(np.array([[lane.rate, lane.output_rate] for lane in lanes]), dtype)
+        self.schedule = Rates(lanes)
+        # Of one step for all.
+        self.rates = device.put(self.schedule.first[:, None], dtype)
         self.clip_norms = any(lane.optimizer.clip_norm for lane in lanes)
         self.norm_parts = device.allocate((count, NORM_PARTS), np.float64)
         self.keys = device.put(np.array([lane.dropout_key for lane in lanes], np.uint64), np.uint64)

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ablate.backends.engine import WATCHED_ROWS, Ended, Epoch, Evaluation, Lane, Units
+from ablate.backends.engine import WATCHED_ROWS, Ended, Epoch, Evaluation, Lane, Rates, Units
 from ablate.backends.numpy.layout import Layout
 from ablate.backends.numpy.network import Network
 from ablate.backends.process_group import ProcessGroup
@@ -51,8 +51,10 @@ class Group:
         by_key = {lane.dropout_key: Uniform(lane.dropout_key) for lane in lanes if layout.drops}
         self.draws = {number: by_key[lane.dropout_key] for number, lane in members.items() if layout.drops}
         self.rate = np.empty_like(self.theta)
-        self.rate[:] = np.array([lane.rate for lane in lanes])[:, None]
-        self.rate[:, self.output] = np.array([lane.output_rate for lane in lanes])[:, None]
+        self.rates, self.rows_of = Rates(lanes), {lane: row for row, lane in enumerate(members)}
+        self._set_rates(self.rates.first)
+        # The active lanes' rates at the steps of an epoch, unless all are constant.
+        self.scheduled: Array | None = None
         self.rules = [
             (span, Rule([each.optimizer for each in run], [each.weight_decay for each in run], self.theta[span]))
             for span, run in _runs(lanes, lambda lane: lane.optimizer.parts)
@@ -78,9 +80,12 @@ class Group:
         count = len(self.rows["train"])
         stacked = self._stack(orders)
         sums = np.zeros((1 + self.scorers["train"].while_trained, len(self.active)))
+        self._schedule(-(-count // self.batch_size))
         for step, start in enumerate(range(0, count, self.batch_size)):
             if not self.active:
                 break
+            if self.scheduled is not None:
+                self._set_rates(self.scheduled[:, step])
             indices = stacked[:, start : start + self.batch_size]
             totals, failures = self.differentiate(indices)
             sums += totals
@@ -136,6 +141,7 @@ class Group:
         self.active = [self.active[row] for row in kept]
         gradient = self.gradient[kept]
         self.theta, self.rate, self.before = self.theta[kept], self.rate[kept], self.before[kept]
+        self.scheduled = None if self.scheduled is None else self.scheduled[kept]
         self._wire()
         np.copyto(self.gradient, gradient)
         return kept
@@ -293,6 +299,16 @@ class Group:
             if lane not in ended and not np.isfinite(value):
                 ended[lane] = Ended(step, f"the loss is {value}", failed=False)
         return ended
+
+    def _schedule(self, steps: int) -> None:
+        """Look up the rates of the next epoch, unless all are constant."""
+        if not self.rates.are_constant:
+            self.scheduled = self.rates.table(self.step, steps)[[self.rows_of[lane] for lane in self.active]]
+
+    def _set_rates(self, rates: Array) -> None:
+        """Set the active lanes' rates `(K, 2)`: of the hidden layers, of the output layer."""
+        self.rate[:] = rates[:, :1]
+        self.rate[:, self.output] = rates[:, 1:]
 
     def _update(self) -> None:
         self.step += 1
