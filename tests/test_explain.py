@@ -1,37 +1,46 @@
 """What is said of a trial that has ended: advice that fits its verdict, and one line where there is no trial."""
 
 import io
+import json
+import math
+import re
 import shutil
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from conftest import Done
-from helpers import trial
+from helpers import noise, prepared, train_alone, trial
 from rich.console import Console
 
 from ablate.commands import explain
-from ablate.diagnosis.advice import Known, advice
+from ablate.diagnosis import rehearsal
+from ablate.diagnosis.advice import Known, advice, changes
+from ablate.diagnosis.causes import Change, causes
 from ablate.diagnosis.checks import Check
+from ablate.diagnosis.evidence import evidence
+from ablate.diagnosis.rehearsal import rehearse
 from ablate.terminal.tables import COLOURS
 
 TINY = ["model=softmax_regression", "data.train_limit=64", "epochs=2", "tracking=none", "workers=1"]
 
 
 def known(verdict: str, *overrides: str, check: Check | None = None, **last: float) -> Known:
-    row = {"trial": 0, "verdict": verdict, "why": "so", "test_accuracy": last.get("test/accuracy", 0.5)}
+    row = {"trial": 0, "verdict": verdict, "why": "so", "epochs": 1, "test_accuracy": last.get("test/accuracy", 0.5)}
     return Known(trial(*overrides).config, row, check, [{"step": 1, "epoch": 1, **last}])
 
 
 ADVICE = {
     "ascending": ("update_sign=minus", ["update_sign=plus"]),
-    "diverged": ("a smaller learning rate: lr=0.1", ["lr=0.5"]),
-    "collapsed": ("a smaller learning rate: lr=0.1", ["lr=0.5"]),
-    "stuck": ("a larger learning rate: lr=0.005", ["lr=0.001"]),
-    "slow": ("more epochs: epochs=30", []),
-    "plateau": ("a larger model", []),
+    "diverged": ("not tried yet: lr=0.15, lr=0.05, lr=0.005", ["lr=0.5"]),
+    "collapsed": ("lr=0.05", ["lr=0.5"]),
+    "stuck": ("lr=0.01", ["lr=0.001"]),
+    "slow": ("epochs=30", []),
+    "plateau": ("optimizer=adam lr=0.001", []),
     "failed": ("ablate.log", []),
     "interrupted": ("let it run to its end", []),
     "trained": ("nothing is wrong here", []),
@@ -51,9 +60,12 @@ def test_every_verdict_is_one_of_those() -> None:
 def test_what_the_check_found_comes_first() -> None:
     found = Check(guess="wrong sign", advice="use update_sign=minus")
     assert advice(known("ascending", check=found)) == ["use update_sign=minus"]
-    lines = advice(known("plateau", check=found))
-    assert lines[0] == "use update_sign=minus"
-    assert len(lines) > 1
+    # While the gradient is wrong, nothing else is worth trying.
+    assert advice(known("plateau", check=found)) == ["use update_sign=minus"]
+    assert not changes(known("plateau", check=found))
+    first, second = advice(known("trained", check=found, **{"test/accuracy": 0.97}))
+    assert first == "use update_sign=minus"
+    assert "it trains all the same, to 97.0%" in second
 
 
 def test_a_bug_made_on_purpose_is_told_unless_the_check_told_it() -> None:
@@ -87,9 +99,22 @@ def test_a_diverged_trial_hears_of_its_loss(overrides: list[str], said: str) -> 
     ],
 )
 def test_what_was_watched_is_told_where_it_is_worth_a_line(last: dict[str, float], said: str) -> None:
-    [line] = explain._seen(known("plateau", **last))
+    [line] = explain._seen(known("collapsed", **last))
     assert said in line
-    assert not list(explain._seen(known("plateau", **dict.fromkeys(last, 0.0))))
+    assert not list(explain._seen(known("collapsed", **dict.fromkeys(last, 0.0))))
+
+
+def test_small_updates_of_a_trained_network_are_no_news() -> None:
+    assert not list(explain._seen(known("trained", **{"watch/too_small": 20648.0, "watch/largest_class": 0.9})))
+
+
+def test_logits_that_ran_away_get_smaller_steps_and_the_output_layer_its_own() -> None:
+    """The loss is lowest at the end, and yet a larger rate would be wrong."""
+    ran = known("collapsed", "lr=10", "model=mlp", **{"test/confidence": 0.9999, "test/accuracy": 0.5})
+    ran.metrics[:0] = [{"step": 0, "epoch": 0, "test/loss": 3.0}, {"step": 1, "epoch": 1, "test/loss": 2.0}]
+    tried = {str(change) for change in changes(ran)}
+    assert {"lr=1", "output_lr=1"} <= tried
+    assert not {"lr=30", "lr=100"} & tried
 
 
 def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: str) -> Done:
@@ -132,8 +157,90 @@ def test_a_sweep_explained(
 
 def test_a_trial_without_checks_or_metrics_is_explained_too() -> None:
     console = Console(record=True, width=100, file=io.StringIO())
-    explain.explain(console, Known(trial().config, {"trial": 3, "verdict": "failed", "why": "it broke"}, None, []))
+    row = {"trial": 3, "verdict": "failed", "why": "it broke", "epochs": 0}
+    explain.explain(console, Known(trial().config, row, None, []))
     text = console.export_text()
     assert "verdict  failed: it broke" in text
     assert "before training" not in text
     assert "what to try next" in text
+
+
+def _causes(*overrides: str, scale: Any = 1.0, shares: tuple[int, ...] = (), verdict: str = "collapsed") -> list[str]:
+    """The causes for which there is evidence in a network of 6 inputs and 3 classes, untrained but for one step."""
+    dataset = noise((6,), 3, rows=60, test_rows=60)
+    labels = np.repeat(np.arange(3), shares) if shares else dataset.y_train
+    dataset = replace(dataset, x_train=dataset.x_train * scale, x_test=dataset.x_test * scale, y_train=labels)
+    given = prepared("model=mlp", "model.hidden=8", "epochs=1", "lr=1e-9", *overrides, dataset=dataset)
+    summary = train_alone(given.settings, dataset).summary
+    assert summary
+    return [f"{cause.name}: {cause}" for cause in causes(evidence(given, summary), given.settings, verdict)]
+
+
+@pytest.mark.parametrize(
+    ("given", "name", "said"),
+    [
+        ({"scale": 100}, "inputs", "far from 1.*loss before the first update.*have 1.099; try data.normalize=per_f"),
+        ({"scale": 0.001}, "inputs", "far from 1; try data.normalize=per_feature"),
+        ({"scale": np.array([1, 1, 1, 1, 1, 4000])}, "inputs", "columns .* of unlike scale.*try data.normalize=per_f"),
+        ({"overrides": ["init=normal", "init.scale=1e-30"]}, "start", "so small that .*try init=glorot_uniform"),
+        ({"overrides": ["init=zeros"]}, "start", "all units of dense1 start with the same weights"),
+        ({"overrides": ["init=normal", "init.scale=50"]}, "start", "weights of dense. are .* times as large"),
+        ({"shares": (50, 6, 4)}, "imbalance", "83.3% of the training labels are class 0.*loss.class_weights=balanced"),
+        ({"shares": (30, 30, 0)}, "labels", "of the test labels are classes that no training label has: 2"),
+    ],
+)
+def test_what_the_data_and_the_start_show(given: dict[str, Any], name: str, said: str) -> None:
+    found = _causes(*given.pop("overrides", ["model.activation=relu"]), **given)
+    assert found[0].startswith(f"{name}: ")
+    assert re.search(said, found[0])
+
+
+def test_an_ordinary_trial_shows_nothing() -> None:
+    for activation in ("relu", "sigmoid"):
+        assert not _causes(f"model.activation={activation}")
+        assert not _causes(f"model.activation={activation}", scale=0.3)
+
+
+def _boxes(path: Path, scale: float) -> list[str]:
+    """Two classes that the sign of one number separates, at some scale; and a network for them."""
+    rng = np.random.default_rng(0)
+    x = rng.uniform(-1, 1, (260, 5))
+    y = (x[:, 0] > 0).astype(int)
+    np.savez(path, x_train=x[:200] * scale, y_train=y[:200], x_test=x[200:] * scale, y_test=y[200:])
+    return ["data=npz", f"data.path={path}", "model=mlp", "model.activation=relu", "epochs=5", "tracking=none"]
+
+
+def test_a_rehearsal_puts_first_what_trains_and_leaves_out_what_does_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rehearsal, "SECONDS", 0.05)
+    given = trial(*_boxes(tmp_path / "boxes.npz", 1e4))
+    wanted = [Change({"lr": 1e-12}), Change({"data.normalize": "per_feature"}), Change({"model.no_such": 1})]
+    tried = rehearse(given.config, wanted)
+    assert [str(outcome.change) for outcome in tried.tried] == ["lr=1e-12", "data.normalize=per_feature"]
+    assert [str(outcome.change) for outcome in tried.better] == ["data.normalize=per_feature"]
+    [better] = tried.better
+    # The same training by the training loop itself, on all rows, which are fewer than a rehearsal takes.
+    alone = train_alone(better.settings).summary
+    assert alone
+    assert (better.first, better.last) == (alone.initial_loss, alone.train_loss)
+    assert tried.rows == 200
+    assert rehearse(given.config, wanted[1:2]).better[0].score > 0.9
+
+
+def test_a_sweep_names_the_evidence_and_explain_tries_what_meets_it(
+    ablate: Callable[..., Done], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(rehearsal, "SECONDS", 0.2)
+    done = ablate(*_boxes(tmp_path / "boxes.npz", 1e4), "workers=1", "check=false")
+    assert re.search(r"evidence: the inputs lie between -\S+ and \S+, far from 1.*; try data.normalize=per_f", done.out)
+    [command] = re.findall(r"why      python -m ablate.explain (\S+)", done.out)
+    explained = run(monkeypatch, capsys, str(tmp_path / command)).out
+    assert "what the data and the start show\n  the inputs lie between" in explained
+    assert re.search(r"as it is: loss .* recall [45]\d\.\d%\n  1\. data.normalize=.*recall [89]\d", explained)
+    kept = json.loads((tmp_path / command / "evidence.json").read_text(encoding="utf-8"))
+    assert kept["expected_loss"] == pytest.approx(math.log(2))
+    (tmp_path / "boxes.npz").unlink()
+    explained = run(monkeypatch, capsys, str(tmp_path / command)).out
+    assert "nothing was tried: data.path=" in explained
+    assert "1. data.normalize=per_feature: the inputs lie between" in explained

@@ -9,7 +9,8 @@ from rich.console import Console
 
 from ablate import interrupts
 from ablate.config.settings import shown
-from ablate.diagnosis.advice import Known, advice
+from ablate.diagnosis.advice import DEAD, SATURATED, Known, advice, changes
+from ablate.diagnosis.rehearsal import rehearse
 from ablate.errors import ConfigError
 from ablate.records.scores import task_of
 from ablate.records.sweep_folder import SweepFolder
@@ -30,7 +31,8 @@ def read(path: Path) -> Known:
     row = folder.read_result()
     if row is None:
         raise ConfigError(f"{path}: the trial has not ended yet; try again when the sweep has")
-    return Known(config, row, folder.read_check(), folder.read_metrics(), folder.read_notices())
+    check, evidence, metrics = folder.read_check(), folder.read_evidence(), folder.read_metrics()
+    return Known(config, row, check, metrics, folder.read_notices(), evidence)
 
 
 def explain(console: Console, known: Known) -> None:
@@ -38,11 +40,12 @@ def explain(console: Console, known: Known) -> None:
     row = known.row
     console.print(f"trial {row['trial']}: {_described(known)}", markup=False, highlight=False, soft_wrap=True)
     console.print(f"\nverdict  {row['verdict']}: {row['why']}", markup=False, highlight=False, soft_wrap=True)
-    for name in ("train/loss", "test/loss", f"test/{task_of(known.row).score}"):
-        curve = [record[name] for record in known.metrics if record.get(name) is not None]
-        if curve:
-            line = f"  {name:<14} {sparkline(curve, 32)}  {curve[0]:.4g} to {curve[-1]:.4g}"
-            console.print(line, markup=False, highlight=False)
+    # Of whole epochs, so that the curves stand below each other; the untrained network has no training loss.
+    epochs = [record for record in known.metrics if "test/loss" in record] if row["epochs"] else []
+    for name in ("train/loss", "test/loss", f"test/{task_of(row).score}"):
+        if curve := known.curve(name) if epochs else []:
+            line = f"  {name:<14} {sparkline([record.get(name) for record in epochs], 32)}"
+            console.print(f"{line}  {curve[0]:.4g} to {curve[-1]:.4g}", markup=False, highlight=False)
     if known.notices:
         console.print("\nits data")
         for line in known.notices:
@@ -55,9 +58,33 @@ def explain(console: Console, known: Known) -> None:
         console.print("\nduring training")
         for line in seen:
             console.print(f"  {line}", markup=False, highlight=False, soft_wrap=True)
+    if known.causes:
+        console.print("\nwhat the data and the start show")
+        for cause in known.causes:
+            console.print(f"  {cause.said}", markup=False, highlight=False, soft_wrap=True)
+    _print_advice(console, known)
+
+
+def _print_advice(console: Console, known: Known) -> None:
+    """What to try, after it has been tried for some steps, if that is possible here."""
+    wanted, tried, reason = changes(known), None, None
+    if wanted:
+        try:
+            with console.status("trying changes on a part of the data"):
+                tried = rehearse(known.config, wanted)
+        except ConfigError as error:
+            reason = str(error)
     console.print("\nwhat to try next")
-    for number, line in enumerate(advice(known), 1):
+    if tried is not None:
+        line = f"tried for {tried.steps} steps on {tried.rows} samples; as it is: {tried.as_it_is}"
+        console.print(f"  {line}", markup=False, highlight=False, soft_wrap=True)
+    if reason is not None:
+        console.print(f"  nothing was tried: {reason}", markup=False, highlight=False, soft_wrap=True)
+    for number, line in enumerate(advice(known, tried), 1):
         console.print(f"  {number}. {line}", markup=False, highlight=False, soft_wrap=True)
+    if tried is not None and tried.others:
+        others = ", ".join(f"{outcome.change} ({outcome.written})" for outcome in tried.others)
+        console.print(f"  no better there: {others}", markup=False, highlight=False, soft_wrap=True)
 
 
 def _described(known: Known) -> str:
@@ -77,18 +104,17 @@ def _seen(known: Known) -> Iterator[str]:
     large, small = known.total("watch/too_large"), known.total("watch/too_small")
     if large:
         yield f"{large:.0f} times a number of the output layer moved by more than 1 in one step: a large step"
-    if small and not large:
+    if small and not large and known.row["verdict"] in ("stuck", "slow", "collapsed"):
         yield f"{small:.0f} times a number of the output layer moved by less than 1e-7 in one step: hardly at all"
     dead, saturated = known.last("watch/dead_units"), known.last("watch/saturated")
-    if dead is not None and dead > 0.2:
+    if dead is not None and dead > DEAD:
         yield f"{dead:.0%} of the ReLU units give 0 on every sample looked at: they are dead and learn no more"
-    if saturated is not None and saturated > 0.5:
+    if saturated is not None and saturated > SATURATED:
         yield f"{saturated:.0%} of the sigmoid or tanh values are at the function's ends, where its slope is nearly 0"
     share = known.last("watch/largest_class")
-    if share is not None and share > 0.5:
+    if share is not None and share > 0.5 and known.row["verdict"] != "trained":
         yield f"{share:.0%} of the test predictions are one and the same class"
-    confidence = known.last("test/confidence")
-    if confidence is not None and confidence > 0.999 and (known.row["test_accuracy"] or 0) < 0.95:
+    if known.has_run_away:
         yield "the outputs are at 0 and 1 although not all predictions are right: the logits have run away"
 
 

@@ -1,16 +1,38 @@
-"""What is known about a trial that has run, and what to try next."""
+"""What is known about a trial that has run, and what to try next: what the evidence points to, then the usual keys.
 
-from collections.abc import Iterator, Mapping, Sequence
+Every change is tried before it is advised (`ablate.diagnosis.rehearsal`); what does not help there is not advised.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
+from ablate.config.parse import parse
+from ablate.diagnosis.causes import Cause, Change, causes
 from ablate.diagnosis.checks import Check
+from ablate.diagnosis.evidence import Evidence
+from ablate.diagnosis.rehearsal import Rehearsal
+from ablate.errors import ConfigError
 from ablate.problem.mistakes import MISTAKES
+from ablate.problem.tasks import CLASSIFICATION, TASKS, Task
+
+# What is worth looking at of what was watched.
+DEAD, SATURATED, SURE, NOT_SURE, LEARNED = 0.2, 0.5, 0.999, 0.95, 0.8
+# The gradient has shrunk to this share of its largest, and the training is not done: a flat place.
+FLAT = 0.05
+# So few hidden units that one bad start decides.
+FEW_UNITS = 4
+FEW_STEPS = 10
+MOST_LINES = 4
+# What meets the evidence comes before what recognises no more than this much more.
+AHEAD = 0.15
 
 
 @dataclass(frozen=True)
 class Known:
-    """A trial read from its folder: configuration, row, check (None if there was none), all metrics.
+    """A trial read from its folder: configuration, row, check and evidence (None if there was none), all metrics.
 
     `notices` say how its data were taken, where that is not as they stand in their files.
     """
@@ -20,70 +42,232 @@ class Known:
     check: Check | None
     metrics: list[dict[str, Any]]
     notices: Sequence[str] = ()
+    evidence: Evidence | None = None
 
     def last(self, name: str) -> float | None:
         """The last recorded value of a metric, None if there is none."""
         return next((record[name] for record in reversed(self.metrics) if record.get(name) is not None), None)
 
+    def curve(self, name: str) -> list[float]:
+        """All recorded values of a metric."""
+        return [record[name] for record in self.metrics if record.get(name) is not None]
+
     @property
-    def creeps(self) -> bool:
-        """Whether the test loss was lowest at the end, and no step was large: training is merely slow."""
-        curve = [record["test/loss"] for record in self.metrics if record.get("test/loss") is not None]
-        return len(curve) > 2 and curve[-1] <= min(curve) < curve[0] and not self.total("watch/too_large")
+    def task(self) -> Task:
+        """What the network was to learn."""
+        return TASKS.get(self.config["data"].get("task", CLASSIFICATION.name))
+
+    @property
+    def train_score(self) -> float | None:
+        return self.last(f"train/{self.task.score}")
+
+    @property
+    def test_score(self) -> float | None:
+        return self.last(f"test/{self.task.score}")
 
     def total(self, name: str) -> float:
         """The sum of a counting metric over the whole training."""
         return sum(record.get(name) or 0 for record in self.metrics)
 
+    @property
+    def creeps(self) -> bool:
+        """Whether the test loss was lowest at the end, no step was large and the outputs are not at their ends."""
+        curve = self.curve("test/loss")
+        is_lowest = len(curve) > 2 and curve[-1] <= min(curve) < curve[0]
+        return is_lowest and not self.total("watch/too_large") and not self.has_run_away
 
-def advice(known: Known) -> list[str]:
-    """What to try, the most likely first; never empty."""
-    lines = list(_advice(known))
-    return lines or ["look at the curves beside those of its neighbours: mlflow ui"]
+    @property
+    def has_run_away(self) -> bool:
+        """Whether the outputs are at their ends although not all predictions are right."""
+        sure, right = self.last("test/confidence"), self.test_score
+        return sure is not None and right is not None and sure > SURE and right < NOT_SURE
+
+    @property
+    def is_flat(self) -> bool:
+        """Whether the gradient has shrunk to little although the training set is not learned."""
+        norms, learned = self.curve("grad/norm"), self.train_score
+        return bool(norms) and norms[-1] <= FLAT * max(norms) and (learned or 0) < NOT_SURE
+
+    @property
+    def hidden(self) -> Sequence[int]:
+        """The hidden units of an mlp, by layer; empty for other models."""
+        hidden = self.config["model"].get("hidden") or []
+        return [hidden] if isinstance(hidden, int) else hidden
+
+    @cached_property
+    def causes(self) -> list[Cause]:
+        """The causes for which there is evidence; none if the configuration cannot be read any more."""
+        if self.evidence is None:
+            return []
+        try:
+            return causes(self.evidence, parse(self.config), self.row["verdict"])
+        except ConfigError:
+            return []
 
 
-def _advice(known: Known) -> Iterator[str]:
-    row, config = known.row, known.config
-    lr = config["lr"]
-    if known.check is not None and known.check.advice:
-        yield known.check.advice
-    bug = MISTAKES.get(config.get("bug", "none"))
-    if bug.mistake and (known.check is None or known.check.guess != bug.name):
+def advice(known: Known, tried: Rehearsal | None = None) -> list[str]:
+    """What to try, the most likely first; never empty. Without a rehearsal, changes rest on the evidence alone."""
+    lines = list(_certain(known))
+    if lines:
+        return lines
+    if tried is None:
+        return [*_of_evidence(known), *_untried(known), *_left(known)]
+    met = {str(change) for cause in known.causes for change in cause.changes}
+    better = sorted(tried.better, key=lambda outcome: -outcome.rank - AHEAD * (str(outcome.change) in met))
+    return [f"{outcome.change}: {outcome}" for outcome in better[:MOST_LINES]] or list(_left(known))
+
+
+def changes(known: Known) -> list[Change]:
+    """What is worth trying: what meets the evidence first, then loss, start, rate, length and size; each once.
+
+    Empty where there is nothing to try: the trial trained or failed, or its check says what is wrong.
+    """
+    if list(_certain(known)):
+        return []
+    found = [change for cause in known.causes for change in cause.changes]
+    # Where the evidence names a cause, it is compared with a few others, for more steps.
+    for rule in (_loss, _start, _rate) if found else _RULES:
+        found += [Change(keys) for keys in rule(known)]
+    return list({str(change): change for change in found}.values())
+
+
+def _certain(known: Known) -> Iterator[str]:
+    """What needs no trying: the check's finding, a mistake on purpose, and what a verdict says by itself."""
+    row, check = known.row, known.check
+    is_told = check is not None and check.advice is not None and not check.is_of_start
+    if is_told and check is not None and check.advice:
+        yield check.advice
+    if _learned_another_task(known):
+        yield "look at samples of both sets beside their labels: do training and test labels mean the same?"
+    bug = MISTAKES.get(known.config.get("bug", "none"))
+    if bug.mistake and (check is None or check.guess != bug.name):
         yield f"this trial has bug={bug.name} on purpose: {bug.mistake}; {bug.fix}"
-    lower = f"a smaller learning rate: lr={lr / 5:g}, or sweep -m lr={lr / 100:g},{lr / 10:g},{lr:g}"
-    higher = f"a larger learning rate: lr={lr * 5:g}, or sweep -m lr={lr:g},{lr * 10:g},{lr * 100:g}"
-    naive = config["loss"].get("from_logits") is False
-    start = config["init"]["name"]
-    if config["model"].get("logits") == "relu" and (known.last("watch/dead_units") or 0) > 0:
-        yield "no ReLU on the logits, since a class whose logit is dead is lost for good: model.logits=linear"
-    if (known.last("watch/saturated") or 0) > 0.5:
-        yield "smaller inputs, data.normalize=per_image or unit, or smaller weights: the activations are saturated"
     match row["verdict"]:
-        case "ascending" if known.check is None or not known.check.advice:
+        case "ascending" if not is_told:
             yield "turn the sign of the update: update_sign=minus with residual=p-y, or plus with y-p"
-        case "collapsed" | "plateau" | "stuck" if known.creeps:
-            yield higher
-            yield f"more epochs: epochs={config['epochs'] * 3}"
-        case "diverged" | "collapsed":
-            yield lower
-            if naive:
-                yield "the stable form of the loss: loss.from_logits=true"
-            if config["loss"].get("reduction") == "sum":
-                yield "the mean instead of the sum, so that a step does not grow with the batch: loss.reduction=mean"
-            yield "several seeds, to see whether it is chance: -m 'seed=range(0,5)'"
-        case "stuck":
-            yield higher
-            if start != "glorot_uniform":
-                yield "another start: init=glorot_uniform; weights all alike, or very small or large, learn slowly"
-        case "slow":
-            yield f"more epochs: epochs={config['epochs'] * 3}"
-            yield higher
-        case "plateau":
-            yield lower
-            yield "a larger model, or another loss: -m loss=ce,mse"
         case "failed":
             yield "mend what is said above; the sweep's ablate.log may say more"
         case "interrupted":
             yield "let it run to its end: the same command starts a new sweep"
+        case "trained" if is_told:
+            so_far = "" if known.test_score is None else f", to {known.task.written(known.test_score)}"
+            yield (
+                f"it trains all the same{so_far}, which does not make it right: mend it, then compare the two with"
+                " -m 'seed=range(0,5)'"
+            )
         case "trained":
             yield "nothing is wrong here; repeat it with -m 'seed=range(0,5)' to see how much is chance"
+
+
+def _learned_another_task(known: Known) -> bool:
+    """Whether the training set is learned and the test set is recognised less than by guessing."""
+    learned, accuracy = known.train_score, known.test_score
+    if known.evidence is None or learned is None or accuracy is None:
+        return False
+    if any(cause.name == "test inputs" for cause in known.causes):
+        return False
+    return learned >= LEARNED and accuracy < (known.evidence.facts.test_majority_share or 0)
+
+
+def _of_evidence(known: Known) -> Iterator[str]:
+    for cause in known.causes:
+        if cause.changes:
+            yield f"{cause.hint or cause.changes[0]}: {cause.said}"
+
+
+def _untried(known: Known) -> Iterator[str]:
+    met = {str(change) for cause in known.causes for change in cause.changes}
+    others = [str(change) for change in changes(known) if str(change) not in met]
+    yield f"not tried yet: {', '.join(others)}"
+
+
+def _left(known: Known) -> Iterator[str]:
+    """What to look at where nothing that was tried helps, or nothing could be tried."""
+    for cause in known.causes:
+        if not cause.changes:
+            yield cause.said
+    accuracy, learned = known.test_score, known.train_score
+    if known.row["verdict"] == "plateau" and accuracy is not None and learned is not None:
+        target = known.config.get(f"target_{known.task.score}")
+        if target is not None and learned >= target > accuracy:
+            yield "more training data, or data more like the test set: the training set is learned"
+        else:
+            share = math.floor(accuracy * 100) / 100
+            written = known.task.written(accuracy)
+            yield f"if {written} is what these data allow, target_{known.task.score}={share:g} says so"
+    yield "look at the curves beside those of its neighbours: mlflow ui"
+
+
+# The usual keys, in the order in which causes are looked for. Each rule yields keys with their new values.
+
+
+def _loss(known: Known) -> Iterator[dict[str, Any]]:
+    loss = known.config["loss"]
+    if loss.get("from_logits") is False:
+        yield {"loss.from_logits": True}
+    if loss.get("reduction") == "sum":
+        yield {"loss.reduction": "mean"}
+    if known.config["model"].get("logits") not in (None, "linear"):
+        yield {"model.logits": "linear"}
+    if known.task.has_classes and loss["name"] not in ("ce", "bce", "focal", "label_smoothing"):
+        yield {"loss": "ce", "model.output": "auto"}
+
+
+def _start(known: Known) -> Iterator[dict[str, Any]]:
+    if known.config["init"]["name"] in ("normal", "uniform01", "uniform", "zeros"):
+        yield {"init": "glorot_uniform"}
+    is_tiny = known.hidden and max(known.hidden) <= FEW_UNITS
+    if is_tiny or (known.is_flat and not known.creeps and not known.causes):
+        seed = known.config["seed"]
+        yield from ({"seed": seed + more} for more in (1, 2, 3))
+    if is_tiny:
+        yield {"model.hidden": [4 * units for units in known.hidden]}
+
+
+def _units(known: Known) -> Iterator[dict[str, Any]]:
+    if known.hidden and (known.last("watch/dead_units") or 0) > DEAD:
+        yield {"model.activation": "leaky_relu"}
+    if known.hidden and (known.last("watch/saturated") or 0) > SATURATED:
+        yield {"model.activation": "relu"}
+
+
+def _rate(known: Known) -> Iterator[dict[str, Any]]:
+    lr, output_lr = known.config["lr"], known.config.get("output_lr")
+    is_large = known.row["verdict"] == "diverged" or known.has_run_away or bool(known.total("watch/too_large"))
+    if any(cause.changes for cause in known.causes):
+        yield from ({"lr": _round(lr * factor)} for factor in ((0.1, 0.01) if is_large else (0.1, 10)))
+        if known.config["optimizer"]["name"] == "sgd":
+            yield {"optimizer": "adam", "lr": 0.001}
+        return
+    larger = () if is_large else (10, 100, 1000) if known.row["verdict"] == "stuck" else (3, 10, 50)
+    smaller = () if known.creeps else (0.3, 0.1, 0.01)
+    yield from ({"lr": _round(lr * factor)} for factor in (*smaller, *larger))
+    if smaller and (known.evidence is None or len(known.evidence.gains) > 1):
+        yield from ({"output_lr": _round((output_lr or lr) * factor)} for factor in (0.1, 0.01))
+    if known.config["optimizer"]["name"] == "sgd":
+        yield from ({"optimizer": "adam", "lr": rate} for rate in (0.001, 0.01))
+
+
+def _length(known: Known) -> Iterator[dict[str, Any]]:
+    steps = max((record["step"] for record in known.metrics), default=0) / max(known.config["epochs"], 1)
+    batch = known.config.get("batch_size")
+    if batch and batch > 32 and steps <= FEW_STEPS:
+        yield {"batch_size": 32}
+    if known.row["verdict"] != "diverged":
+        yield {"epochs": 3 * known.config["epochs"]}
+
+
+def _fit(known: Known) -> Iterator[dict[str, Any]]:
+    learned, accuracy = known.train_score, known.test_score
+    if learned is None or accuracy is None or learned - accuracy < 0.1:
+        return
+    if known.config["data"].get("train_limit"):
+        yield {"data.train_limit": None}
+    yield from ({"optimizer.weight_decay": decay} for decay in (0.001, 0.01))
+
+
+_RULES: Sequence[Callable[[Known], Iterator[dict[str, Any]]]] = (_loss, _start, _units, _fit, _rate, _length)
+
+
+def _round(rate: float) -> float:
+    return float(f"{rate:.3g}")

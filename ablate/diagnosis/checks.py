@@ -18,6 +18,7 @@ from ablate.backends.engine import Lane
 from ablate.backends.numpy.probe import NumpyProbe
 from ablate.config.settings import Settings
 from ablate.diagnosis.hypotheses import (
+    NOT_FINITE,
     SAMPLES,
     Cause,
     is_finite,
@@ -68,6 +69,11 @@ class Check:
     def is_right(self) -> bool:
         """Whether nothing was found."""
         return self.guess is None
+
+    @property
+    def is_of_start(self) -> bool:
+        """Whether only numbers that are not finite at the trial's own start were found, and no wrong derivative."""
+        return self.guess == NOT_FINITE and bool(self.tensors)
 
     @property
     def worst(self) -> Entry | None:
@@ -175,7 +181,7 @@ def _examine(trial: PreparedTrial, few: Dataset) -> Check:
         cause = (
             overflow
             or of_kernels(backend, probe, coded)
-            or ("not finite", "the loss or its gradient is not a finite number")
+            or (NOT_FINITE, "the loss or its gradient is not a finite number")
         )
         return Check(guess=cause[0], advice=cause[1])
     if probe.loss() != start:
@@ -248,7 +254,8 @@ def _told(causes: Sequence[Cause], residual: str, sign: int) -> tuple[str | None
     """The guess is the first cause, and the others are added to its advice; an uphill update comes first of all."""
     if sign < 0:
         remedy = "update_sign=minus or residual=y-p" if residual == "p-y" else "residual=p-y or update_sign=plus"
-        climbs = WRONG_SIGN, f"the update adds the gradient, so every step climbs: use {remedy}"
+        signs = f"update_sign={'plus' if residual == 'p-y' else 'minus'} with residual={residual}"
+        climbs = WRONG_SIGN, f"the update adds the gradient, so every step climbs ({signs}): use {remedy}"
         if causes and causes[0][0] == WRONG_SIGN:
             both = (
                 "the gradient has the wrong sign and the update adds it: the two mistakes cancel, and a step descends"

@@ -29,6 +29,7 @@ SAMPLES = 5
 UPDATES = 3
 # How far apart, relative to a tensor's largest weight, float64 and another order of additions may bring weights.
 ROUNDING = 1e-7
+NOT_FINITE = "not finite"
 
 
 def is_finite(loss: float, gradient: Mapping[str, Array]) -> bool:
@@ -43,7 +44,7 @@ def not_finite(probe: NumpyProbe, loss: Loss) -> Cause | None:
     z = probe.logits()
     if not np.isfinite(z).all():
         return (
-            "not finite",
+            NOT_FINITE,
             "the logits are not finite at the start: smaller weights (init), or inputs (data.normalize)",
         )
     with np.errstate(all="ignore"):
@@ -56,7 +57,7 @@ def not_finite(probe: NumpyProbe, loss: Loss) -> Cause | None:
         remedy = "the form from logits (loss.from_logits=true) has no logarithm of 0, loss.eps_log avoids it"
     what = "the loss" if not math.isfinite(value) else "the gradient"
     return (
-        "not finite",
+        NOT_FINITE,
         f"{what} is not finite at the start, with outputs from {p.min():.3g} to {p.max():.3g}: {remedy}",
     )
 

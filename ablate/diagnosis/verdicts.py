@@ -1,9 +1,10 @@
 """Verdicts: how a trial's training went, with a reason that a learner understands."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from ablate.diagnosis.causes import Cause
 from ablate.diagnosis.checks import Check
 from ablate.diagnosis.measure import TOLERANCE
 from ablate.diagnosis.scored import judged
@@ -34,10 +35,13 @@ class Verdict:
     why: str
 
 
-def verdict(summary: Summary, check: Check | None = None) -> Verdict:
+def verdict(
+    summary: Summary, check: Check | None = None, causes: Callable[[str], Sequence[Cause]] = lambda _: ()
+) -> Verdict:
     """The first of these that holds: failed, ascending, diverged, collapsed, stuck, slow, trained, plateau.
 
-    Anything else that the check before training found is added to the reason.
+    What the check before training found is added to the reason, and so is, where the training went badly, the first of
+    the causes for which there is evidence: `causes` is asked for them with the verdict's name.
     """
     if summary.error is not None:
         return Verdict("failed", summary.error)
@@ -46,9 +50,17 @@ def verdict(summary: Summary, check: Check | None = None) -> Verdict:
     by_class = (_collapsed, _stuck, _slow, _trained, _plateau)
     rules = (_diverged, *(by_class if summary.task.has_classes else (_by_score,)))
     found = next(found for rule in rules if (found := rule(summary)))
-    if check is None or check.is_right:
-        return found
-    return Verdict(found.name, f"{found.why}; the check before training found: {_advice(check)}")
+    if found.name == "trained":
+        return found if check is None or check.is_right else _although(found, check)
+    said = [f"evidence: {cause}" for cause in causes(found.name)[:1]]
+    if check is not None and not check.is_right:
+        # Numbers that are not finite at the start follow from what the evidence shows, a wrong gradient does not.
+        said.insert(len(said) if check.is_of_start else 0, f"the check before training found: {_advice(check)}")
+    return Verdict(found.name, "; ".join([found.why, *said]))
+
+
+def _although(found: Verdict, check: Check) -> Verdict:
+    return Verdict(found.name, f"{found.why}, although the check before training found: {_advice(check)}")
 
 
 def _by_score(summary: Summary) -> Verdict:
@@ -146,7 +158,7 @@ def _plateau(summary: Summary) -> Verdict:
         return Verdict("plateau", why)
     if summary.train_accuracy >= summary.target_accuracy:
         gap = f"the training accuracy is {summary.train_accuracy:.1%}, the test accuracy {summary.test_accuracy:.1%}"
-        if summary.test_accuracy < 0.5:
+        if summary.test_accuracy < _majority(summary):
             return Verdict("plateau", f"{gap}: it learned another task; do training and test labels mean the same?")
         return Verdict("plateau", f"{gap}: it fits the training set better than the task; more training data may do")
     drop = _late_drop(summary.test_losses)

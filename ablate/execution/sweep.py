@@ -4,7 +4,7 @@ import contextlib
 import logging
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from joblib import Parallel, delayed
@@ -20,8 +20,9 @@ from ablate.records import results, tracking
 from ablate.records.files import from_here
 from ablate.records.recorder import close
 from ablate.records.sweep_folder import SweepFolder
+from ablate.records.trial_folder import EndedTrial
 from ablate.terminal.progress import progress
-from ablate.terminal.tables import print_results
+from ablate.terminal.tables import is_explained, print_results
 from ablate.trials.factors import factors
 
 log = logging.getLogger("ablate")
@@ -59,6 +60,7 @@ def run(sweep: Sweep, console: Console) -> int:
             ended = results.write(sweep.folder, sweep.trials)
     print_results(console, ended, sweep.factors or factors(ended))
     _print_places(console, sweep, tracker, report)
+    _print_next(console, ended)
     if interrupted:
         return INTERRUPTED
     own = {trial.number for trial in sweep.trials}
@@ -126,6 +128,14 @@ def _write_report(folder: SweepFolder) -> Path:
     from ablate.report import page
 
     return page.write([folder.path], folder.path)
+
+
+def _print_next(console: Console, ended: Sequence[EndedTrial]) -> None:
+    """The command that explains the first trial that did not train, and tries what may help it."""
+    asking = [trial for trial in ended if is_explained(trial.row)]
+    if asking:
+        place = from_here(asking[0].folder.path)
+        console.print(f"why      python -m ablate.explain {place}", highlight=False, markup=False, soft_wrap=True)
 
 
 def _print_places(console: Console, sweep: Sweep, tracker: tracking.Tracker, report: Path | None) -> None:

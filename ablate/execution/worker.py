@@ -28,7 +28,7 @@ def train_chunk(
     Errors go into the trials' rows; only an interrupt is raised. If a device has too little memory for all of them,
     they are trained in halves, one after the other.
     """
-    recorder = Recorder(folder, trials)
+    recorder = Recorder(folder, trials, prepared)
     turn = prepared[0].backend.turn(prepared[0].settings.device)
     halves: Sequence[Sequence[int]] = ()
     try:

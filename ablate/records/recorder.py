@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import IO, Any
 
 import numpy as np
@@ -10,11 +11,14 @@ import orjson
 
 from ablate.backends.engine import Engine
 from ablate.diagnosis import verdicts
+from ablate.diagnosis.causes import Cause, causes
 from ablate.diagnosis.checks import Check
+from ablate.diagnosis.evidence import evidence
 from ablate.records.sweep_folder import SweepFolder
 from ablate.records.trial_folder import Row, TrialFolder
 from ablate.training.loop import Summary
 from ablate.trials.factors import level
+from ablate.trials.prepared import PreparedTrial
 from ablate.trials.trial import Trial
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -82,8 +86,8 @@ class Recorder:
     Elapsed time is divided evenly among the lanes that are in training at the time.
     """
 
-    def __init__(self, sweep: SweepFolder, trials: Sequence[Trial]) -> None:
-        self.trials = trials
+    def __init__(self, sweep: SweepFolder, trials: Sequence[Trial], prepared: Sequence[PreparedTrial]) -> None:
+        self.trials, self.prepared = trials, prepared
         self.checks: Sequence[Check | None] = [None for _ in trials]
         self.folders = [sweep.trial(trial.number) for trial in trials]
         self.written = Metrics(self.folders)
@@ -118,10 +122,19 @@ class Recorder:
         folder.write_final_weights(engine.weights(lane))
         if summary.test_rows <= PREDICTIONS_ROWS and summary.error is None:
             folder.write_predictions(engine.outputs(lane))
-        row = _row_of_summary(self.trials[lane], summary, self.checks[lane], self.seconds[lane])
+        check = self.checks[lane]
+        found = verdicts.verdict(summary, check, partial(self._causes, lane, summary))
+        row = _row_of_summary(self.trials[lane], summary, found, self.seconds[lane])
+        row["is_flagged"] = check is not None and not check.is_right
         self.written.flush()
         self.unfinished.discard(lane)
         folder.write_result(row)
+
+    def _causes(self, lane: int, summary: Summary, verdict: str) -> Sequence[Cause]:
+        """Measure the evidence in a trial that went badly, write it, and say to what it points."""
+        found = evidence(self.prepared[lane], summary)
+        self.folders[lane].write_evidence(found)
+        return causes(found, self.trials[lane].settings, verdict)
 
     def fail(self, why: str) -> None:
         """Mark every trial that has not finished as failed for this reason."""
@@ -153,12 +166,10 @@ def close(folder: TrialFolder, trial: Trial, status: str, verdict: str, why: str
     folder.write_result(row)
 
 
-def _row_of_summary(trial: Trial, summary: Summary, check: Check | None, seconds: float) -> Row:
-    verdict = verdicts.verdict(summary, check)
+def _row_of_summary(trial: Trial, summary: Summary, verdict: verdicts.Verdict, seconds: float) -> Row:
     status = "failed" if summary.error is not None else "finished"
     figures = {name: finite(summary.figures.get(name.replace("_", "/", 1), math.nan)) for name in _figures(trial)}
     row = _row(trial, status, verdict.name, verdict.why, figures, summary.epochs)
-    row["is_flagged"] = check is not None and not check.is_right
     row["seconds"] = round(seconds, 3)
     return row
 

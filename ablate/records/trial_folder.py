@@ -1,6 +1,7 @@
 """A trial's folder: the only module that knows which files it contains, and how each is written and read."""
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -12,7 +13,9 @@ import orjson
 from omegaconf import OmegaConf
 
 from ablate.diagnosis.checks import Check
+from ablate.diagnosis.evidence import Evidence
 from ablate.diagnosis.measure import Entry, TensorCheck
+from ablate.problem.data.facts import Facts
 from ablate.records.files import broken, read_json, read_yaml, replace_file
 from ablate.trials.trial import ABSENT, Trial
 
@@ -21,9 +24,10 @@ Record = dict[str, Any]
 
 _CONFIG, _OVERRIDES = ".hydra/config.yaml", ".hydra/overrides.yaml"
 _RESULT, _CHECK, _METRICS, _DELIVERY = "result.json", "check.json", "metrics.jsonl", "mlflow.json"
+_EVIDENCE = "evidence.json"
 _NOTICES = "notices.json"
 _INITIAL, _FINAL, _PREDICTIONS = "init.npz", "final.npz", "predictions.npz"
-_WHILE_RUNNING = (_NOTICES, _RESULT, _CHECK, _METRICS, _DELIVERY, _INITIAL, _FINAL, _PREDICTIONS)
+_WHILE_RUNNING = (_NOTICES, _RESULT, _CHECK, _EVIDENCE, _METRICS, _DELIVERY, _INITIAL, _FINAL, _PREDICTIONS)
 # The keys of a configuration on which readers rely, whichever version wrote it; the last stands near the file's end.
 _SECTIONS = {"loss", "model", "data", "init", "lr", "epochs", "dtype"}
 
@@ -129,6 +133,21 @@ class TrialFolder:
     def write_notices(self, notices: Sequence[str]) -> None:
         replace_file(self.path / _NOTICES, json.dumps({"notices": notices}))
 
+    def read_evidence(self) -> Evidence | None:
+        """What the data and the start show; None for a trial that trained or did not run to its end."""
+        values = read_json(self.path / _EVIDENCE, {"facts", "gains"})
+        if values is None:
+            return None
+        facts, *others = (_with_nan(each) for each in (values.pop("facts"), values))
+        try:
+            return Evidence(**others[0] | {"facts": Facts(**facts), "alike": tuple(values["alike"])})
+        except (KeyError, TypeError):
+            raise broken(self.path / _EVIDENCE) from None
+
+    def write_evidence(self, evidence: Evidence) -> None:
+        """A number that is not finite becomes null."""
+        replace_file(self.path / _EVIDENCE, orjson.dumps(asdict(evidence)))
+
     def read_delivery(self) -> Delivery:
         """The state of the trial's delivery to MLflow; nothing sent if there is no file."""
         found = read_json(self.path / _DELIVERY, Delivery.__required_keys__)
@@ -169,6 +188,10 @@ class TrialFolder:
         """The outputs on the test set, `(N, C)`. Raises FileNotFoundError if they were too many to keep."""
         with np.load(self.path / _PREDICTIONS) as arrays:
             return np.asarray(arrays["outputs"])
+
+
+def _with_nan(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: math.nan if value is None else value for name, value in values.items()}
 
 
 @dataclass

@@ -21,15 +21,18 @@ _BARS = "▁▂▃▄▅▆▇█"
 _REFRESH_SECONDS = 0.25
 
 
-def sparkline(values: Sequence[float], width: int = 16) -> str:
-    """Values as a row of bars, the lowest and highest spanning the height; the last `width` means of equal runs."""
-    if not values:
-        return ""
-    edges = [round(i * len(values) / min(width, len(values))) for i in range(min(width, len(values)) + 1)]
-    means = [sum(values[a:b]) / (b - a) for a, b in pairwise(edges)]
-    low, high = min(means), max(means)
+def sparkline(values: Sequence[float | None], width: int = 16) -> str:
+    """Values as a row of bars, the lowest and highest spanning the height: the means of `width` equal runs at most.
+
+    A run without a value is blank.
+    """
+    count = min(width, len(values))
+    edges = [round(i * len(values) / count) for i in range(count + 1)] if count else []
+    runs = [[value for value in values[a:b] if value is not None] for a, b in pairwise(edges)]
+    means = [sum(run) / len(run) if run else None for run in runs]
+    low, high = (of((mean for mean in means if mean is not None), default=0.0) for of in (min, max))
     scale = (len(_BARS) - 1) / (high - low) if high > low else 0.0
-    return "".join(_BARS[round((mean - low) * scale)] for mean in means)
+    return "".join(" " if mean is None else _BARS[round((mean - low) * scale)] for mean in means)
 
 
 class Progress:

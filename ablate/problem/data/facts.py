@@ -16,8 +16,8 @@ from ablate.problem.data.columns import Columns, columns
 class Facts:
     """A data set in numbers, its inputs after `data.normalize`; the figures hold for the training set unless named.
 
-    `smallest_deviation` and `largest_deviation` are those of the columns (the pixels of an image) that vary; 0 if none
-    does. The counts list every class; they are empty where targets are not class numbers.
+    `smallest_deviation`, `median_deviation` and `largest_deviation` are those of the columns (the pixels of an image)
+    that vary; 0 if none does. The counts list every class; they are empty where targets are not class numbers.
     """
 
     rows: int
@@ -27,6 +27,7 @@ class Facts:
     mean: float
     deviation: float
     smallest_deviation: float
+    median_deviation: float
     largest_deviation: float
     constant_columns: int
     test_low: float
@@ -75,6 +76,7 @@ def measure(
         mean=float(of_train.mean.mean()),
         deviation=_deviation(of_train),
         smallest_deviation=float(varying.min(initial=np.inf)) if len(varying) else 0.0,
+        median_deviation=float(np.median(varying)) if len(varying) else 0.0,
         largest_deviation=float(varying.max(initial=0.0)),
         constant_columns=int((~of_train.varies).sum()),
         test_low=float(x_test.min()),

@@ -1,0 +1,165 @@
+"""Causes: what the evidence in a trial points to, the most basic first, each with the changes that would meet it."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from ablate.config.settings import Settings, shown
+from ablate.diagnosis.evidence import Evidence
+
+# The size of inputs (root mean square) with which the usual rates and initialisations work.
+SMALL_INPUTS, LARGE_INPUTS = 0.03, 10.0
+# A column this many times wider than the middle one hides the others.
+UNLIKE = 20.0
+# Test values so many times further out than the training values.
+APART = 5.0
+# What all layers together make of the size of an input.
+TINY_GAIN = 1e-2
+MANY = 0.5
+# So many test labels of classes that were never seen explain an accuracy; fewer are a small training set's chance.
+UNTRAINED = 0.2
+# From this share on, always predicting one class looks like success.
+MAJORITY = 0.65
+
+
+@dataclass(frozen=True)
+class Change:
+    """Keys of a trial to change, with their new values."""
+
+    keys: Mapping[str, Any]
+
+    def __str__(self) -> str:
+        return " ".join(f"{key}={_written(value)}" for key, value in self.keys.items())
+
+
+@dataclass(frozen=True)
+class Cause:
+    """A cause for which the trial has evidence: what was measured, and which changes meet it, the likeliest first.
+
+    `hint` says what to try where nothing can be tried for the user; null: the first change.
+    """
+
+    name: str
+    said: str
+    changes: Sequence[Change] = field(default_factory=list)
+    hint: str | None = None
+
+    def __str__(self) -> str:
+        return f"{self.said}; try {self.hint or self.changes[0]}" if self.changes else self.said
+
+
+def causes(found: Evidence, settings: Settings, verdict: str) -> list[Cause]:
+    """The causes for which there is evidence: inputs, start, imbalance, labels."""
+    rules: Sequence[Callable[[Evidence, Settings, str], Cause | None]]
+    rules = (_unlike_test, _inputs, _start_alike, _start_tiny, _start_large, _labels, _imbalance)
+    return [cause for rule in rules if (cause := rule(found, settings, verdict))]
+
+
+def _unlike_test(found: Evidence, settings: Settings, verdict: str) -> Cause | None:
+    facts = found.facts
+    width = facts.high - facts.low
+    beyond = max(facts.test_high - facts.high, facts.low - facts.test_low)
+    if not 0 < APART * width < beyond:
+        return None
+    said = (
+        f"the test inputs lie between {facts.test_low:.3g} and {facts.test_high:.3g}, the training inputs between"
+        f" {facts.low:.3g} and {facts.high:.3g}: scale both alike"
+    )
+    return Cause("test inputs", said)
+
+
+def _inputs(found: Evidence, settings: Settings, verdict: str) -> Cause | None:
+    facts = found.facts
+    is_sure = found.is_sure and found.size > 2
+    is_unlike = facts.largest_deviation >= UNLIKE * facts.median_deviation > 0
+    if not (is_sure or found.size >= LARGE_INPUTS or found.size <= SMALL_INPUTS):
+        return None
+    if found.size == 0:
+        return Cause("inputs", "every input is 0: there is nothing to learn from")
+    range_ = f"the inputs lie between {facts.low:.4g} and {facts.high:.4g}"
+    if is_unlike:
+        narrow, wide = facts.smallest_deviation, facts.largest_deviation
+        range_ = f"the columns of the inputs are of unlike scale, with deviations from {narrow:.3g} to {wide:.4g}"
+    scale = "far from 1" if found.size >= LARGE_INPUTS or found.size <= SMALL_INPUTS else ""
+    sure = f"the loss before the first update is {_first_loss(found)}" if is_sure else ""
+    said = ", and ".join(part for part in (f"{range_}{', ' + scale if scale and not is_unlike else ''}", sure) if part)
+    # Pixels and counts are not negative; of other numbers the columns have a meaning of their own.
+    is_table = is_unlike or facts.low < 0
+    order = ("per_feature", "unit", "per_image") if is_table else ("unit", "per_image", "per_feature")
+    changes = [Change({"data.normalize": way}) for way in order if way != settings.data.normalize]
+    return Cause("inputs", said, changes)
+
+
+def _first_loss(found: Evidence) -> str:
+    first = f"{found.initial_loss:.4g}" if math.isfinite(found.initial_loss) else "not a finite number"
+    return f"{first}, where outputs that know nothing have {found.expected_loss:.4g}"
+
+
+def _start_alike(found: Evidence, settings: Settings, verdict: str) -> Cause | None:
+    if not found.alike:
+        return None
+    layers = " and ".join(found.alike)
+    said = f"all units of {layers} start with the same weights, so that they stay alike and act as one"
+    return Cause("start", said, _starts(settings))
+
+
+def _start_tiny(found: Evidence, settings: Settings, verdict: str) -> Cause | None:
+    passes = math.prod(found.gains.values())
+    if found.alike or len(found.gains) < 2 or passes > TINY_GAIN:
+        return None
+    said = f"the weights start so small that the layers together pass on {passes:.1e} of an input's size"
+    return Cause("start", f"{said}: hardly any gradient reaches them", _starts(settings))
+
+
+def _start_large(found: Evidence, settings: Settings, verdict: str) -> Cause | None:
+    parts: list[str] = []
+    if verdict == "slow":
+        return None
+    if found.is_sure and found.size < LARGE_INPUTS:
+        parts.append(f"the loss before the first update is {_first_loss(found)}")
+    if found.dead_units >= MANY:
+        parts.append(f"{found.dead_units:.0%} of the ReLU units give 0 on every sample before the first update")
+    if found.saturated >= MANY:
+        at = "the sigmoid or tanh values are at the function's ends"
+        parts.append(f"{found.saturated:.0%} of {at} before the first update")
+    if not parts:
+        return None
+    name, largest = max(found.gains.items(), key=lambda item: item[1])
+    weights = f"the weights of {name} are {largest:.3g} times as large as keeps an input's size"
+    said = ", ".join(parts) + (f"; {weights}" if largest > 2 else "")
+    if not found.dead_units >= MANY:
+        return Cause("start", said, _starts(settings))
+    changes = [Change({"seed": settings.seed + 1}), *_starts(settings), Change({"model.activation": "leaky_relu"})]
+    return Cause("start", said, changes, "another seed, or another init")
+
+
+def _starts(settings: Settings) -> list[Change]:
+    return [Change({"init": name}) for name in ("glorot_uniform", "he") if name != settings.init.name]
+
+
+def _labels(found: Evidence, settings: Settings, verdict: str) -> Cause | None:
+    facts = found.facts
+    share = sum(facts.test_counts[label] for label in facts.untrained) / max(sum(facts.test_counts), 1)
+    if share < UNTRAINED:
+        return None
+    few = ", ".join(map(str, facts.untrained[:5])) + (", ..." if len(facts.untrained) > 5 else "")
+    return Cause("labels", f"{share:.0%} of the test labels are classes that no training label has: {few}")
+
+
+def _imbalance(found: Evidence, settings: Settings, verdict: str) -> Cause | None:
+    share = found.facts.majority_share
+    if share is None or share < MAJORITY or verdict not in ("collapsed", "plateau"):
+        return None
+    labels = f"{share:.1%} of the training labels are class {found.facts.majority}"
+    said = f"{labels}, so that always predicting it costs little"
+    changes = [] if settings.loss.class_weights else [Change({"loss.class_weights": "balanced"})]
+    return Cause("imbalance", said, changes)
+
+
+def _written(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return f"[{','.join(map(_written, value))}]"
+    return shown(value)

@@ -1,0 +1,106 @@
+"""Evidence: what the data and the start of a trial that did not train show, in numbers.
+
+It is measured when the trial ends, since its data may be gone later, and for trials that did not train only.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+from ablate.backends.engine import WATCHED_ROWS
+from ablate.problem.data.facts import Facts
+from ablate.problem.layers import Divide
+from ablate.problem.losses import LossFailedError
+from ablate.training.loop import INITIAL_ROWS, Summary
+from ablate.trials.prepared import PreparedTrial, engine
+
+# The first loss is this many times what the classes imply, or more: outputs are wrong and sure before any training.
+HIGH_LOSS = 5.0
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What is known of a trial besides how its training went.
+
+    `initial_loss` is the loss before the first update (NaN: not finite), `expected_loss` that of outputs that know
+    nothing, all logits 0; `dead_units` and `saturated` are shares of the hidden units before the first update. `gains`
+    are by layer the root mean square of its weights times sqrt(fan_in), over its divisor: 1 keeps the size of what
+    passes. `alike` names the hidden layers whose units all start with the same weights. Another NaN is what the trial
+    does not have.
+    """
+
+    facts: Facts
+    initial_loss: float
+    expected_loss: float
+    dead_units: float
+    saturated: float
+    gains: Mapping[str, float]
+    alike: tuple[str, ...]
+
+    @property
+    def is_sure(self) -> bool:
+        """Whether the untrained outputs are wrong and sure: their loss is far above that of knowing nothing."""
+        return self.expected_loss > 0 and not self.initial_loss < HIGH_LOSS * self.expected_loss
+
+    @property
+    def size(self) -> float:
+        """The root mean square of the inputs."""
+        return math.hypot(self.facts.mean, self.facts.deviation)
+
+
+def evidence(trial: PreparedTrial, summary: Summary) -> Evidence:
+    """Measure it on the first training and test samples, by the NumPy engine."""
+    dead, saturated = _units(trial)
+    parameters = [each for each in trial.architecture.parameters if not each.is_bias]
+    weights = trial.initial_weights()
+    layers = {each.name.rpartition(".")[0]: (each, weights[each.name]) for each in parameters}
+    hidden = list(layers)[:-1]
+    stages = pairwise(trial.architecture.stages)
+    divisors = {stage.name: after.layer.divisor for stage, after in stages if isinstance(after.layer, Divide)}
+    return Evidence(
+        facts=trial.dataset.facts,
+        initial_loss=summary.initial_loss if math.isfinite(summary.initial_loss) else math.nan,
+        expected_loss=_expected(trial),
+        dead_units=dead,
+        saturated=saturated,
+        gains={
+            name: float(np.sqrt(np.mean(np.square(tensor)) * parameter.fan_in)) / divisors.get(name, 1.0)
+            for name, (parameter, tensor) in layers.items()
+        },
+        alike=tuple(name for name in hidden if _is_alike(layers[name][1])),
+    )
+
+
+def _units(trial: PreparedTrial) -> tuple[float, float]:
+    """The shares of dead and of saturated units before the first update."""
+    few = trial.dataset
+    few = replace(few, x_train=few.x_train[:1], y_train=few.y_train[:1])
+    few = replace(few, x_test=few.x_test[:WATCHED_ROWS], y_test=few.y_test[:WATCHED_ROWS])
+    settings = trial.settings.model_copy(update={"backend": "numpy", "bug": "none", "batch_size": 1})
+    units = engine([PreparedTrial(settings, few)]).units()
+    return float(units.dead[0]), float(units.saturated[0])
+
+
+def _expected(trial: PreparedTrial) -> float:
+    """The mean loss of the first training samples where every logit is 0; NaN if the loss fails there."""
+    dataset, objective = trial.dataset, trial.lane().objective
+    rows = np.arange(min(INITIAL_ROWS, len(dataset.y_train)))[None]
+    truth = dataset.task.truth(dataset.y_train, rows)
+    targets = dataset.task.targets(truth, trial.architecture.units, np.dtype(np.float64))
+    z = np.zeros(targets.shape)
+    try:
+        return float(np.mean(objective.value(z, objective.outputs(z), targets)))
+    except LossFailedError:
+        return math.nan
+
+
+def _is_alike(tensor: Array) -> bool:
+    """Whether all units of a layer have the same weights: on the last axis of a dense layer's, else on the first."""
+    units = tensor.T if tensor.ndim == 2 else tensor
+    return len(units) > 1 and bool(np.ptp(units, axis=0).max() <= 1e-6 * np.abs(units).max())

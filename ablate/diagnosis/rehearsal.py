@@ -1,0 +1,245 @@
+"""Rehearsal: changes to a trial are tried for some steps on a part of its data, beside the trial as it is.
+
+The number of steps follows from an estimate of the work and not from a clock, so that a rehearsal gives the same
+figures every time. It is computed by the NumPy engine, whatever computed the trial.
+"""
+
+import contextlib
+import math
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from threadpoolctl import threadpool_limits
+
+from ablate.backends.engine import Engine
+from ablate.config.groups import GROUPS, option
+from ablate.config.parse import parse
+from ablate.config.settings import Settings
+from ablate.config.stops import Never
+from ablate.diagnosis.causes import Change
+from ablate.errors import ConfigError
+from ablate.problem.data.dataset import Dataset
+from ablate.problem.tasks import Task
+from ablate.training.loop import Silent, Summary, train
+from ablate.trials.prepared import PreparedTrial, engine, prepare
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+# What all changes together may cost, by the estimate below.
+SECONDS = 3.0
+ROWS, TEST_ROWS = 1000, 300
+# A step's Python calls, each lane's share of them, and multiplications a second, on one core.
+STEP_SECONDS, LANE_SECONDS, SPEED = 3e-4, 5e-5, 8e9
+# A change is better if it recognises so much more, or as much at a loss that is so much lower.
+GAIN, LOSS_GAIN = 0.03, 0.9
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What some steps made of a trial with a change (None: as it is).
+
+    `first` and `last` are the training loss before the first update and as the mean of the last epoch, NaN if that is
+    not finite; `score` is the mean recall by class on test samples, the accuracy where classes are balanced, or
+    the score of a task without classes; `chance` is that of the best constant answer.
+    """
+
+    change: Change | None
+    settings: Settings
+    task: Task
+    first: float
+    last: float
+    score: float
+    chance: float
+
+    def __str__(self) -> str:
+        first, last = (f"{loss:.3g}" if math.isfinite(loss) else "not finite" for loss in (self.first, self.last))
+        called = "recall" if self.task.has_classes else self.task.called
+        return f"loss {first} to {last}, {called} {self.written}"
+
+    @property
+    def written(self) -> str:
+        """The score as a user reads it."""
+        return self.task.written(self.score)
+
+    @property
+    def rank(self) -> float:
+        """The score, rounded, so that those that differ by little keep their order."""
+        return round(self.score / GAIN) * GAIN if math.isfinite(self.score) else -math.inf
+
+    def recognises_more_than(self, other: "Outcome") -> bool:
+        return self.last < self.first and self.score >= max(other.score, self.chance) + GAIN
+
+    def falls_lower_than(self, other: "Outcome") -> bool:
+        """Whether the same loss ends lower, and no less is recognised."""
+        is_comparable = self.settings.loss == other.settings.loss and self.settings.output == other.settings.output
+        is_lower = math.isfinite(self.last) and not self.last > LOSS_GAIN * other.last
+        return is_comparable and is_lower and self.score > other.score - GAIN / 2
+
+
+@dataclass(frozen=True)
+class Rehearsal:
+    """The outcomes of all changes, after `steps` steps on `rows` training samples."""
+
+    steps: int
+    rows: int
+    as_it_is: Outcome
+    tried: Sequence[Outcome]
+
+    @property
+    def better(self) -> list[Outcome]:
+        """Those that do better than the trial as it is, the best first, equals in the order given.
+
+        A lower loss counts only where no change recognises more.
+        """
+        found = [outcome for outcome in self.tried if outcome.recognises_more_than(self.as_it_is)]
+        lower = [outcome for outcome in self.tried if outcome.falls_lower_than(self.as_it_is)]
+        return sorted(found, key=lambda outcome: -outcome.rank) or sorted(lower, key=lambda outcome: outcome.last)
+
+    @property
+    def others(self) -> list[Outcome]:
+        """Those that do not."""
+        return [outcome for outcome in self.tried if outcome not in self.better]
+
+
+def rehearse(config: Mapping[str, Any], changes: Sequence[Change]) -> Rehearsal:
+    """Try changes to the trial of a resolved configuration.
+
+    A change that does not fit the trial is left out. Raises ConfigError if the trial itself cannot be prepared here:
+    its data or its loss may be gone.
+    """
+    as_it_is = prepare(_plain(parse(config)))
+    loaded = {_data_key(as_it_is.settings): as_it_is.dataset}
+    trials: list[tuple[Change | None, PreparedTrial]] = [(None, as_it_is)]
+    for change in changes:
+        # A key that the trial does not have, a combination that is refused: there is nothing to try.
+        with contextlib.suppress(ConfigError):
+            settings = _plain(parse(changed(config, change)))
+            trial = prepare(settings, loaded.get(_data_key(settings)))
+            loaded[_data_key(settings)] = trial.dataset
+            trials.append((change, trial))
+    few = {key: _few(dataset) for key, dataset in loaded.items()}
+    trials = [(change, PreparedTrial(trial.settings, few[_data_key(trial.settings)])) for change, trial in trials]
+    steps = _affordable([trial for _, trial in trials], as_it_is.settings.epochs * as_it_is.steps_per_epoch)
+    short = [(change, _shortened(trial, steps, trials[0][1])) for change, trial in trials]
+    summaries = _train([trial for _, trial in short])
+    first, *tried = [
+        _outcome(change, trial, summary) for (change, trial), summary in zip(short, summaries, strict=True)
+    ]
+    tried_for = short[0][1].settings.epochs * short[0][1].steps_per_epoch
+    return Rehearsal(tried_for, len(short[0][1].dataset.y_train), first, tried)
+
+
+def changed(config: Mapping[str, Any], change: Change) -> dict[str, Any]:
+    """A resolved configuration with a change; the keys that two options of a group share keep their values.
+
+    Raises ConfigError if there is no such key.
+    """
+    values = deepcopy(dict(config))
+    for key, value in change.keys.items():
+        group, _, rest = key.partition(".")
+        if key in GROUPS:
+            before = values[group]
+            values[group] = {name: before.get(name, of) for name, of in option(group, value).items()} | {"name": value}
+        elif rest:
+            if rest not in values[group]:
+                raise ConfigError(f"{key}: no such key here")
+            values[group] = {**values[group], rest: value}
+            # An interpolation, which the resolved configuration no longer has.
+            for layer in values[group].get("layers", ()) if group == "model" else ():
+                if isinstance(layer, dict) and rest in layer:
+                    layer[rest] = value
+        else:
+            values[key] = value
+    return values
+
+
+def _plain(settings: Settings) -> Settings:
+    """Computed by NumPy, to its end, with few records."""
+    return settings.model_copy(update={"backend": "numpy", "stop": Never(), "log_every": 10**9})
+
+
+def _data_key(settings: Settings) -> str:
+    return settings.data.model_dump_json() + settings.dtype
+
+
+def _few(dataset: Dataset) -> Dataset:
+    """Some of its samples, drawn at random: a file may be sorted by class."""
+    rng = np.random.default_rng(0)
+    train, test = (
+        np.sort(rng.permutation(len(y))[:most]) for y, most in ((dataset.y_train, ROWS), (dataset.y_test, TEST_ROWS))
+    )
+    return replace(
+        dataset,
+        x_train=dataset.x_train[train],
+        y_train=dataset.y_train[train],
+        x_test=dataset.x_test[test],
+        y_test=dataset.y_test[test],
+    )
+
+
+def _affordable(trials: Sequence[PreparedTrial], most: int) -> int:
+    """So many steps, and no more than `most`, that all trials together take about `SECONDS`."""
+    step = STEP_SECONDS * len({_key(trial) for trial in trials}) + sum(map(_lane_seconds, trials))
+    return min(most, max(1, int(SECONDS / step)))
+
+
+def _lane_seconds(trial: PreparedTrial) -> float:
+    """What a lane adds to a step; an epoch ends with an evaluation, which counts where it comes after every step."""
+    batch = min(trial.batch_size, len(trial.dataset.y_train))
+    samples = 3 * batch + len(trial.dataset.y_test) / math.ceil(len(trial.dataset.y_train) / batch)
+    return LANE_SECONDS + samples * trial.architecture.multiplications / SPEED
+
+
+def _shortened(trial: PreparedTrial, steps: int, as_it_is: PreparedTrial) -> PreparedTrial:
+    """The trial with as many passes as make so many steps of the trial as it is; more where it has more epochs."""
+    count = len(as_it_is.dataset.y_train)
+    batch = min(as_it_is.batch_size, count)
+    rows = steps * batch
+    few = replace(trial.dataset, x_train=trial.dataset.x_train[:rows], y_train=trial.dataset.y_train[:rows])
+    passes = steps / math.ceil(min(rows, count) / batch)
+    more = trial.settings.epochs / as_it_is.settings.epochs
+    update = {"epochs": max(1, round(passes * more)), "batch_size": min(trial.batch_size, len(few.y_train))}
+    return PreparedTrial(trial.settings.model_copy(update=update), few)
+
+
+class _Listener(Silent):
+    """Keeps the summaries of an engine's lanes."""
+
+    def __init__(self) -> None:
+        self.summaries: dict[int, Summary] = {}
+
+    def finished(self, lane: int, summary: Summary, engine: Engine) -> None:
+        self.summaries[lane] = summary
+
+
+def _train(trials: Sequence[PreparedTrial]) -> list[Summary]:
+    together: dict[str, list[int]] = defaultdict(list)
+    for place, trial in enumerate(trials):
+        together[_key(trial)].append(place)
+    found: dict[int, Summary] = {}
+    with threadpool_limits(1, user_api="blas"):
+        for places in together.values():
+            lanes, listener = [trials[place] for place in places], _Listener()
+            train(lanes, engine(lanes), listener)
+            found |= {places[lane]: summary for lane, summary in listener.summaries.items()}
+    return [found[place] for place in range(len(trials))]
+
+
+def _key(trial: PreparedTrial) -> str:
+    """Equal for trials that one engine can train together."""
+    settings = trial.settings
+    model = settings.model.model_dump_json(exclude={"output"})
+    return model + settings.model_dump_json(include={"data", "batch_size", "epochs", "dtype", "bug"})
+
+
+def _outcome(change: Change | None, trial: PreparedTrial, summary: Summary) -> Outcome:
+    last = summary.train_loss if summary.error is None and math.isfinite(summary.test_loss) else math.nan
+    score, chance = summary.test_score, summary.baseline
+    if summary.task.has_classes:
+        recalls = [right / rows for right, rows in zip(summary.recognised, summary.labels, strict=True) if rows]
+        score, chance = sum(recalls) / len(recalls), 1 / len(recalls)
+    return Outcome(change, trial.settings, summary.task, summary.initial_loss, last, score, chance)
