@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -73,6 +73,7 @@ class LossAlone:
     coded: Array
     size: float
     precision: Precision
+    task: Task = CLASSIFICATION
 
     @classmethod
     def at_made_up_logits(
@@ -87,7 +88,7 @@ class LossAlone:
         samples += samples == classes
         rng = np.random.default_rng((seed, 2))
         z = 1.5 * rng.standard_normal((1, classes, samples))
-        return cls.at(objective, z, task.made_up(rng, classes, samples), loss.is_foreign, seed)
+        return replace(cls.at(objective, z, task.made_up(rng, classes, samples), loss.is_foreign, seed), task=task)
 
     @classmethod
     def at(cls, objective: Objective, z: Array, y: Array, is_foreign: bool, seed: int = 0) -> "LossAlone":

@@ -94,7 +94,7 @@ def _scaled(alone: LossAlone, coded: Array) -> Cause | None:
     words = f"the loss's gradient is {factor:.6g} times the derivative of its value, everywhere alike"
     if not close(alone.gradient(*_half(alone)), alone.coded[..., : alone.z.shape[-1] // 2]):
         return "factor of samples", f"{words}, and the factor changes with the number of samples: {_EACH_SAMPLE}"
-    classes = alone.z.shape[-2]
+    classes = alone.z.shape[-2] if alone.task.has_classes else 1
     if classes == 2 and abs(factor - 0.5) <= MATCH:
         words += " (of two classes, a softmax's Jacobian reduced to its diagonal looks the same)"
     return "scale factor", f"{words}: {_where_from(factor, classes)}"

@@ -93,7 +93,7 @@ def _plateau(summary: Summary) -> Judged:
     drop = _late_drop(summary.test_losses)
     late = f"fell by only {drop:.1%} over the last {_span(summary)}" if 0 < drop <= SLOW_DROP else "falls no more"
     key = f"target_{summary.task.score}"
-    reach = f"; if the rest is noise, {key} says what can be reached" if skill(summary) >= LEARNED_SKILL else ""
+    reach = f"; if the rest is noise, set {key} to what can be reached" if skill(summary) >= LEARNED_SKILL else ""
     return "plateau", f"{_score(summary)}, below {key}={target}, and the test loss {late}{reach}{_beside(summary)}"
 
 

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from helpers import noise, settings
+from helpers import aimed, noise, settings
 
 import ablate
 from ablate.backends.cuda import compile
@@ -27,7 +27,14 @@ pytestmark = [
 # name: (overrides, shape of a sample, classes): every layer, in the shapes of the posts and in others
 NETWORKS: dict[str, tuple[list[str], tuple[int, ...], int]] = {
     "lenet5": (["model=lenet5", "batch_size=300"], (1, 28, 28), 10),
-    "mlp": (["model=mlp", "model.activation=tanh", "model.preactivation_divisor=78.5", "batch_size=64"], (784,), 10),
+    "numbers": (
+        [
+            *("model=mlp", "model.activation=tanh", "model.preactivation_divisor=78.5", "batch_size=64"),
+            *("data=npz", "data.task=regression", "loss=huber"),
+        ],
+        (784,),
+        10,
+    ),
     "one unit, mistakes, and the other layers": (
         [
             "model.layers=[{conv: 3, kernel: 3, stride: 2, padding: 1}, {leaky_relu: 0.2}, {avg_pool: 2}, softmax,"
@@ -65,7 +72,9 @@ class Recorder(Emulated):
 def wanted(name: str, dtype: str) -> Wanted:
     """The files, with their constants, that a training of this network compiles."""
     given, shape, classes = NETWORKS[name]
-    trial, dataset = settings(*given), noise(shape, classes, rows=300)
+    trial = settings(*given)
+    task = trial.data.learned
+    dataset = noise(shape, classes, rows=300) if task.has_classes else aimed(task.name, shape[0], classes, 300)
     dataset = type(dataset)(**{**vars(dataset), "x_train": dataset.x_train.astype(dtype)})
     prepared, device = ablate.prepare(trial, dataset), Recorder()
     CudaEngine(prepared.architecture, dataset, [prepared.lane()], prepared.batch_size, device)
@@ -98,7 +107,7 @@ def assert_compiles(file: str, constants: Mapping[str, str], architecture: str) 
     [
         ("lenet5", "float32", "sm_75"),
         ("lenet5", "float32", "sm_90"),
-        ("mlp", "float64", "sm_80"),
+        ("numbers", "float64", "sm_80"),
         ("one unit, mistakes, and the other layers", "float32", "sm_90"),
     ],
 )

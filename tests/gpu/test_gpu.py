@@ -6,13 +6,15 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from conftest import Done, environment
-from helpers import assert_same, load, settings, train_alone, train_together
+from helpers import aimed, assert_same, load, settings, train_alone, train_together
+from test_gradients import AIMED
 
 import ablate
 from ablate.backends.cuda import compile
@@ -23,6 +25,7 @@ from ablate.backends.cuda.epochs import MOST_BLOCKS, Persistent, Stepwise
 from ablate.backends.cuda.layout import Layout
 from ablate.backends.cuda.memory import Batch
 from ablate.config.settings import Settings
+from ablate.problem.data.dataset import Dataset
 from ablate.problem.mistakes import MISTAKES
 from ablate.records import results
 from ablate.training.loop import Orders
@@ -85,13 +88,13 @@ def _trials(*common: str, lanes: Sequence[Sequence[str]], backend: str = "cuda")
     return [settings(*common, *each, f"backend={backend}", "device=gpu") for each in lanes]
 
 
-def _assert_near(common: Sequence[str], lanes: Sequence[Sequence[str]]) -> None:
+def _assert_near(common: Sequence[str], lanes: Sequence[Sequence[str]], data: Dataset | None = None) -> None:
     """NumPy and the GPU come to the same weights and metrics, each lane for itself."""
     trials = _trials(*common, lanes=lanes)
     tolerance = TOLERANCES[trials[0].dtype]
-    host = train_together(_trials(*common, lanes=lanes, backend="numpy"))
+    host = train_together(_trials(*common, lanes=lanes, backend="numpy"), data)
     far = []
-    for lane, one, other in zip(lanes, host, train_together(trials), strict=True):
+    for lane, one, other in zip(lanes, host, train_together(trials, data), strict=True):
         apart = max(_apart(one.final[name], other.final[name]) for name in one.final)
         moved = max(_apart(one.final[name], one.initial[name]) for name in one.final)
         assert moved > 10 * tolerance, f"{lane}: nothing was learned that could differ"
@@ -110,6 +113,17 @@ def _apart(one: np.ndarray[Any, Any], other: np.ndarray[Any, Any]) -> float:
 def test_the_gpu_learns_what_numpy_learns(gpu: Device, network: str, dtype: str) -> None:
     lanes = [*LOSSES, *NAIVE, *OPTIMIZERS] if network == "everything" else [*LOSSES[:4], *OPTIMIZERS[2:3]]
     _assert_near([*NETWORKS[network], *TEN_STEPS, f"dtype={dtype}"], lanes)
+
+
+@pytest.mark.parametrize("dtype", TOLERANCES)
+@pytest.mark.parametrize("task", AIMED)
+def test_the_gpu_learns_targets_that_are_no_classes(gpu: Device, task: str, dtype: str) -> None:
+    data = aimed(task, 5, 3, rows=100, test_rows=50)
+    data = replace(
+        data, **{name: getattr(data, name).astype(dtype) for name in ("x_train", "y_train", "x_test", "y_test")}
+    )
+    common = ["model=mlp", "model.hidden=8", "batch_size=10", "epochs=1", "lr=0.05", f"dtype={dtype}"]
+    _assert_near([*common, "data=npz", f"data.task={task}"], AIMED[task], data)
 
 
 @pytest.mark.parametrize("dtype", TOLERANCES)

@@ -6,11 +6,11 @@ import numpy as np
 from pydantic import ValidationError
 
 from ablate.errors import ConfigError
-from ablate.problem.data import csv, digits, mnist, npz, xor
+from ablate.problem.data import csv, diabetes, digits, mnist, npz, xor
 from ablate.problem.data.dataset import Dataset
 from ablate.problem.data.sets import DATA_SETS
 
-__all__ = ["DATA_SETS", "csv", "digits", "load", "mnist", "npz", "xor"]
+__all__ = ["DATA_SETS", "csv", "diabetes", "digits", "load", "mnist", "npz", "xor"]
 
 
 def load(name: str, *, dtype: np.dtype[Any], **keys: Any) -> Dataset:

@@ -19,6 +19,9 @@ from ablate.problem.data.sets import DataSet
 from ablate.problem.section import OneOf
 from ablate.problem.tasks import TASKS, Task
 
+TASK_HELP = "classification: a class a sample; regression: numbers; multilabel: labels that are 0 or 1 each"
+NORMALIZE_TARGETS_HELP = "regression: targets to mean 0 and deviation 1, each column by those of the training set"
+
 
 @dataclass(frozen=True)
 class Targets:
@@ -79,13 +82,8 @@ def _numbers(task: Task, origin: Origin, name: str, y: NDArray[Any], samples: in
 class OwnTargets(DataSet):
     """A data set whose targets may be of any task."""
 
-    task: Annotated[str, OneOf(TASKS.names)] = Field(
-        "classification",
-        description="classification: a class a sample; regression: numbers; multilabel: labels that are 0 or 1 each",
-    )
-    normalize_targets: bool = Field(
-        False, description="regression: targets to mean 0 and deviation 1, those of the training set's columns"
-    )
+    task: Annotated[str, OneOf(TASKS.names)] = Field("classification", description=TASK_HELP)
+    normalize_targets: bool = Field(False, description=NORMALIZE_TARGETS_HELP)
 
     @property
     def learned(self) -> Task:
