@@ -124,7 +124,8 @@ def test_bad_layers_are_named(layers: str, message: str) -> None:
 @pytest.mark.parametrize(
     ("overrides", "shape", "classes", "message"),
     [
-        (["model=lenet5"], (5,), 3, r"model\.fit=32: images are needed.*vectors of 5"),
+        (["model=lenet5"], (5,), 3, r"model\.fit=32: images are needed.*vectors of 5; use model=mlp"),
+        (["model=lenet5"], (12,), 3, r"use model=mlp, or data\.shape=\[3,2,2\] if each is an image"),
         (["model=lenet5"], (1, 33, 20), 3, r"the images are 33x20, larger than 32x32"),
         (["model=mlp", "model.units=1"], (2,), 2, r"model\.units=1: one unit needs a sigmoid"),
         (["model=mlp", "model.units=1", "loss=bce"], (2,), 3, r"model\.units=1: .*not sigmoid with 3 classes"),

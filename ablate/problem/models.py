@@ -177,8 +177,9 @@ def _fit_shape(sample: Shape, side: int | None) -> Shape:
     if side is None:
         return sample
     if len(sample) != 3:
-        square = math.isqrt(sample[0])
-        shaped = f", or data.shape=[{square},{square}] if each is an image" if square**2 == sample[0] > 1 else ""
+        sides = {channels: math.isqrt(sample[0] // channels) for channels in (1, 3)}
+        square = [f"[{channels},{a},{a}]" for channels, a in sides.items() if channels * a * a == sample[0] > 3]
+        shaped = f", or data.shape={square[0].replace('[1,', '[')} if each is an image" if square else ""
         raise ConfigError(
             f"model.fit={side}: images are needed, the data gives vectors of {sample[0]}; use model=mlp{shaped}"
         )

@@ -123,6 +123,9 @@ def test_a_column_that_numbers_the_rows_is_left_out_and_said_to_be(file):
         assert (kept.sample_shape, dropped.sample_shape, kept.notices, dropped.notices) == ((4,), (3,), (), ())
     assert "'data.drop=[\"Unnamed: 0\"]' confirms" in loaded(file, content.replace("user_id", "")).notices[0]
     assert "no column z in" in refused(file, content, drop=["z"])
+    bare = written(None, [[str(i + 1), *row[1:]] for i, row in enumerate(rows)])
+    assert_mine(loaded(file, bare, label="last"))
+    assert "'data.drop=[\"0\"]' confirms" in loaded(file, bare, label="last").notices[0]
     counted = written("notes,a,b,c,label", rows)
     assert loaded(file, counted, **KNOWN).sample_shape == (4,)
 
@@ -162,6 +165,7 @@ def changed(column, text, rows=1):
     ("content", "said"),
     [
         (changed(1, "?", 3), "the column b has '\\?' among its numbers, in 3 rows; .*na_values=\\['\\?'\\]"),
+        (changed(1, "$5.50", 3), "numbers with a unit, such as '\\$5.50'; .*astype\\(float\\)"),
         (changed(1, "red", 40), "the column b holds text; .*data.drop=\\[b\\].*get_dummies.*columns=\\['b'\\]"),
         (changed(1, "", 3), "the column b has no value in 3 of 40 rows; .*fillna"),
         (changed(3, "", 3), "the column label has no value in 3 of 40 rows"),
@@ -173,6 +177,7 @@ def changed(column, text, rows=1):
         ("", "it is empty"),
         ("a,label\n1,0\n1,2,3,4\n", "cannot be read as a table .*line 3"),
         (b"PK\x03\x04", "no plain text.*read_excel"),
+        (b"PK\x03\x04 x_train.npy", "no plain text.*data=npz"),
         ("gr\u00f6\u00dfe,label\n1,0\n".encode("latin-1"), "not UTF-8.*latin-1"),
         (gzip.compress(b"a,label\n1,0\n")[:-9], "cannot be read"),
     ],

@@ -145,7 +145,9 @@ def test_a_missing_file_and_a_folder_are_refused(tmp_path):
 @pytest.mark.parametrize("content", [b"", b"hello", b"PK\x03\x04 cut short", b"\x80\x04]\x94."])
 def test_a_file_of_another_kind_is_refused(file, content):
     file.write_bytes(content)
-    assert "numpy.savez" in refused(file)
+    message = refused(file)
+    assert "numpy.savez" in message
+    assert ("data=csv" in message) == (content[:1] in (b"h", b"\x80"))
 
 
 def test_a_single_array_is_refused(file):

@@ -101,10 +101,14 @@ class Csv(OwnFile):
 
 
 def _numbers_rows(column: pd.Series[Any]) -> bool:
-    """Whether a column is there to tell rows apart: by its name, and each of its whole numbers occurs once."""
-    return bool(
-        _NUMBERING.fullmatch(str(column.name)) and column.dtype.kind == "i" and len(column) > 2 and column.is_unique
-    )
+    """Whether a column is there to tell rows apart: each of its whole numbers occurs once, and its name says so.
+
+    Without a header there is no such name; then they must be a count from 0 or 1.
+    """
+    if column.dtype.kind != "i" or len(column) < 3 or not column.is_unique:
+        return False
+    is_count = column.iloc[0] in (0, 1) and bool((column.diff().iloc[1:] == 1).all())
+    return _NUMBERING.fullmatch(str(column.name)) is not None or (str(column.name).isdigit() and is_count)
 
 
 def _part(origin: Origin, table: pd.DataFrame, label: str) -> Part:

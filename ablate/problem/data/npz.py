@@ -63,7 +63,11 @@ def _archive(origin: Origin, file: Path) -> np.lib.npyio.NpzFile:
     advice = "give an .npz file written by numpy.savez"
     try:
         archive = np.load(file, allow_pickle=False)
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+    except OSError as error:
+        raise origin.error(f"cannot be read ({brief(error)}); {advice}") from error
+    except (ValueError, EOFError, zipfile.BadZipFile) as error:
+        if "pickle" in str(error):  # so numpy says of any other kind of file
+            raise origin.error(f"it is no .npz; {advice}, or data=csv for a table as text") from error
         raise origin.error(f"cannot be read ({brief(error)}); {advice}") from error
     if not isinstance(archive, np.lib.npyio.NpzFile):
         raise origin.error(f"it is a single array; {advice}")

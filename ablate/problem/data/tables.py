@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 _SEPARATORS = ",;\t|"
 _LOOKED_AT = 20  # rows, to tell whether the first is a header
 _SHOWN = 4
+_UNIT = r"[^0-9eE.+-]"  # what is no part of a number
 _BINARY = (b"PK", b"\xd0\xcf\x11\xe0", b"\x93NUMPY", b"PAR1", b"\x89HDF")
 
 
@@ -46,7 +47,7 @@ def read(origin: Origin, file: Path, header: bool | None) -> pd.DataFrame:
             table = continental
     if not len(table):
         raise origin.error("it has names of columns, but no rows; a row for each sample was expected")
-    table.columns = [str(column) for column in table.columns]
+    table.columns = [str(column).strip() for column in table.columns]
     # Of a separator at the end of every line.
     empty = [column for column in names(table) if column.startswith("Unnamed: ") and table[column].isna().all()]
     return table.drop(columns=empty)
@@ -90,6 +91,12 @@ def refuse_text(origin: Origin, columns: pd.DataFrame) -> None:
         cells = columns[name].dropna().astype(str)
         numbers = pd.to_numeric(cells, errors="coerce")
         odd = cells[numbers.isna()]
+        bare = odd.str.replace(_UNIT, "", regex=True)
+        if len(odd) and pd.to_numeric(bare, errors="coerce").notna().all():
+            found = f"the column {name} has numbers with a unit, such as {odd.iloc[0]!r}"
+            stripped = f"df[{name!r}].str.replace(r{_UNIT!r}, '', regex=True).astype(float)"
+            advice = f"df = pd.read_csv(path); df[{name!r}] = {stripped}; df.to_csv(new, index=False)"
+            raise origin.error(f"{found}; take it off: {advice}")
         if 0 < len(odd) < len(cells) / 2:
             words = sorted(set(odd))[:_SHOWN]
             found = f"the column {name} has {', '.join(map(repr, words))} among its numbers, in {len(odd)} rows"
@@ -119,7 +126,9 @@ def _content(origin: Origin, file: Path) -> bytes:
     except (OSError, EOFError, zlib.error) as error:
         raise origin.error(f"cannot be read ({brief(error)}); give a text file with a row for each sample") from error
     if content.startswith(_BINARY) or b"\0" in content[:1024]:
-        advice = "pd.read_excel(path).to_csv(new, index=False) writes one"
+        advice = (
+            "data=npz reads arrays" if b".npy" in content[:1024] else "pd.read_excel(path).to_csv(new, index=False)"
+        )
         raise origin.error(f"it is no plain text; a table as text was expected, or a .gz of one: {advice}")
     try:
         content.decode("utf-8-sig")
