@@ -25,6 +25,7 @@ from ablate.backends.cuda import declarations
 from ablate.backends.cuda.layout import Layout
 from ablate.backends.engine import Engine, Lane, Probe
 from ablate.backends.numpy import NumpyBackend
+from ablate.backends.numpy.operations import Activate
 from ablate.config import groups
 from ablate.config.help import help_text, keys
 from ablate.diagnosis.checks import check
@@ -524,6 +525,35 @@ def test_a_derivative_is_the_central_difference(name: str) -> None:
         return
     np.testing.assert_allclose(slope(activation, x), numeric, rtol=0, atol=1e-8)
     assert np.ptp(numeric) > 0.1
+
+
+# With their own numbers; the others are known from `test_models`.
+VALUES = {
+    "identity": lambda x: x,
+    "leaky_relu": lambda x: np.maximum(x, 0) + 0.01 * np.minimum(x, 0),
+    "elu": lambda x: np.where(x > 0, x, np.exp(x) - 1),
+    "selu": lambda x: 1.0507009873554805 * np.where(x > 0, x, 1.6732632423543772 * (np.exp(x) - 1)),
+    "softplus": lambda x: np.log(1 + np.exp(x)),
+    "softsign": lambda x: x / (1 + np.abs(x)),
+}
+
+
+@pytest.mark.parametrize("name", VALUES)
+def test_a_value_is_that_of_the_formula(name: str) -> None:
+    np.testing.assert_allclose(known(name).value(grid()), VALUES[name](grid()), rtol=1e-12)
+
+
+def test_of_images_the_softmax_is_over_the_maps_of_each_pixel() -> None:
+    x, d = np.random.default_rng(0).normal(size=(2, 2, 1, 4, 5, 3, 6))  # (K, P, H, C, W/P, n)
+    operation = Activate(x.copy(), ACTIVATIONS.get("softmax"))
+    operation.forward()
+    e = np.exp(x)
+    y = e / e.sum(axis=3, keepdims=True)
+    np.testing.assert_allclose(operation.y, y, rtol=1e-12)
+    expected = y * (d - (d * y).sum(axis=3, keepdims=True))
+    operation.connect(d)
+    operation.backward()
+    np.testing.assert_allclose(d, expected, rtol=1e-12, atol=1e-15)
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
