@@ -13,6 +13,8 @@ from conftest import Done
 from helpers import aimed, settings, train_alone
 
 import ablate
+from ablate.diagnosis.causes import causes
+from ablate.diagnosis.evidence import evidence
 from ablate.diagnosis.verdicts import verdict
 from ablate.errors import ConfigError
 
@@ -121,6 +123,26 @@ def test_who_answers_a_constant_has_collapsed(task: str, loss: str, said: str) -
     assert found.summary is not None
     judged = verdict(found.summary)
     assert (judged.name, said in judged.why) == ("collapsed", True), judged
+
+
+CAUSES = {
+    "": ("targets", "data.normalize_targets=true"),
+    "data.normalize_targets=true model.output=sigmoid": ("output", "model.output=identity"),
+    "data.normalize_targets=true": (None, None),
+}
+
+
+@pytest.mark.parametrize("overrides", CAUSES)
+def test_the_cause_is_named_where_targets_and_outputs_do_not_fit(tmp_path: Path, overrides: str) -> None:
+    x, y = _line()
+    given = [*LINEAR, _written(tmp_path, x, 1000 * y), "data.task=regression", "loss=mse", "epochs=1"]
+    trial = ablate.prepare(settings(*given, *overrides.split()))
+    summary = train_alone(trial.settings, trial.dataset).summary
+    assert summary is not None
+    found = causes(evidence(trial, summary), trial.settings, "plateau")
+    named = [(cause.name, str(cause.changes[0])) for cause in found]
+    name, change = CAUSES[overrides]
+    assert named == ([(name, change)] if name else [])
 
 
 REFUSED = {

@@ -191,7 +191,7 @@ def _left(known: Known) -> Iterator[str]:
         target = known.config.get(f"target_{known.task.score}")
         if target is not None and learned >= target > accuracy:
             yield "more training data, or data more like the test set: the training set is learned"
-        else:
+        elif accuracy >= 0.01:
             share = math.floor(accuracy * 100) / 100
             written = known.task.written(accuracy)
             yield f"if {written} is what these data allow, target_{known.task.score}={share:g} says so"

@@ -10,6 +10,8 @@ from ablate.diagnosis.evidence import Evidence
 
 # The size of inputs (root mean square) with which the usual rates and initialisations work.
 SMALL_INPUTS, LARGE_INPUTS = 0.03, 10.0
+# The same of targets that are numbers.
+SMALL_TARGETS, LARGE_TARGETS = 0.1, 10.0
 # A column this many times wider than the middle one hides the others.
 UNLIKE = 20.0
 # Test values so many times further out than the training values.
@@ -50,9 +52,19 @@ class Cause:
 
 
 def causes(found: Evidence, settings: Settings, verdict: str) -> list[Cause]:
-    """The causes for which there is evidence: inputs, start, imbalance, labels."""
+    """The causes for which there is evidence: targets, inputs, start, labels, imbalance."""
     rules: Sequence[Callable[[Evidence, Settings, str], Cause | None]]
-    rules = (_unlike_test, _inputs, _start_alike, _start_tiny, _start_large, _labels, _imbalance)
+    rules = (
+        _unlike_test,
+        _output_range,
+        _targets,
+        _inputs,
+        _start_alike,
+        _start_tiny,
+        _start_large,
+        _labels,
+        _imbalance,
+    )
     return [cause for rule in rules if (cause := rule(found, settings, verdict))]
 
 
@@ -89,6 +101,27 @@ def _inputs(found: Evidence, settings: Settings, verdict: str) -> Cause | None:
     order = ("per_feature", "unit", "per_image") if is_table else ("unit", "per_image", "per_feature")
     changes = [Change({"data.normalize": way}) for way in order if way != settings.data.normalize]
     return Cause("inputs", said, changes)
+
+
+def _output_range(found: Evidence, settings: Settings, verdict: str) -> Cause | None:
+    facts = found.facts
+    if settings.output != "sigmoid" or not (facts.target_low < 0 or facts.target_high > 1):
+        return None
+    said = f"the targets lie between {facts.target_low:.4g} and {facts.target_high:.4g}, a sigmoid's outputs in 0..1"
+    return Cause("output", said, [Change({"model.output": "identity"})])
+
+
+def _targets(found: Evidence, settings: Settings, verdict: str) -> Cause | None:
+    size = found.facts.target_size
+    if settings.data.learned.score != "r2" or SMALL_TARGETS <= size <= LARGE_TARGETS:
+        return None
+    between = f"the targets lie between {found.facts.target_low:.4g} and {found.facts.target_high:.4g}"
+    said = f"{between}, far from the size 1 of the outputs that the network starts with"
+    alone = Change({"data.normalize_targets": True})
+    # Where the inputs are of another scale too, neither helps without the other.
+    inputs = _inputs(found, settings, verdict)
+    both = [Change({**alone.keys, **change.keys}) for change in inputs.changes] if inputs else []
+    return Cause("targets", said, [*both, alone])
 
 
 def _first_loss(found: Evidence) -> str:

@@ -170,7 +170,9 @@ class Regression(Task):
         return rng.standard_normal((1, units, samples))
 
     def written(self, score: float | None) -> str:
-        return "–" if score is None else f"{score:.3f}"
+        if score is None:
+            return "–"
+        return f"{score:.3f}" if score > -100 else f"{score:.3g}"
 
 
 @declare

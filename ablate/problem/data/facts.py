@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +19,7 @@ class Facts:
 
     `smallest_deviation`, `median_deviation` and `largest_deviation` are those of the columns (the pixels of an image)
     that vary; 0 if none does. The counts list every class; they are empty where targets are not class numbers.
+    `target_size` is the root mean square of targets that are numbers; NaN for classes, as is their range.
     """
 
     rows: int
@@ -34,6 +36,9 @@ class Facts:
     test_high: float
     train_counts: Sequence[int]
     test_counts: Sequence[int]
+    target_low: float = math.nan
+    target_high: float = math.nan
+    target_size: float = math.nan
 
     @property
     def spread(self) -> float:
@@ -83,6 +88,7 @@ def measure(
         test_high=float(x_test.max()),
         train_counts=_counts(y_train, classes),
         test_counts=_counts(y_test, classes),
+        **_numbers(y_train),
     )
 
 
@@ -93,6 +99,14 @@ def _deviation(of: Columns) -> float:
     spread = np.hypot(of.deviation, of.mean - overall)
     largest = spread.max()
     return float(largest * np.sqrt(np.square(spread / largest).mean())) if largest else 0.0
+
+
+def _numbers(y: NDArray[Any]) -> dict[str, float]:
+    """Range and size of targets that are no classes."""
+    if y.dtype.kind != "f":
+        return {}
+    size = float(np.sqrt(np.mean(np.square(y, dtype=np.float64))))
+    return {"target_low": float(y.min()), "target_high": float(y.max()), "target_size": size}
 
 
 def _counts(y: NDArray[Any], classes: int) -> tuple[int, ...]:
