@@ -94,7 +94,7 @@ def _mixture(common: Sequence[str], dtype: str, lanes: int, rng: np.random.Gener
             *one_of(STOPS),
             *one_of(INITS),
             f"dtype={dtype}",
-            f"lr={one_of([*RATES, HUGE[dtype]])}",
+            f"lr={one_of([*RATES, HUGE[dtype], HUGE[dtype]])}",
             f"output_lr={one_of(['null', 'null', 0.02])}",
             f"update_sign={one_of(['minus', 'minus', 'plus'])}",
             f"residual={one_of(['p-y', 'p-y', 'y-p'])}",
