@@ -74,9 +74,19 @@ COHORTS: dict[str, tuple[list[str], int]] = {
     "softmax_regression": (["model=softmax_regression", "batch_size=32", "data.train_limit=100", "epochs=3"], LANES),
     "xor": (["data=xor", "model=mlp", "model.hidden=5", "epochs=20"], LANES),
     "xor one by one": (["data=xor", "model=mlp", "model.hidden=5", "batch_size=1", "epochs=5"], 20),
-    "one by one": (["model=mlp", "batch_size=1", "data.train_limit=20", "data.test_limit=20", "epochs=2"], 12),
+    "one by one": (
+        [
+            "model=mlp",
+            "model.activation=softmax",
+            "batch_size=1",
+            "data.train_limit=20",
+            "data.test_limit=20",
+            "epochs=2",
+        ],
+        12,
+    ),
     "lenet5 one by one": (["batch_size=1", "data.train_limit=6", "data.test_limit=5", "epochs=1"], 5),
-    "a part and a rest": (["model=mlp", "model.dropout=0.3", "batch_size=1100", "epochs=2"], 6),
+    "a part and a rest": (["model=mlp", "model.activation=elu", "model.dropout=0.3", "batch_size=1100", "epochs=2"], 6),
 }
 
 
