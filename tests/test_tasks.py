@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import Done
-from helpers import aimed, settings, train_alone
+from helpers import aimed, assert_same, settings, train_alone, train_together
+from test_gradients import AIMED
 
 import ablate
 from ablate.diagnosis.causes import causes
@@ -90,6 +91,15 @@ def test_labels_are_scored_one_by_one_and_all_together() -> None:
     assert figures["test/macro_f1"] == pytest.approx((2 * both / (answered.sum(axis=0) + given.sum(axis=0))).mean())
     commoner = data.y_train.mean(axis=0) > 0.5
     assert found.summary.baseline == pytest.approx((commoner == given).mean())
+
+
+@pytest.mark.parametrize("task", AIMED)
+def test_a_lane_is_the_trial_alone(task: str) -> None:
+    data = aimed(task, 3, 9, rows=40)
+    common = ["data=npz", f"data.task={task}", "model=softmax_regression", "epochs=2", "batch_size=7"]
+    trials = [settings(*common, *loss, f"lr={rate}") for loss in AIMED[task] for rate in (0.1, 0.01)]
+    for trial, lane in zip(trials, train_together(trials, data), strict=True):
+        assert_same(lane, train_alone(trial, data))
 
 
 VERDICTS = {

@@ -4,9 +4,7 @@ How good a score is, is told by `skill`: the share of the way from the best cons
 targets that is R² itself.
 """
 
-import math
-from collections.abc import Sequence
-
+from ablate.diagnosis.curves import late_drop, relative_drop, span
 from ablate.training.loop import Summary
 
 # Predictions whose deviation is below this share of the targets' are a constant.
@@ -19,7 +17,6 @@ LEARNED_SKILL = 0.25
 # Where one label is rare, always answering no is right nearly always: half of that answer's mistakes must be gone.
 TRAINED_SKILL = 0.5
 SLOW_DROP = 0.02
-SLOW_TAIL = 0.2
 LEARNED = 0.99
 
 Judged = tuple[str, str]
@@ -54,7 +51,7 @@ def _collapsed(summary: Summary) -> Judged | None:
 
 
 def _stuck(summary: Summary) -> Judged | None:
-    drop = _drop(summary.initial_loss, summary.train_loss)
+    drop = relative_drop(summary.initial_loss, summary.train_loss)
     if drop >= STUCK_DROP or skill(summary) >= LEARNED_SKILL:
         return None
     change = "did not fall" if drop <= 0 else f"fell by only {drop:.1%}"
@@ -63,12 +60,12 @@ def _stuck(summary: Summary) -> Judged | None:
 
 
 def _slow(summary: Summary) -> Judged | None:
-    drop = _late_drop(summary.test_losses)
+    drop = late_drop(summary.test_losses)
     recent = summary.test_losses[len(summary.test_losses) // 2 :]
     is_lowest = summary.test_losses[-1] <= (1 + SLOW_DROP) * min(recent)
     if _is_trained(summary) or drop <= SLOW_DROP or not is_lowest or summary.train_score >= LEARNED:
         return None
-    fall = f"the test loss still fell by {drop:.1%} over the last {_span(summary)}"
+    fall = f"the test loss still fell by {drop:.1%} over the last {span(summary.test_losses)}"
     return "slow", f"{fall} and {_score(summary)}: more epochs or a larger lr may do"
 
 
@@ -90,8 +87,12 @@ def _plateau(summary: Summary) -> Judged:
     if summary.train_score >= summary.target:
         gap = f"the training set's {summary.task.called} is {summary.task.written(summary.train_score)}"
         return "plateau", f"{gap}, {_score(summary)}: it fits the training set better than the task"
-    drop = _late_drop(summary.test_losses)
-    late = f"fell by only {drop:.1%} over the last {_span(summary)}" if 0 < drop <= SLOW_DROP else "falls no more"
+    drop = late_drop(summary.test_losses)
+    late = (
+        f"fell by only {drop:.1%} over the last {span(summary.test_losses)}"
+        if 0 < drop <= SLOW_DROP
+        else "falls no more"
+    )
     key = f"target_{summary.task.score}"
     reach = f"; if the rest is noise, set {key} to what can be reached" if skill(summary) >= LEARNED_SKILL else ""
     return "plateau", f"{_score(summary)}, below {key}={target}, and the test loss {late}{reach}{_beside(summary)}"
@@ -106,16 +107,3 @@ def _beside(summary: Summary) -> str:
         return ""
     answer = summary.task.written(summary.baseline)
     return f" (all labels of a sample: {exact:.1%}; the best constant answer: {answer})"
-
-
-def _late_drop(losses: Sequence[float]) -> float:
-    """The relative fall of the test loss over the last fifth of the epochs, at least the last one."""
-    return _drop(losses[min(len(losses) - 2, math.floor((len(losses) - 1) * (1 - SLOW_TAIL)))], losses[-1])
-
-
-def _span(summary: Summary) -> str:
-    return "fifth" if len(summary.test_losses) > 5 else "epoch"
-
-
-def _drop(start: float, end: float) -> float:
-    return (start - end) / abs(start) if start else 0.0

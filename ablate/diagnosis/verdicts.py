@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from ablate.diagnosis.causes import Cause
 from ablate.diagnosis.checks import Check
+from ablate.diagnosis.curves import late_drop, late_rise, relative_drop, span
 from ablate.diagnosis.measure import TOLERANCE
 from ablate.diagnosis.scored import judged
 from ablate.problem.scoring import is_unbalanced
@@ -20,7 +21,6 @@ STUCK_DROP = 0.02
 # So far above the share of the most frequent class, a network has learned something.
 LEARNED_MARGIN = 0.25
 SLOW_DROP = 0.02
-SLOW_TAIL = 0.2
 LEARNED = 0.99
 # Where classes are unbalanced, a class counts as recognised from this recall on. Of fewer rows it says nothing.
 RECOGNISED, RECOGNISED_ROWS = 0.5, 5
@@ -112,7 +112,7 @@ def _collapsed(summary: Summary) -> Verdict | None:
 
 
 def _stuck(summary: Summary) -> Verdict | None:
-    drop = _drop(summary.initial_loss, summary.train_loss)
+    drop = relative_drop(summary.initial_loss, summary.train_loss)
     # An epoch's mean hides its end: a network that began to learn in the last steps of its only epoch has learned
     # something. So has one whose accuracy rises while too large a learning rate keeps its loss high.
     if drop >= STUCK_DROP or _has_learned(summary):
@@ -125,7 +125,7 @@ def _stuck(summary: Summary) -> Verdict | None:
 
 
 def _slow(summary: Summary) -> Verdict | None:
-    drop = _late_drop(summary.test_losses)
+    drop = late_drop(summary.test_losses)
     # A loss that jumps up and down is not falling just because its last jump was down; and once the training set is
     # learned, more epochs do not help.
     recent = summary.test_losses[len(summary.test_losses) // 2 :]
@@ -133,7 +133,7 @@ def _slow(summary: Summary) -> Verdict | None:
     if _is_trained(summary) or drop <= SLOW_DROP or not lowest or summary.train_accuracy >= LEARNED:
         return None
     why = (
-        f"the test loss still fell by {drop:.1%} over the last {_span(summary)} and the accuracy is"
+        f"the test loss still fell by {drop:.1%} over the last {span(summary.test_losses)} and the accuracy is"
         f" {summary.test_accuracy:.1%}: more epochs or a larger lr may do"
     )
     return Verdict("slow", why)
@@ -161,10 +161,14 @@ def _plateau(summary: Summary) -> Verdict:
         if summary.test_accuracy < _majority(summary):
             return Verdict("plateau", f"{gap}: it learned another task; do training and test labels mean the same?")
         return Verdict("plateau", f"{gap}: it fits the training set better than the task; more training data may do")
-    drop = _late_drop(summary.test_losses)
-    late = f"fell by only {drop:.1%} over the last {_span(summary)}" if 0 < drop <= SLOW_DROP else "falls no more"
+    drop = late_drop(summary.test_losses)
+    late = (
+        f"fell by only {drop:.1%} over the last {span(summary.test_losses)}"
+        if 0 < drop <= SLOW_DROP
+        else "falls no more"
+    )
     accuracy = f"{summary.test_accuracy:.1%}, below {_percent(summary.target_accuracy)}"
-    if _has_learned(summary) and _late_rise(summary.test_accuracies) <= RISE:
+    if _has_learned(summary) and late_rise(summary.test_accuracies) <= RISE:
         above = f"well above the most frequent class's share, {_majority(summary):.1%}"
         accuracy = f"{accuracy}, and no longer rises; it is {above}"
     return Verdict("plateau", f"the test accuracy is {accuracy}, and the test loss {late}")
@@ -195,28 +199,3 @@ def _least_recognised(summary: Summary) -> tuple[float, int]:
     """The lowest recall of a class, and which class it is."""
     counted = enumerate(zip(summary.recognised, summary.labels, strict=True))
     return min((right / rows, of) for of, (right, rows) in counted if rows >= RECOGNISED_ROWS)
-
-
-def _late_rise(accuracies: Sequence[float]) -> float:
-    """How much higher the best test accuracy of the last fifth of the epochs is than the best before."""
-    late = _before_late(accuracies) + 1
-    return max(accuracies[late:]) - max(accuracies[:late])
-
-
-def _before_late(curve: Sequence[float]) -> int:
-    """The place in a curve from which its last fifth is counted, at least its last value."""
-    return min(len(curve) - 2, math.floor((len(curve) - 1) * (1 - SLOW_TAIL)))
-
-
-def _late_drop(losses: Sequence[float]) -> float:
-    """The relative fall of the test loss over the last fifth of the epochs, at least the last one."""
-    return _drop(losses[_before_late(losses)], losses[-1])
-
-
-def _span(summary: Summary) -> str:
-    return "fifth" if len(summary.test_losses) > 5 else "epoch"
-
-
-def _drop(start: float, end: float) -> float:
-    """The relative fall of a loss from `start` to `end`."""
-    return (start - end) / abs(start) if start else 0.0

@@ -1,0 +1,33 @@
+"""How a curve ends: what all verdicts ask of the losses and scores by epoch."""
+
+import math
+from collections.abc import Sequence
+
+# The end of a curve: its last fifth, at least its last value.
+TAIL = 0.2
+
+
+def before_late(curve: Sequence[float]) -> int:
+    """The place in a curve from which its last fifth is counted, at least its last value."""
+    return min(len(curve) - 2, math.floor((len(curve) - 1) * (1 - TAIL)))
+
+
+def late_rise(scores: Sequence[float]) -> float:
+    """How much higher the best score of the last fifth of the epochs is than the best before."""
+    late = before_late(scores) + 1
+    return max(scores[late:]) - max(scores[:late])
+
+
+def late_drop(losses: Sequence[float]) -> float:
+    """The relative fall of a loss over the last fifth of the epochs, at least the last one."""
+    return relative_drop(losses[before_late(losses)], losses[-1])
+
+
+def span(curve: Sequence[float]) -> str:
+    """What that end of a curve is called."""
+    return "fifth" if len(curve) > 5 else "epoch"
+
+
+def relative_drop(start: float, end: float) -> float:
+    """The relative fall of a loss from `start` to `end`."""
+    return (start - end) / abs(start) if start else 0.0
