@@ -97,9 +97,20 @@ def unknown_key(key: str, written: str) -> str:
         if having:
             named, verb = " and ".join(f"{group}={choice}" for choice in having), "has" if len(having) == 1 else "have"
             return f"{written}: no such key here; only {named} {verb} it"
-    found = _meant(key)
+    found = [f"{name}{_only_with(name)}" for name in _meant(key)]
     meant = f"; did you mean {' or '.join(found)}?" if found else ""
     return f"{written}: no such key{meant} (--help lists the keys)"
+
+
+def _only_with(key: str) -> str:
+    """With which options of its group a key exists, if not with all."""
+    group, _, rest = key.partition(".")
+    having = (
+        [choice for choice in choices(group) if rest in option(group, choice)] if group in DECLARED and rest else []
+    )
+    if not having or len(having) == len(choices(group)):
+        return ""
+    return f" (with {' or '.join(f'{group}={choice}' for choice in having)})"
 
 
 def _meant(key: str) -> list[str]:

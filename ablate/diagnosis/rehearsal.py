@@ -63,6 +63,8 @@ class Outcome:
     @property
     def written(self) -> str:
         """The score as a user reads it."""
+        if not self.score > self.chance - 1:
+            return "far below a constant answer's"
         return self.task.written(self.score)
 
     @property
@@ -221,7 +223,8 @@ def _train(trials: Sequence[PreparedTrial]) -> list[Summary]:
     for place, trial in enumerate(trials):
         together[_key(trial)].append(place)
     found: dict[int, Summary] = {}
-    with threadpool_limits(1, user_api="blas"):
+    # Numbers that are not finite are outcomes, not mishaps.
+    with threadpool_limits(1, user_api="blas"), np.errstate(all="ignore"):
         for places in together.values():
             lanes, listener = [trials[place] for place in places], _Listener()
             train(lanes, engine(lanes), listener)
