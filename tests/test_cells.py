@@ -316,7 +316,7 @@ MALFORMED: dict[str, list[str]] = {
     "cells: {a b: {lr: 1}}": ["cells.a b", "name of letters"],
     "cells: {1: {lr: 1}}": ["cells.1", "name of letters"],
     "cells: {a: {lrr: 1}}": ["cells.a: lrr=1", "did you mean lr?"],
-    "cells: {a: {loss.gama: 1}}": ["cells.a: loss.gama=1", "did you mean loss.gamma?"],
+    "cells: {a: {loss.gama: 1}}": ["cells.a: loss.gama=1", "did you mean loss.gamma (with loss=focal)?"],
     "cells: {a: {hydra.mode: RUN}}": ["cells.a: hydra.mode=RUN", "no such key"],
     "cells: {a: {cells: {b: {lr: 1}}}}": ["cells.a: cells.b.lr=1", "no such key"],
     "cells: {a: {loss: {name: mse}}}": ["cells.a: loss.name=mse", "write loss: mse"],

@@ -105,9 +105,9 @@ def unknown_key(key: str, written: str) -> str:
 def _only_with(key: str) -> str:
     """With which options of its group a key exists, if not with all."""
     group, _, rest = key.partition(".")
-    having = (
-        [choice for choice in choices(group) if rest in option(group, choice)] if group in DECLARED and rest else []
-    )
+    if group not in DECLARED or not rest:
+        return ""
+    having = [choice for choice in choices(group) if rest in option(group, choice)]
     if not having or len(having) == len(choices(group)):
         return ""
     return f" (with {' or '.join(f'{group}={choice}' for choice in having)})"
