@@ -158,7 +158,7 @@ MEANT = {
     "momentum=0.9": "optimizer.momentum (with optimizer=momentum or optimizer=nesterov)",
     "optimizer.learning_rate=1": "lr",
     "optmizer.momentum=0.9": "optimizer.momentum (with optimizer=momentum or optimizer=nesterov)",
-    "loss.label_smoothing=0.1": "loss.smoothing (with loss=label_smoothing)",
+    "loss.label_smoothing=0.1": "loss.smoothing (with loss=kl or loss=label_smoothing or loss=reverse_kl)",
     "loss=mle": None,
     "optimizer=lamb": None,
     "optimizer.gamma=0.1": None,

@@ -112,7 +112,8 @@ def _seen(known: Known) -> Iterator[str]:
     if saturated is not None and saturated > SATURATED:
         yield f"{saturated:.0%} of the sigmoid or tanh values are at the function's ends, where its slope is nearly 0"
     share = known.last("watch/largest_class")
-    if share is not None and share > 0.5 and known.row["verdict"] != "trained":
+    usual = 0.0 if known.evidence is None else known.evidence.facts.test_majority_share or 0.0
+    if share is not None and share > max(0.5, usual + 0.1) and known.row["verdict"] != "trained":
         yield f"{share:.0%} of the test predictions are one and the same class"
     if known.has_run_away:
         yield "the outputs are at 0 and 1 although not all predictions are right: the logits have run away"
