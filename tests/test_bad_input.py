@@ -154,6 +154,7 @@ MEANT = {
     "loss=cross_entropy": "ce",
     "optimizer=Adam": "adam",
     "init=xavier": "glorot_uniform",
+    "schedule=1/t": "inverse_time",
     "batchsize=3": "batch_size",
     "momentum=0.9": "optimizer.momentum (with optimizer=momentum or optimizer=nesterov)",
     "optimizer.learning_rate=1": "lr",

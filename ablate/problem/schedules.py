@@ -56,6 +56,7 @@ class Constant(_Level):
     """1 after the warm-up, if there is any."""
 
     name: Literal["constant"] = "constant"
+    also_called: ClassVar[tuple[str, ...]] = ("none", "fixed")
 
 
 @SCHEDULES.declare
@@ -63,6 +64,7 @@ class Step(Schedule):
     """factor^floor(e / every)."""
 
     name: Literal["step"] = "step"
+    also_called: ClassVar[tuple[str, ...]] = ("step_lr", "step_decay", "staircase")
     every: Count = Field(5, description="step: epochs from one fall of the rates to the next")
     factor: Annotated[float, Field(gt=0, lt=1)] = Field(0.1, description="step: what the rates are multiplied by")
 
@@ -75,6 +77,7 @@ class Cosine(Schedule):
     """floor + (1 - floor) (1 + cos(π u / U)) / 2 for U updates in all (Loshchilov and Hutter, 2017, no restarts)."""
 
     name: Literal["cosine"] = "cosine"
+    also_called: ClassVar[tuple[str, ...]] = ("cosine_annealing", "cosine_annealing_lr", "cosine_decay")
     floor: Fraction = Field(0.0, description="cosine: the factor that the rates fall to by the end of the last epoch")
 
     def factors(self, update: Array, updates: int, per_epoch: int) -> Array:
@@ -86,6 +89,7 @@ class Warmup(_Level):
     """1 after a warm-up."""
 
     name: Literal["warmup"] = "warmup"
+    also_called: ClassVar[tuple[str, ...]] = ("linear_warmup",)
     warmup: NotNegative = 1.0
 
 
@@ -94,6 +98,7 @@ class InverseTime(Schedule):
     """1 / (1 + e / half_after): the 1/t decay (Robbins and Monro, 1951)."""
 
     name: Literal["inverse_time"] = "inverse_time"
+    also_called: ClassVar[tuple[str, ...]] = ("1/t", "inverse_time_decay", "time_decay")
     half_after: Positive = Field(
         1.0, description="inverse_time: epochs after which the rates are half of what they were"
     )
