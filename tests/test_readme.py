@@ -50,6 +50,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(96, 5)), np.arange(96) % 3
     np.savez(folder / "my_data.npz", x_train=x[:64], y_train=y[:64], x_test=x[64:], y_test=y[64:])
+    np.savetxt(
+        folder / "my_table.csv", np.tile(np.c_[x, y], (2, 1)), delimiter=",", header="a,b,c,d,e,species", comments=""
+    )
     return folder
 
 

@@ -51,7 +51,10 @@ def _said(error: Exception, words: Sequence[str]) -> str:
     text = str(error)
     if isinstance(error, OverrideParseException):
         heard = [line for line in text.splitlines() if not line.startswith(("Error parsing", "See http"))]
-        return f"{error.override}: not understood ({' '.join(heard)}); write key=value"
+        quoted = (
+            ", and a value with blanks or brackets as 'key=\"value\"'" if re.search(r"=.*[ ()]", error.override) else ""
+        )
+        return f"{error.override}: not understood ({' '.join(heard)}); write key=value{quoted}"
     if isinstance(error, MissingConfigException) and error.options:
         missing = str(error.missing_cfg_file)
         # A group of Hydra's own has a slash in its name; a choice of ours may have one by mistake: schedule=1/t.

@@ -304,6 +304,12 @@ def test_without_a_test_set_rows_are_split_off_in_a_fixed_order(file, names):
     np.testing.assert_array_equal(more.x_test, x[order[6:]])
     np.testing.assert_array_equal(more.y_test, y[order[6:]])
     assert "test set" not in notices
+    # A class with a single row, which happens to be tested on, is a class all the same.
+    rare = y.copy()
+    rare[order[9]] = 2
+    data, notices = said(file, {"x": x, "y": rare}, test_share=0.2)
+    assert (data.classes, data.y_test[-1]) == (3, 2)
+    assert "no training row in use is of class 2" in notices
 
 
 def test_a_share_to_test_on_must_leave_rows_and_be_wanted(file):

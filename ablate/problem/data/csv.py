@@ -31,9 +31,6 @@ class Csv(OwnFile):
     wanted: ClassVar[str] = "a text file with a row for each sample, and data.label"
 
     name: Literal["csv"] = "csv"
-    path: str | None = Field(
-        None, description="npz: file with x_train, y_train, x_test, y_test; csv: file with a table"
-    )
     test_path: str | None = Field(
         None, description="csv: file with the table to test on (null: data.test_share of path)"
     )

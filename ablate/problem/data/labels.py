@@ -89,7 +89,7 @@ def _heed(origin: Origin, name: str, known: NDArray[Any], train: NDArray[Any]) -
     """Say what becomes of labels that are no classes yet; ask where there are so many that they may never be."""
     classes, rows = len(known), len(train)
     if not _is_text(known) and known[0] < 0 and 0 in known:
-        found = f"{name}[{int(train.argmin())}] is {known[0]}, beside labels from 0 on ({_listed(known)})"
+        found = f"{_place(name, int(train.argmin()))} is {known[0]}, beside labels from 0 on ({_listed(known)})"
         raise origin.error(f"{found}: leave out samples without a class, or data.labels=remap if it is one")
     are_many = classes > _MANY_CLASSES and rows < _FEW_ROWS * classes
     if not are_many and not _is_text(known) and np.array_equal(known, np.arange(classes)):
@@ -120,7 +120,7 @@ def _as_is(origin: Origin, vectors: Sequence[NDArray[Any]], names: Sequence[str]
         if wrong.any():
             first = int(wrong.argmax())
             limits = f"data.labels=as_is needs whole numbers from 0, below {MAX_CLASSES}"
-            raise origin.error(f"{name}[{first}] is {y[first]}; {limits}")
+            raise origin.error(f"{_place(name, first)} is {y[first]}; {limits}")
     train, test = (y.astype(np.int64) for y in vectors)
     if test.max() > train.max():
         raise origin.error(
@@ -128,6 +128,11 @@ def _as_is(origin: Origin, vectors: Sequence[NDArray[Any]], names: Sequence[str]
             "train on every class that is tested"
         )
     return Labels(train, test, int(train.max()) + 1)
+
+
+def _place(name: str, row: int) -> str:
+    """A label as it is written where it comes from: an element of an array, or a row of something else."""
+    return f"{name}[{row}]" if name.isidentifier() else f"row {row} of {name}"
 
 
 def _is_text(y: NDArray[Any]) -> bool:
@@ -156,7 +161,7 @@ def _whole(origin: Origin, name: str, y: NDArray[Any]) -> NDArray[np.int64]:
     if not wrong.any():
         return y.astype(np.int64)
     first = int(wrong.argmax())
-    found = f"{name}[{first}] is {y[first]}"
+    found = f"{_place(name, first)} is {y[first]}"
     if not np.isfinite(numbers[first]):
         raise origin.error(f"{found}; give every sample a label, or leave it out")
     raise origin.error(f"{found}; a class is a whole number: number the classes 0, 1, 2, ...{_or_amounts(origin)}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
@@ -20,6 +20,7 @@ from ablate.problem.data.targets import OwnTargets, read_targets
 from ablate.problem.section import Count
 
 Share = Annotated[float, Field(gt=0, lt=1)]
+Rows = slice | NDArray[np.int64]
 
 TEST_SHARE = 0.2
 SPLIT = "numpy.random.default_rng(0).permutation"
@@ -34,14 +35,11 @@ class Part:
     x_name: str
     y_name: str
 
-    @property
-    def labels(self) -> int:
-        """The number of labels, which may be a column `(N, 1)` or a row `(1, N)`."""
-        return max(self.y.shape[:1] if not self._is_row else self.y.shape, default=0)
-
     def check_lengths(self, origin: Origin) -> None:
         """Raise `origin.error` unless there is a label for each sample."""
-        x, labels = self.x, self.labels
+        x = self.x
+        is_row = self.y.ndim == 2 and len(self.y) == 1 < len(x)
+        labels = max(self.y.shape if is_row else self.y.shape[:1], default=0)
         if labels == len(x) or self.y.ndim not in (1, 2) or self.y.dtype.kind not in "biufUS":
             return  # right, or no labels at all, which is said elsewhere
         advice = "one each was expected"
@@ -49,14 +47,6 @@ class Part:
             moved = f"{self.x_name}.T" if x.ndim == 2 else f"np.moveaxis({self.x_name}, -1, 0)"
             advice = f"{self.x_name} has shape {x.shape}: {moved} if the last axis is that of the samples"
         raise origin.error(f"{self.y_name} has {labels} labels for {len(x)} samples; {advice}")
-
-    def chosen(self, rows: NDArray[np.int64]) -> Part:
-        """Some of its rows, in the order given."""
-        return replace(self, x=self.x[rows], y=self.y[:, rows] if self._is_row else self.y[rows])
-
-    @property
-    def _is_row(self) -> bool:
-        return self.y.ndim == 2 and len(self.y) == 1 < len(self.x)
 
 
 class OwnFile(OwnTargets):
@@ -92,17 +82,20 @@ class OwnFile(OwnTargets):
         for part in (whole, test) if test else (whole,):
             samples.check(origin, part.x_name, part.x)
             part.check_lengths(origin)
-        train, test = self._split(origin, whole, test)
-        x_names, y_names = (train.x_name, test.x_name), (train.y_name, test.y_name)
-        x_train, x_test = samples.arranged(origin, (train.x, test.x), self.channels, self.shape, x_names)
+        train, tested = self._rows(origin, len(whole.x), test)
+        # Of the whole set before it is split: errors name rows as the file counts them.
+        given = (whole, test or whole)
+        x_names, y_names = [part.x_name for part in given], [part.y_name for part in given]
+        x_train, x_test = samples.arranged(origin, [part.x for part in given], self.channels, self.shape, x_names)
         rows = (len(x_train), len(x_test))
-        y = read_targets(self.learned, origin, (train.y, test.y), rows, self.labels, y_names)
+        y = read_targets(self.learned, origin, [part.y for part in given], rows, self.labels, y_names)
+        x_train, x_test = x_train[train], x_test[tested]
         return Raw(
             source=str(file),
             x_train=x_train,
-            y_train=y.train,
+            y_train=y.train[train],
             x_test=x_test,
-            y_test=y.test,
+            y_test=y.test[tested],
             classes=y.classes,
             low=float(x_train.min()),
             high=float(x_train.max()),
@@ -110,13 +103,12 @@ class OwnFile(OwnTargets):
             task=self.learned,
         )
 
-    def _split(self, origin: Origin, whole: Part, test: Part | None) -> tuple[Part, Part]:
-        """Training and test set; without a test set, some rows in a fixed order are split off."""
+    def _rows(self, origin: Origin, rows: int, test: Part | None) -> tuple[Rows, Rows]:
+        """The rows to train on and those to test on: all, or without a test set some of each, in a fixed order."""
         if test is not None:
             if self.test_share is not None:
                 raise ConfigError(f"data.test_share={self.test_share}: {origin.named} has a test set; leave it out")
-            return whole, test
-        rows = len(whole.x)
+            return slice(None), slice(None)
         tested = round((self.test_share or TEST_SHARE) * rows)
         if not 0 < tested < rows:
             raise origin.error(f"{tested} of its {rows} rows to test on; another data.test_share leaves some for both")
@@ -124,4 +116,4 @@ class OwnFile(OwnTargets):
             split = f"the last {tested} of the {rows} rows, in the order of {SPLIT}({rows}), are tested on"
             origin.notice(f"no test set in it: {split}; data.test_share={TEST_SHARE} confirms it")
         order = np.random.default_rng(0).permutation(rows)
-        return whole.chosen(order[:-tested]), whole.chosen(order[-tested:])
+        return order[:-tested], order[-tested:]
