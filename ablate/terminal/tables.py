@@ -52,7 +52,7 @@ def fitting(
         kept = [place for place, title in enumerate(titles) if title not in spare[:gone]]
         table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
         for place in kept:
-            number = titles[place] in _NUMBERS
+            number = titles[place].split(" / ")[0] in _NUMBERS
             table.add_column(Text(titles[place]), justify="right" if number else "left", no_wrap=True)
         for row in rows:
             # As text, so that brackets in a user's value are no markup.
