@@ -57,6 +57,7 @@ OPTIMIZERS = [
     ["optimizer.weight_decay=0.2", "update_sign=plus"],
     ["optimizer.clip_norm=0.4"],
     ["schedule=cosine", "schedule.warmup=1.5", "output_lr=0.3"],
+    ["schedule=cosine", "lr=1e-5"],  # updates that are counted as too small
     ["schedule=step", "schedule.every=1", "optimizer=adamw", "update_sign=plus"],
     ["optimizer.clip_value=0.02", "optimizer.weight_decay=0.2"],
     ["optimizer=momentum", "optimizer.clip_norm=0.3", "optimizer.clip_value=0.1", "update_sign=plus"],
