@@ -160,6 +160,10 @@ def test_the_first_rule_that_holds_gives_the_verdict() -> None:
         ({"test_accuracy": 0.83, "test_accuracies": [0.1, *[0.8] * 9, 0.805]}, "no longer rises; .* share, 10.0%"),
         ({"test_accuracy": 0.83, "test_accuracies": [0.1, *[0.8] * 9, 0.83]}, "below 90%, and the test loss"),
         ({"test_accuracy": 0.34, "test_accuracies": [0.34] * 11}, "34.0%, below 90%, and the test loss falls no more"),
+        (
+            {"test_accuracy": 0.75, "test_accuracies": [0.75] * 11, "labels": [2, 2]},
+            "75.0%, below 90%, and the test loss",
+        ),
         (_of_two_classes(960, 40, 960, 10), "97.0%, hides class 1: 10 of its 40 test samples .* class gives 96.0%"),
         (_of_two_classes(960, 40, 950, 38), "every class is recognised, class 1 the least, with a recall of 95.0%"),
     ],

@@ -110,7 +110,9 @@ def test_small_updates_of_a_trained_network_are_no_news() -> None:
 
 def test_logits_that_ran_away_get_smaller_steps_and_the_output_layer_its_own() -> None:
     """The loss is lowest at the end, and yet a larger rate would be wrong."""
-    ran = known("collapsed", "lr=10", "model=mlp", **{"test/confidence": 0.9999, "test/accuracy": 0.5})
+    ran = known(
+        "collapsed", "lr=10", "model=mlp", **{"test/confidence": 0.9999, "test/accuracy": 0.5, "test/loss": 1.0}
+    )
     ran.metrics[:0] = [{"step": 0, "epoch": 0, "test/loss": 3.0}, {"step": 1, "epoch": 1, "test/loss": 2.0}]
     tried = {str(change) for change in changes(ran)}
     assert {"lr=1", "output_lr=1"} <= tried
@@ -192,6 +194,7 @@ def _causes(*overrides: str, scale: Any = 1.0, shares: tuple[int, ...] = (), ver
 def test_what_the_data_and_the_start_show(given: dict[str, Any], name: str, said: str) -> None:
     found = _causes(*given.pop("overrides", ["model.activation=relu"]), **given)
     assert found[0].startswith(f"{name}: ")
+    assert sum(each.startswith(f"{name}: ") for each in found) == 1
     assert re.search(said, found[0])
 
 

@@ -25,6 +25,8 @@ FLAT = 0.05
 # So few hidden units that one bad start decides.
 FEW_UNITS = 4
 FEW_STEPS = 10
+# Of so many dead units, time wakes none.
+ALL_DEAD = 0.9
 MOST_LINES = 4
 # What meets the evidence comes before what recognises no more than this much more.
 AHEAD = 0.15
@@ -217,7 +219,8 @@ def _start(known: Known) -> Iterator[dict[str, Any]]:
     if known.config["init"]["name"] in ("normal", "uniform01", "uniform", "zeros"):
         yield {"init": "glorot_uniform"}
     is_tiny = known.hidden and max(known.hidden) <= FEW_UNITS
-    if is_tiny or (known.is_flat and not known.creeps and not known.causes):
+    is_small_step = not known.creeps and not known.total("watch/too_large")
+    if is_tiny or (known.is_flat and is_small_step and not known.causes):
         seed = known.config["seed"]
         yield from ({"seed": seed + more} for more in (1, 2, 3))
     if is_tiny:
@@ -253,7 +256,7 @@ def _length(known: Known) -> Iterator[dict[str, Any]]:
     batch = known.config.get("batch_size")
     if batch and batch > 32 and steps <= FEW_STEPS:
         yield {"batch_size": 32}
-    if known.row["verdict"] != "diverged":
+    if known.row["verdict"] != "diverged" and not (known.last("watch/dead_units") or 0) >= ALL_DEAD:
         yield {"epochs": 3 * known.config["epochs"]}
 
 

@@ -25,6 +25,8 @@ LEARNED = 0.99
 # Where classes are unbalanced, a class counts as recognised from this recall on. Of fewer rows it says nothing.
 RECOGNISED, RECOGNISED_ROWS = 0.5, 5
 RISE = 0.01
+# Of fewer test samples, how far an accuracy is above the majority's share says nothing: three of four are soon right.
+TELLING_ROWS = 20
 
 
 @dataclass(frozen=True)
@@ -168,7 +170,8 @@ def _plateau(summary: Summary) -> Verdict:
         else "falls no more"
     )
     accuracy = f"{summary.test_accuracy:.1%}, below {_percent(summary.target_accuracy)}"
-    if _has_learned(summary) and late_rise(summary.test_accuracies) <= RISE:
+    tells = sum(summary.labels) >= TELLING_ROWS and _has_learned(summary)
+    if tells and late_rise(summary.test_accuracies) <= RISE:
         above = f"well above the most frequent class's share, {_majority(summary):.1%}"
         accuracy = f"{accuracy}, and no longer rises; it is {above}"
     return Verdict("plateau", f"the test accuracy is {accuracy}, and the test loss {late}")
