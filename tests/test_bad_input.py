@@ -15,6 +15,7 @@ from conftest import Done, run_in_process
 import ablate as package
 from ablate.backends.cuda.backend import open_device
 from ablate.errors import ConfigError
+from ablate.problem.data.loading import DATA_SETS
 from ablate.problem.near import is_slip
 
 SMALL = ["model=softmax_regression", "epochs=1", "data.train_limit=64", "workers=1"]
@@ -137,7 +138,7 @@ UNKNOWN = {
     "loss=[ce,mse]": ["loss=[ce,mse]", "-m loss=ce,mse"],
     "loss.name=cee": ["loss.name=cee", "write loss=cee"],
     "+loss=mse": ["loss=mse", "already"],
-    "data=cifar": ["data=cifar", "choose one of csv, digits, mnist, npz, xor"],
+    "data=cifar": ["data=cifar", f"choose one of {', '.join(sorted(DATA_SETS.names()))}"],
     "model.layers=[convolution]": ["model.layers[0]=convolution", "{conv: 6, kernel: 5}"],
     "hydra/launcher=foo": ["hydra/launcher=foo", "choose one of ablate"],
     "lr": ["lr", "key=value"],
