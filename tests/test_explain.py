@@ -104,6 +104,13 @@ def test_what_was_watched_is_told_where_it_is_worth_a_line(last: dict[str, float
     assert not list(explain._seen(known("collapsed", **dict.fromkeys(last, 0.0))))
 
 
+def test_a_notice_on_the_data_and_a_training_that_went_well_are_one_text() -> None:
+    noticed = replace(known("trained"), notices=("the test inputs are of another scale",))
+    [line] = advice(noticed)
+    assert "heed what is said of its data" in line
+    assert "nothing is wrong" not in line
+
+
 def test_small_updates_of_a_trained_network_are_no_news() -> None:
     assert not list(explain._seen(known("trained", **{"watch/too_small": 20648.0, "watch/largest_class": 0.9})))
 

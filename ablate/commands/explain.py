@@ -126,6 +126,8 @@ def main() -> None:
     parser.add_argument("trial", type=Path, help="the folder of a trial, runs/<sweep>/<number>")
     try:
         explain(terminal(), read(parser.parse_args().trial))
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
     except (ConfigError, OSError) as error:
         print(f"ablate: {error}", file=sys.stderr)
         raise SystemExit(2) from None

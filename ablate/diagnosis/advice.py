@@ -158,7 +158,8 @@ def _certain(known: Known) -> Iterator[str]:
                 " -m 'seed=range(0,5)'"
             )
         case "trained":
-            yield "nothing is wrong here; repeat it with -m 'seed=range(0,5)' to see how much is chance"
+            well = "the training went well; heed what is said of its data" if known.notices else "nothing is wrong here"
+            yield f"{well}; repeat it with -m 'seed=range(0,5)' to see how much is chance"
 
 
 def _learned_another_task(known: Known) -> bool:
