@@ -23,6 +23,7 @@ PAGES = {
     "checks.md.j2": DOCS / "checks.md",
     "watching.md.j2": DOCS / "checks.md",
     "architecture.md.j2": DOCS / "architecture.md",
+    "reports.md.j2": DOCS / "reports.md",
     "benchmarks.md.j2": DOCS / "benchmarks.md",
 }
 # Parts of other templates, and one without any text.
