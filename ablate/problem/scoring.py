@@ -150,8 +150,9 @@ class NumberScorer(Scorer):
 
     def of_test(self, tallies: Array, rows: int) -> dict[str, Array]:
         sums, squares = np.split(tallies[:, 2:] / rows, 2, axis=1)
-        # Rounding may make the variance of a constant negative.
-        spread = np.sqrt((np.maximum(squares - np.square(sums), 0) * self.facts[0]).sum(axis=1))
+        with np.errstate(over="ignore", invalid="ignore"):  # of a lane that diverges
+            # Rounding may make the variance of a constant negative.
+            spread = np.sqrt((np.maximum(squares - np.square(sums), 0) * self.facts[0]).sum(axis=1))
         found = {f"test/{name}": values for name, values in self._errors(tallies, rows).items()}
         return found | {"watch/spread": spread}
 

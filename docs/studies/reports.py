@@ -21,7 +21,8 @@ from rich.console import Console
 
 import ablate
 from ablate.commands import explain
-from ablate.diagnosis.advice import advice
+from ablate.diagnosis.advice import Known, advice, changes
+from ablate.diagnosis.rehearsal import rehearse
 from ablate.errors import ConfigError
 from ablate.execution import sweep
 from ablate.execution.prepare import prepare
@@ -33,6 +34,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "reports.md"
 TEMPLATE = Path(__file__).resolve().parent / "templates" / "reports.md.j2"
 QUIET = ("workers=1", "tracking=none")
+ADVISES = " → "
 
 
 @dataclass(frozen=True)
@@ -89,7 +91,7 @@ REPORTS = [
     ),
     Report(
         "the same, a convolutional network",
-        "data=npz data.path=pixels.npz model=lenet5 epochs=4",
+        "data=npz data.path=pixels.npz model=lenet5 epochs=4 data.train_limit=200",
         "the scale of the inputs",
         SCALE,
     ),
@@ -113,7 +115,7 @@ REPORTS = [
     ),
     Report(
         "images of shape (N, 8, 8, 1)",
-        "data=npz data.path=channels_last.npz model=lenet5 epochs=4",
+        "data=npz data.path=channels_last.npz model=lenet5 epochs=4 data.train_limit=200",
         "the channel is the last axis",
         [r"\(N, H, W, C\)|channels.last"],
     ),
@@ -179,8 +181,7 @@ REPORTS = [
         "XOR with two hidden units, five seeds",
         "-m data=xor model=mlp 'model.hidden=[2]' lr=3 epochs=500 'seed=range(0,5)'",
         "a local minimum: another seed, another start or more units",
-        ["seed|start|init", "minimum|stuck|chance|hidden"],
-        ["^trained"],
+        ["→ (seed=|init)"],
     ),
     Report(
         "weights that are nearly 0, all alike",
@@ -233,7 +234,7 @@ REPORTS = [
         "a CSV file with the label in its first column",
         "data=csv data.path=label_first.csv data.label=label data.normalize=unit model=softmax_regression",
         "it is read",
-        ["^(.*→ )?(trained|slow|plateau)|label_first.csv: .*(trained|slow|plateau)"],
+        ["^(trained|slow|plateau)"],
     ),
 ]
 
@@ -265,7 +266,7 @@ FURTHER = [
     ),
     Report(
         "XOR without a hidden layer: both outputs end at 0.5",
-        "data=xor model=softmax_regression loss=ce lr=0.5 epochs=500",
+        "data=xor model=softmax_regression loss=ce lr=0.5 epochs=200",
         "one layer tells apart only what a line separates: a hidden layer is missing",
         ["hidden layer|model=mlp"],
         [],
@@ -298,9 +299,9 @@ FURTHER = [
     ),
     Report(
         "a network of one's own on digits, sigmoids, momentum, rate 4, one row at a time: NaN",
-        "model=mlp model.activation=sigmoid optimizer=momentum lr=4 batch_size=1 epochs=1",
+        "model=mlp model.activation=sigmoid optimizer=momentum lr=4 batch_size=1 epochs=1 data.train_limit=500",
         "the rate is too high: below 1 it trains",
-        ["→ a smaller (learning )?rate|lr=0?\\.\\d"],
+        [r"→ (a smaller (learning )?rate|lr=[01]?\.\d)"],
         [],
         "https://github.com/lionelmessi6410/Neural-Networks-from-Scratch/issues/2",
     ),
@@ -354,7 +355,7 @@ def as_command(folder: Path, words: Sequence[str]) -> str | Path:
 
 
 def answer(report: Report, folder: Path, run: Run) -> str:
-    """What the author would read first: the refusal, or verdict and reason, the first advice, and the notices."""
+    """What the author would read first: the refusal, or verdict and reason, the notices, and the first advice."""
     made = run(folder, report.words)
     if isinstance(made, str):
         return made
@@ -362,11 +363,19 @@ def answer(report: Report, folder: Path, run: Run) -> str:
     # Of several seeds the first that failed.
     first = next((one for one in known if one.row["verdict"] != "trained"), known[0])
     verdict, why = first.row["verdict"], first.row["why"]
-    said, advised = f"{verdict}: {why}", advice(first)[0]
+    said, advised = " ".join([f"{verdict}: {why}", *(f"({notice})" for notice in first.notices)]), _advised(first)
     # What a check has found is reason and advice.
-    if verdict != "trained" and advised[:40] not in why:
-        said += f" → {advised}"
-    return " ".join([said, *(f"({notice})" for notice in first.notices)])
+    return said if verdict == "trained" or advised[:40] in why else f"{said}{ADVISES}{advised}"
+
+
+def _advised(known: Known) -> str:
+    """The first advice of `python -m ablate.explain`, which tries what it advises if that is possible."""
+    wanted = changes(known)
+    try:
+        tried = rehearse(known.config, wanted) if wanted else None
+    except ConfigError:
+        tried = None
+    return advice(known, tried)[0]
 
 
 HEAD = ["report", "command", "what it says", "right"]
