@@ -251,7 +251,7 @@ images, labels = SMALL[TRAIN_X], SMALL[TRAIN_Y]
         (TEST_Y, b"", "truncated"),
         (TRAIN_X, images + b"\0", "1 trailing bytes"),
         (TRAIN_X, b"\1" + images[1:], "not an IDX file"),
-        (TRAIN_X, gzip.compress(images), "not an IDX file"),
+        (TRAIN_X, gzip.compress(images, mtime=0), "not an IDX file"),
         (TRAIN_X, images[:2] + b"\x0d" + images[3:], "type code 13"),
         (TRAIN_X, labels, "number of dimensions 1, 3"),
         (TRAIN_Y, images, "number of dimensions 3, 1"),
