@@ -89,7 +89,7 @@ def small_is_mnist(monkeypatch):
 
 
 @needs_mnist
-def test_the_real_files_from_a_folder_and_from_the_environment(monkeypatch, caplog):
+def test_the_real_files_from_a_folder_and_from_the_environment(monkeypatch):
     by_dir = loaded(dir=str(Path(REAL) / "mnist"), train_limit=100, test_limit=100)
     monkeypatch.setenv("ABLATE_DATA", REAL)
     by_environment = loaded()
@@ -102,7 +102,7 @@ def test_the_real_files_from_a_folder_and_from_the_environment(monkeypatch, capl
     assert by_environment.x_train.max() == 255
     np.testing.assert_array_equal(by_dir.x_train, by_environment.x_train[:100])
     assert by_dir.source == by_environment.source == str(Path(REAL) / "mnist")
-    assert not caplog.records
+    assert by_dir.notices == by_environment.notices == ()
 
 
 @needs_mnist
