@@ -60,7 +60,9 @@ def attempt(trial: PreparedTrial, objectives: Sequence[Formulas], seed: int) -> 
         mistake=MISTAKES.get("none"),
     )
     lanes = [
-        replace(lane, objective=objective, rate=rate, output_rate=rate) for objective in objectives for rate in RATES
+        replace(lane, objective=_in_float64(objective), rate=rate, output_rate=rate)
+        for objective in objectives
+        for rate in RATES
     ]
     rows = len(few.y_train)
     engine = NumpyEngine(trial.architecture, few, lanes, rows)
@@ -76,13 +78,22 @@ def attempt(trial: PreparedTrial, objectives: Sequence[Formulas], seed: int) -> 
     return [max(mine, key=lambda one: (one.mean, one.accuracy)) for mine in each]
 
 
+def _in_float64(objective: Formulas) -> Formulas:
+    """The objective for a network in float32: differences of a value need all digits of its logits."""
+
+    def gradient(z: Array, p: Array, y: Array) -> Array:
+        return objective.gradient(z.astype(np.float64), p.astype(np.float64), y.astype(np.float64))
+
+    return replace(objective, gradient=gradient)
+
+
 def _small(dataset: Dataset) -> Dataset:
-    """Some of the training samples, of all classes alike, in float64, brought to the scale 1."""
+    """Some of the training samples, of all classes alike, in float32, brought to the scale 1."""
     labels = dataset.y_train
     turn = np.empty(len(labels), int)
     for label in np.unique(labels):
         turn[labels == label] = np.arange((labels == label).sum())
     rows = np.sort(np.argsort(turn, kind="stable")[:ROWS])
     x, y = dataset.x_train[rows].astype(np.float64), labels[rows]
-    x = x / (float(np.sqrt(np.mean(np.square(x)))) or 1.0)
+    x = (x / (np.sqrt(np.mean(np.square(x))) or 1.0)).astype(np.float32)
     return replace(dataset, x_train=x, y_train=y, x_test=x, y_test=y)

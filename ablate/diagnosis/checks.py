@@ -28,9 +28,9 @@ from ablate.diagnosis.hypotheses import (
     of_kernels,
     of_updates,
 )
-from ablate.diagnosis.loss_alone import LossAlone
+from ablate.diagnosis.loss_alone import LossAlone, made_up
 from ablate.diagnosis.measure import CHANGE, TOLERANCE, Entry, TensorCheck, descent_cosine, one_step, tensor_check
-from ablate.diagnosis.readings import NEGATIVE, WRONG_SIGN, UsersLoss, of_gradient
+from ablate.diagnosis.readings import NEGATIVE, WRONG_SIGN, UsersLoss, of_failure, of_gradient
 from ablate.problem.activations import ACTIVATIONS
 from ablate.problem.data.dataset import Dataset
 from ablate.problem.initialisation import GlorotUniform
@@ -156,7 +156,12 @@ def _examine(trial: PreparedTrial, few: Dataset) -> Check:
     settings, architecture, backend, sign = trial.settings, trial.architecture, trial.backend, trial.sign
     own = trial.lane()
     objective, units = unweighted(own.objective), architecture.units
-    alone = LossAlone.at_made_up_logits(own.loss, objective, units, settings.seed, few.task)
+    try:
+        alone = LossAlone.at_made_up_logits(own.loss, objective, units, settings.seed, few.task)
+    except LossFailedError as failure:
+        failed = of_failure(objective, *made_up(own.loss, units, settings.seed, few.task), failure)
+        guess, advice = _told([(failed.name, failed.advice)], settings.residual, sign)
+        return Check(guess=guess, advice=advice)
     users = None
     if own.loss.is_foreign:
         if (alone.value(alone.z, alone.y) != alone.values).any() and np.isfinite(alone.values).all():

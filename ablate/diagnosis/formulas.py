@@ -104,7 +104,7 @@ def affine(values: Array, formulas: Iterator[Formula], z: Array, y: Array, allow
 
 @lru_cache
 def _variants(loss: type[BuiltinLoss]) -> list[BuiltinLoss]:
-    """A loss with its default keys, with one of its own numbers chosen otherwise, and with an epsilon that shows."""
+    """A loss with its default keys, and with one of its own numbers chosen otherwise."""
     default = loss.defaults()
     own = [key for key in loss.field_names() if key not in BuiltinLoss.model_fields]
     numbers = [key for key in own if default[key] is None or type(default[key]) in (int, float)]
@@ -115,7 +115,14 @@ def _variants(loss: type[BuiltinLoss]) -> list[BuiltinLoss]:
                 found.append(loss.model_validate({**default, key: number}))
             except ValidationError:
                 continue
-    return found + [loss.model_validate({**default, "from_logits": False, "eps_log": eps}) for eps in EPSILONS]
+    return found
+
+
+@lru_cache
+def _with_epsilon(loss: type[BuiltinLoss]) -> list[BuiltinLoss]:
+    """A loss with its default keys and an epsilon that shows."""
+    naive = {**loss.defaults(), "from_logits": False}
+    return [loss.model_validate({**naive, key: eps}) for key in ("eps_log", "eps_sum") for eps in EPSILONS]
 
 
 def named(loss: BuiltinLoss) -> str:
@@ -133,18 +140,31 @@ def _of(objective: Objective) -> Value:
 
 
 def sound(output: str) -> Iterator[Formula]:
-    """ablate's losses over an output function, the default keys of all of them first; then squares over identity."""
-    rows = [_variants(loss) for loss in _builtin() if output in loss.allowed_outputs]
+    """ablate's losses over an output function: with their default keys first, with others, and with an epsilon."""
+    yield from _over(output, _variants)
+    yield from _over(output, _with_epsilon)
+
+
+def _over(output: str, variants: Callable[[type[BuiltinLoss]], list[BuiltinLoss]]) -> Iterator[Formula]:
+    rows = [variants(loss) for loss in _builtin() if output in loss.allowed_outputs]
     for loss in [row[0] for row in rows] + [loss for row in rows for loss in row[1:]]:
         objective = loss.objective(output)
         yield Formula(f"{named(loss)}'s", _of(objective), meant=objective)
+
+
+def mixed(output: str) -> Iterator[Formula]:
+    """Formulas of ablate's losses over a softmax where ablate does not offer them: unusual, but sound."""
+    for loss in _builtin():
+        if output == "softmax" and "sigmoid" in loss.allowed_outputs and output not in loss.allowed_outputs:
+            own = loss.model_validate(loss.defaults())
+            yield Formula(f"loss={own.name}'s over a softmax", _naive(own, softmax))
 
 
 def elsewhere(output: str) -> Iterator[Formula]:
     """ablate's losses over another output function than the one that the class names."""
     for other in OUTPUTS:
         if other.name not in (output, "identity"):
-            for formula in sound(other.name):
+            for formula in _over(other.name, _variants):
                 fix = f'name the {other.name}, output = "{other.name}", or write it over the {output}'
                 words = f"{formula.words} over a {other.name}, and the class says output = {output!r}"
                 yield Formula(words, formula.value, "another output", fix, formula.meant)
@@ -271,6 +291,14 @@ def _of_sums(output: str) -> Iterator[Formula]:
             "y, not p, stands before the logarithm: -(y * log(p)).sum(axis=1)",
             meant,
         )
+        for power in (1, 2):
+            yield Formula(
+                f"-Σ y p^{power} ln p over a {words}, the discount of easy samples turned",
+                lambda z, y, p=p, power=power: -(y * p(z) ** power * np.log(p(z))).sum(axis=-2),  # type: ignore[misc]
+                "discount turned",
+                "the focal loss has (1 - p) ** gamma in front of the logarithm: easy samples count less, not more",
+                _meant("focal", words),
+            )
         yield Formula(
             f"-Σ y p over a {words}, without the logarithm",
             lambda z, y, p=p: -(y * p(z)).sum(axis=-2),  # type: ignore[misc]

@@ -58,6 +58,19 @@ class Precision:
         return cls(noise, step, 20 * noise / step)
 
 
+def made_up(loss: Loss, units: int, seed: int, task: Task) -> tuple[Array, Array]:
+    """Logits and targets, `(1, C, N)`."""
+    # With two classes some mistakes look the same; ablate's own losses take any number of classes.
+    classes = max(units, 3) if units > 1 and not loss.is_foreign else units
+    # Every class is a target once, or a mistake in one of them would go unnoticed.
+    samples = max(MADE_UP, min(classes, MOST_MADE_UP))
+    # As many samples as classes would hide arrays that are turned.
+    samples += samples == classes
+    rng = np.random.default_rng((seed, 2))
+    z = 1.5 * rng.standard_normal((1, classes, samples))
+    return z, task.made_up(rng, classes, samples)
+
+
 @dataclass(frozen=True)
 class LossAlone:
     """A loss at made-up logits: z, p, y `(1, C, N)`, values `(1, N)`, the gradient as coded and by differences.
@@ -80,15 +93,8 @@ class LossAlone:
         cls, loss: Loss, objective: Objective, units: int, seed: int, task: Task = CLASSIFICATION
     ) -> "LossAlone":
         """Raises LossFailedError if a user's loss does."""
-        # With two classes some mistakes look the same; ablate's own losses take any number of classes.
-        classes = max(units, 3) if units > 1 and not loss.is_foreign else units
-        # Every class is a target once, or a mistake in one of them would go unnoticed.
-        samples = max(MADE_UP, min(classes, MOST_MADE_UP))
-        # As many samples as classes would hide arrays that are turned.
-        samples += samples == classes
-        rng = np.random.default_rng((seed, 2))
-        z = 1.5 * rng.standard_normal((1, classes, samples))
-        return replace(cls.at(objective, z, task.made_up(rng, classes, samples), loss.is_foreign, seed), task=task)
+        z, y = made_up(loss, units, seed, task)
+        return replace(cls.at(objective, z, y, loss.is_foreign, seed), task=task)
 
     @classmethod
     def at(cls, objective: Objective, z: Array, y: Array, is_foreign: bool, seed: int = 0) -> "LossAlone":

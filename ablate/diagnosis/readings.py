@@ -22,6 +22,7 @@ from ablate.diagnosis.formulas import (
     elsewhere,
     fit,
     gradients,
+    mixed,
     of_probabilities,
     over_samples,
     slips,
@@ -33,7 +34,7 @@ from ablate.diagnosis.hypotheses import Cause, of_catalogue
 from ablate.diagnosis.loss_alone import MOST_MADE_UP, TOO_NOISY, LossAlone
 from ablate.diagnosis.measure import MATCH, TOLERANCE, close
 from ablate.problem.custom_loss import CustomObjective, Reading
-from ablate.problem.losses import Formulas, LossFailedError
+from ablate.problem.losses import Formulas, LossFailedError, Objective
 from ablate.problem.outputs import OUTPUTS
 from ablate.trials.prepared import PreparedTrial
 
@@ -44,7 +45,7 @@ NEGATIVE = "the loss's gradient has the wrong sign, so every step climbs"
 _EACH_SAMPLE = "give each sample its own gradient, the batch's mean is taken for you"
 _OWN_VALUE = "return each sample's own value, the batch's mean is taken for you"
 _UNKNOWN = "wrong derivative", "the loss's gradient is not its value's derivative"
-_LOGARITHMS = {1 / math.log(2): "log2", 1 / math.log(10): "log10"}
+_BASES = (2, 10)
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,7 @@ def _scaled(alone: LossAlone, coded: Array) -> Cause | None:
         return WRONG_SIGN, f"{NEGATIVE}: change it"
     if factor < 0:
         return None
-    words = f"the loss's gradient is {factor:.6g} times the derivative of its value, everywhere alike"
+    words = _by_factor(factor)
     if not close(alone.gradient(*_half(alone)), alone.coded[..., : alone.z.shape[-1] // 2]):
         return "factor of samples", f"{words}, and the factor changes with the number of samples: {_EACH_SAMPLE}"
     classes = alone.z.shape[-2] if alone.task.has_classes else 1
@@ -100,11 +101,17 @@ def _scaled(alone: LossAlone, coded: Array) -> Cause | None:
     return "scale factor", f"{words}: {_where_from(factor, classes)}"
 
 
+def _by_factor(factor: float) -> str:
+    return f"the loss's gradient is {factor:.6g} times the derivative of its value, everywhere alike"
+
+
 def _where_from(factor: float, classes: int) -> str:
     """What a factor between gradient and slope is likely to come from."""
-    for number, function in _LOGARITHMS.items():
-        if abs(factor * number - 1) <= MATCH:
-            return f"that is the value's {function} where ln is meant: write np.log"
+    for base in _BASES:
+        if abs(factor / math.log(base) - 1) <= MATCH:
+            return f"that is ln {base}: the value has np.log{base} where np.log is meant"
+        if abs(factor * math.log(base) - 1) <= MATCH:
+            return f"that is 1 / ln {base}: the value has {base} ** z where np.exp(z) is meant"
     if classes > 1 and abs(factor - classes) <= MATCH * classes:
         return (
             f"that is the number of classes, {classes}: the value is a mean over the classes and the gradient that of"
@@ -142,6 +149,25 @@ def _is_derivative(alone: LossAlone, candidate: Array) -> bool:
     return alone.difference(candidate, alone.numeric) <= MATCH
 
 
+def of_failure(objective: Objective, z: Array, y: Array, error: LossFailedError) -> Finding:
+    """A user's loss that cannot be computed at logits: whether it can at probabilities."""
+    cannot = f"the loss cannot be computed: {error}"
+    p = objective.outputs(z)
+    try:
+        value = float(objective.value(p, p, y)[0, 0]) if objective.output != "identity" else math.nan
+    except LossFailedError:
+        value = math.nan
+    if not math.isfinite(value):
+        return Finding("loss fails", cannot, has_slopes=False)
+    return Finding(
+        "probabilities",
+        f"z are logits, any real numbers (here from {z.min():.3g} to {z.max():.3g}), and the loss takes them for"
+        f" probabilities: {cannot}; with p the {objective.output} of z, value(p, y)[0] is {value:.6g}; apply the"
+        f" {objective.output} first, p = {objective.output}(z), in value and in gradient",
+        has_slopes=False,
+    )
+
+
 class UsersLoss:
     """A user's loss read in every way there is. `trial` is where two readings are tried, `seed` draws its weights."""
 
@@ -160,7 +186,7 @@ class UsersLoss:
         if not self.alone.is_finite or self.alone.numeric.any() or not self.alone.coded.any():
             return None
         # Even over large steps, for it may be rounded.
-        far = self.alone.value(1.5 * self.z, self.y)
+        far = self._perhaps(1.5 * self.z, self.y)
         moves = "changes in jumps" if (far != self.alone.values).any() else "does not change"
         known = f"; gradient(z, y) is {self.slope[0].words}" if self.slope else ""
         return f"value(z, y) {moves} with the logits (a count?): it has no slope to compare gradient(z, y) with{known}"
@@ -176,12 +202,28 @@ class UsersLoss:
         for looked_for in (self._other_samples, self._probabilities, self._otherwise, self._not_finite):
             if (found := looked_for()) is not None:
                 return found
-        return self._consistent() if self.alone.error <= TOLERANCE else self._inconsistent()
+        is_right = self.alone.error <= TOLERANCE or self._ratio == 1
+        return self._consistent() if is_right else self._inconsistent()
+
+    @cached_property
+    def _ratio(self) -> float | None:
+        """The gradient's factor in units of the value's, where both are one loss of ablate; 1: it is its derivative."""
+        if self.fit is None or self.slope is None or self.fit.formula.words != self.slope[0].words:
+            return None
+        ratio = self.slope[1] / self.fit.factor
+        return 1.0 if abs(ratio - 1) <= 2 * SAME else ratio
+
+    def _perhaps(self, z: Array, y: Array) -> Array:
+        """The loss's values at other arguments than it was written for; NaN where it refuses them."""
+        try:
+            return self.alone.value(z, y)
+        except LossFailedError:
+            return np.full_like(self.alone.values, np.nan)
 
     @cached_property
     def fit(self) -> Fit | None:
         """What the value is."""
-        every = chain(sound(self.output), elsewhere(self.output), slips(self.output))
+        every = chain(sound(self.output), mixed(self.output), elsewhere(self.output), slips(self.output))
         return fit(self.alone.values, every, self.z, self.y, self.alone.closeness)
 
     @cached_property
@@ -232,7 +274,7 @@ class UsersLoss:
         def total(by: float) -> float:
             moved = self.z.copy()
             moved.flat[index] += by
-            return float(self.alone.value(moved, self.y).sum())
+            return float(self._perhaps(moved, self.y).sum())
 
         slope = (total(step) - total(-step)) / (2 * step)
         _, c, i = np.unravel_index(index, self.z.shape)
@@ -250,10 +292,7 @@ class UsersLoss:
         if self.output == "identity" or (self.alone.is_finite and self._is_sound):
             return None
         function, p = f"the {self.output}", self.alone.p
-        try:
-            of_p = self.alone.value(p, self.y)
-        except LossFailedError:
-            return None
+        of_p = self._perhaps(p, self.y)
         if not np.isfinite(of_p).all():
             return None
         name, clips = self._known_of_outputs(of_p), self._clips()
@@ -294,7 +333,7 @@ class UsersLoss:
 
     def _clips(self) -> bool:
         """Whether the value does not see by how much a logit is below 0 or above 1."""
-        values, clipped = self.alone.values, self.alone.value(self.z.clip(0, 1), self.y)
+        values, clipped = self.alone.values, self._perhaps(self.z.clip(0, 1), self.y)
         same = np.isfinite(values) & (np.abs(values - clipped) <= self.alone.closeness + 1e-5 * np.abs(values))
         return bool(same.all() and np.ptp(values) > self.alone.closeness)
 
@@ -355,12 +394,23 @@ class UsersLoss:
             if len(bad):
                 c, i = bad[0]
                 z, y = self.z[0, :, i], self.y[0, :, i]
+                softened = self.y * 0.9 + 0.1 / len(y)
+                look = (
+                    "look for a logarithm, root or quotient of a number that may be 0 or below (z are logits, any real"
+                    " numbers)"
+                )
+                of_softened = self._perhaps(self.z, softened)
+                if np.isfinite(of_softened).all() and self.output != "identity":
+                    look = (
+                        f"with y softened to {softened.min():.3g} and {softened.max():.3g} value(z, y)[{i}] is"
+                        f" {of_softened[0, i]:.6g}, so it is the zeros of the one-hot y that a"
+                        " logarithm or quotient meets: 0 * log(0) is nan; leave out the terms where y is 0"
+                    )
                 place = f"{method}(z, y)[{i}]" if method == "value" else f"gradient(z, y)[{i}, {c}]"
                 return Finding(
                     "not finite",
                     f"{place} is {array[0, c, i]} at logits from {z.min():.3g} to {z.max():.3g} of which the right"
-                    f" class's is {z[int(y.argmax())]:.3g}: look for a logarithm, root or quotient of a number that may"
-                    " be 0 or below (z are logits, any real numbers)",
+                    f" class's is {z[int(y.argmax())]:.3g}: {look}",
                     has_slopes=method == "gradient",
                 )
         return None
@@ -394,16 +444,21 @@ class UsersLoss:
     def _slip(self) -> Finding | None:
         """A value that is one of ablate's losses with a slip in it."""
         assert self.fit is not None
-        formula, i = self.fit.formula, 0
-        words = f"the value is {formula.words} (value(z, y)[{i}] is {self.alone.values[0, i]:.6g}"
-        if self.fit.factor != 1 and abs(self.fit.factor - 1) > SAME:
-            words += f", {self.fit.factor:.4g} times it"
-        if formula.meant is None:
-            return Finding(formula.mistake, f"{words}): {formula.fix}")
-        meant = formula.meant
-        right = float(meant.value(self.z, meant.outputs(self.z), self.y)[0, i])
-        words += f", and {right:.6g} as it is meant)"
-        coded, mended = self._attempts(meant.gradient)
+        formula, meant = self.fit.formula, self.fit.formula.meant
+        factor = "" if abs(self.fit.factor - 1) <= SAME else f", {self.fit.factor:.4g} times it"
+        if meant is None:
+            known = float(self.fit.factor * formula.value(self.z, self.y)[0, 0])
+            beside = f"value(z, y)[0] is {self.alone.values[0, 0]:.6g}, that is {known:.6g}"
+            return Finding(formula.mistake, f"the value is {formula.words} ({beside}{factor}): {formula.fix}")
+        right = meant.value(self.z, meant.outputs(self.z), self.y)[0]
+        i = int(np.abs(self.alone.values[0] - right).argmax())
+        words = (
+            f"the value is {formula.words} (value(z, y)[{i}] is {self.alone.values[0, i]:.6g}{factor}, and"
+            f" {right[i]:.6g} as it is meant)"
+        )
+        if self.slope is not None and self.alone.error > TOLERANCE:
+            words += f", the gradient is {_times(self.slope[1])}{self.slope[0].words}"
+        coded, mended = self._attempts(lambda z, p, y: meant.gradient(z, meant.outputs(z), y))
         if coded.beats(mended):
             # No advice to change what trains better as it is.
             if self.alone.error <= TOLERANCE:
@@ -448,14 +503,15 @@ class UsersLoss:
             return Finding(cause[0], f"{cause[1]} ({self._worst()})")
         if (found := self._gradient_of_others()) is not None:
             return found
-        factor = _factor(self.alone, self.alone.coded)
+        factor = self._ratio or _factor(self.alone, self.alone.coded)
         is_sound = slope is not None and slope[0].is_sound and slope[1] > 0
         if factor is not None and factor < 0:
             return self._negative(cause, is_sound)
         if self.fit is not None and self.fit.formula.mistake and (found := self._slip()) is not None:
             return found
-        if factor is not None and cause is not None:
-            return Finding(cause[0], f"{cause[1]} ({self._worst()}){self._known()}")
+        if factor is not None:
+            name, words = cause or ("scale factor", f"{_by_factor(factor)}: {_where_from(factor, self.z.shape[-2])}")
+            return Finding(name, f"{words} ({self._worst()}){self._known()}")
         if is_sound:
             return self._two(cause)
         return self._by_value(cause)
@@ -482,14 +538,28 @@ class UsersLoss:
             return None
         index = int(np.abs(alone - coded).argmax())
         _, c, i = np.unravel_index(index, coded.shape)
-        numeric = self.alone.numeric[0, c, i]
+        numbers = (
+            f"gradient(z, y)[{i}, {c}] is {coded[0, c, i]:.6g} in a batch of {coded.shape[-1]} and"
+            f" {alone[0, c, i]:.6g} by itself, the slope of value(z, y) is {self.alone.numeric[0, c, i]:.6g}"
+        )
+        if self._depends_on_number(int(i)):
+            words = "a part of the gradient changes with the number of samples, the value does not"
+            return Finding("factor of samples", f"{words} ({numbers}): {_EACH_SAMPLE}")
         return Finding(
             "other samples",
-            "a sample's gradient depends on the other samples of its batch, its value does not:"
-            f" gradient(z, y)[{i}, {c}] is {coded[0, c, i]:.6g} in a batch of {coded.shape[-1]} and"
-            f" {alone[0, c, i]:.6g} by itself (the slope of value(z, y) is {numeric:.6g}): sum over the classes of each"
-            " sample only, axis=1 with keepdims=True",
+            f"a sample's gradient depends on the other samples of its batch, its value does not ({numbers}): sum over"
+            " the classes of each sample only, axis=1 with keepdims=True",
         )
+
+    def _depends_on_number(self, sample: int) -> bool:
+        """Whether a sample's gradient stays as it is among other samples, as long as they are as many."""
+        others = 0.5 * self.z
+        others[..., sample] = self.z[..., sample]
+        try:
+            among = self.alone.gradient(others, self.y)
+        except LossFailedError:
+            return False
+        return close(among[..., sample], self.alone.coded[..., sample])
 
     def _negative(self, cause: Cause | None, is_sound: bool) -> Finding:
         """A gradient that is the derivative's negative: either of the two may be what is meant."""
@@ -526,7 +596,7 @@ class UsersLoss:
             meant = self.slope[0].meant
             values.append((gradient, float(meant.value(self.z, self.alone.p, self.y)[0, 0])))
         beside = ", ".join(f"{words or 'value(z, y)[0]'} {'is ' if not words else ''}{v:.6g}" for words, v in values)
-        value = self.fit.formula.words if self.fit is not None else "another one"
+        value = f"{_times(self.fit.factor)}{self.fit.formula.words}" if self.fit is not None else "another one"
         coded, descended = self._attempts(self._slope_of_value)
         reason = cause or self._partly()
         by_value = reason[1] if reason is not None else "write the derivative of the value in gradient(z, y)"
@@ -563,6 +633,9 @@ class UsersLoss:
         coded, numeric, y = self.alone.coded[0], self.alone.numeric[0], self.y[0]
         with np.errstate(all="ignore"):
             ratio = np.where(np.abs(numeric) > 1e-6 * np.nanmax(np.abs(numeric)), coded / numeric, np.nan)
+        is_zero = np.abs(numeric) <= 1e-6 * np.nanmax(np.abs(numeric))
+        if np.abs(coded[is_zero]).max(initial=0.0) > MATCH * np.abs(coded).max():
+            return self._some_entries()
         groups: list[tuple[str, Array, str]] = [
             (
                 "of the entries of the right class and of the others",
@@ -591,6 +664,19 @@ class UsersLoss:
                     "wrong derivative",
                     f"the loss's gradient is its value's derivative times a factor {words}, from {min(means):.4g} to"
                     f" {max(means):.4g}: {why}",
+                )
+        return self._some_entries()
+
+    def _some_entries(self) -> Cause | None:
+        """Whether the gradient is wrong at the entries of the right class only, or at the others."""
+        coded, numeric, y = self.alone.coded[0], self.alone.numeric[0], self.y[0]
+        wrong = np.abs(coded - numeric) > MATCH * np.nanmax(np.abs(numeric)) + self.alone.precision.allowance
+        for mine, words in ((y > 0, "of the right class"), (y == 0, "of the other classes")):
+            if wrong[mine].any() and not wrong[~mine].any() and (~mine).any():
+                return (
+                    "wrong derivative",
+                    f"only the entries {words} are wrong, {int(wrong.sum())} of {int(mine.sum())}: look at what y does"
+                    " there in gradient(z, y)",
                 )
         return None
 

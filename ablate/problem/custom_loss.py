@@ -87,7 +87,7 @@ class CustomObjective:
     def otherwise(self) -> Iterator[tuple["Reading", "CustomObjective"]]:
         """The same class as it would be called by someone who takes its arguments otherwise."""
         for reading in READINGS:
-            yield reading, replace(self, instance=_Read(self.instance, reading.arguments))
+            yield reading, replace(self, instance=_Read(self.instance, reading))
 
     @property
     def is_named_swapped(self) -> bool:
@@ -132,17 +132,25 @@ _KEEPDIMS = "; a sum or maximum over the classes that is combined with z is .sum
 _TARGET = re.compile(r"(y|t|gt|y_?t|.*(true|truth|target|label|actual|expected|one_?hot).*)s?$")
 
 
+_Arguments = Callable[[Array, Array], tuple[Array, Array]]
+
+
 @dataclass(frozen=True)
 class Reading:
     """Another way to call `value` and `gradient`: a name for it, what the class does then, and what to write instead.
 
-    `arguments` makes what the class is given of z and y.
+    `value` and `gradient` make what each of the two is given of z and y.
     """
 
     name: str
     words: str
     fix: str
-    arguments: Callable[[Array, Array], tuple[Array, Array]]
+    value: _Arguments
+    gradient: _Arguments
+
+    @property
+    def takes_labels(self) -> bool:
+        return not {self.value, self.gradient} <= {_as_it_is, _swapped}
 
 
 @dataclass(frozen=True)
@@ -150,25 +158,46 @@ class _Read:
     """A user's class that is called with other arguments."""
 
     instance: Any
-    arguments: Callable[[Array, Array], tuple[Array, Array]]
+    reading: Reading
 
     def value(self, z: Array, y: Array) -> Any:
-        return self.instance.value(*self.arguments(z, y))
+        return self.instance.value(*self.reading.value(z, y))
 
     def gradient(self, z: Array, y: Array) -> Any:
-        return self.instance.gradient(*self.arguments(z, y))
+        return self.instance.gradient(*self.reading.gradient(z, y))
 
 
 _SWAP = "write def value(self, z, y) and def gradient(self, z, y): the logits come first, the targets second"
 _LABELS = "y is one-hot, floats of shape (N, C): begin with y = y.argmax(axis=1) where labels are needed"
+
+
+def _as_it_is(z: Array, y: Array) -> tuple[Array, Array]:
+    return z, y
+
+
+def _swapped(z: Array, y: Array) -> tuple[Array, Array]:
+    return y, z
+
+
+def _labels(z: Array, y: Array) -> tuple[Array, Array]:
+    return z, y.argmax(axis=1)
+
+
+def _labels_first(z: Array, y: Array) -> tuple[Array, Array]:
+    return y.argmax(axis=1), z
+
+
+_FIRST = "takes the targets first and the logits second"
+_NUMBERS = "takes labels as numbers, one a sample"
 READINGS = (
-    Reading("swapped arguments", "takes the targets first and the logits second", _SWAP, lambda z, y: (y, z)),
-    Reading("labels as numbers", "takes labels as numbers, one a sample", _LABELS, lambda z, y: (z, y.argmax(axis=1))),
+    Reading("swapped arguments", _FIRST, _SWAP, _swapped, _swapped),
+    Reading("swapped arguments", f"{_FIRST} in value only", _SWAP, _swapped, _as_it_is),
+    Reading("swapped arguments", f"{_FIRST} in gradient only", _SWAP, _as_it_is, _swapped),
+    Reading("labels as numbers", _NUMBERS, _LABELS, _labels, _labels),
+    Reading("labels as numbers", f"{_NUMBERS}, in value only", _LABELS, _labels, _as_it_is),
+    Reading("labels as numbers", f"{_NUMBERS}, in gradient only", _LABELS, _as_it_is, _labels),
     Reading(
-        "swapped arguments",
-        "takes labels as numbers, one a sample, and takes them first",
-        f"{_SWAP}; {_LABELS}",
-        lambda z, y: (y.argmax(axis=1), z),
+        "swapped arguments", f"{_NUMBERS}, and takes them first", f"{_SWAP}; {_LABELS}", _labels_first, _labels_first
     ),
 )
 
@@ -216,8 +245,10 @@ def _tried(objective: CustomObjective, units: int, samples: int, task: Task = CL
 
 
 def _reading(objective: CustomObjective, units: int, sizes: Sequence[int]) -> Reading | None:
-    """The way of calling a class under which its results have the right shapes."""
+    """The way of giving labels as numbers under which a class's results have the right shapes."""
     for reading, other in objective.otherwise():
+        if not reading.takes_labels:
+            continue  # z and y have one shape, so their order does not change the results'
         try:
             for samples in sizes:
                 _tried(other, units, samples)

@@ -4,7 +4,8 @@
     python -m docs.studies.checks --into docs/checks.md  # and puts them into that page
 
 Every mistake that a gradient check can see is made on purpose, over seeds, models and losses, and the guess compared
-with the truth. Then correct configurations are drawn at random, and whatever the checks say of them is an alarm.
+with the truth; so are the slips of `docs.studies.slips`, in losses of one's own. Then correct configurations are drawn
+at random, the losses of `docs.studies.right_losses` are tried, and whatever the checks say of them is an alarm.
 """
 
 import argparse
@@ -13,12 +14,13 @@ import os
 import statistics
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from joblib import Parallel, delayed
 from threadpoolctl import threadpool_limits
 
 import ablate
@@ -27,6 +29,7 @@ from ablate.errors import ConfigError
 from ablate.trials.prepared import PreparedTrial, engine
 from benchmarks import marks
 from benchmarks.templates import render
+from docs.studies import right_losses, slips
 
 TEMPLATE = Path(__file__).resolve().parent / "templates" / "checks.md.j2"
 
@@ -42,30 +45,45 @@ MISTAKES = (
 )
 MODELS = ("lenet5", "mlp", "softmax_regression")
 LOSSES = ("ce", "mse", "mae", "focal", "label_smoothing", "bce", "hinge", "mse model.output=sigmoid")
-CUSTOM = {
-    "sign": "wrong sign",
-    "factor 2": "scale factor",
-    "no Jacobian": "missing_jacobian",
-    "diagonal Jacobian": "diagonal_jacobian",
-    "Jacobian twice": "jacobian_twice",
-    "divided by N": "factor of samples",
-    "times N": "factor of samples",
-    "one class forgotten": "wrong derivative",
+# Some gradients are that of another loss of ablate at once: p - y is mse's without its Jacobian, and ce's.
+CUSTOM: dict[str, tuple[str, ...]] = {
+    "sign": ("wrong sign",),
+    "factor 2": ("scale factor",),
+    "no Jacobian": ("missing_jacobian", "two losses"),
+    "diagonal Jacobian": ("diagonal_jacobian",),
+    "Jacobian twice": ("jacobian_twice", "two losses"),
+    "divided by N": ("factor of samples",),
+    "times N": ("factor of samples",),
+    "one class forgotten": ("wrong derivative",),
 }
 
 
 @dataclass(frozen=True)
-class Case:
-    """A configuration, what is wrong with it (None: nothing), and what the check said."""
+class Planted:
+    """A command line, what its check should say (nothing: all is right), and what the mistake is called in a table."""
 
-    overrides: tuple[str, ...]
-    truth: str | None
+    words: tuple[str, ...]
+    truths: tuple[str, ...] = ()
+    kind: str = ""
+    # It is to be refused before anything starts, in these words.
+    refusal: str = ""
+
+
+@dataclass(frozen=True)
+class Case:
+    """A configuration, what is wrong with it, and what the check said."""
+
+    planted: Planted
     found: Check
     seconds: float
 
     @property
     def named(self) -> bool:
-        return self.found.guess == self.truth
+        return self.found.guess in self.planted.truths
+
+    @property
+    def has_alarm(self) -> bool:
+        return self.found.guess is not None or self.found.left_out is not None
 
 
 class Drawn:
@@ -109,18 +127,28 @@ def prepared(words: Sequence[str]) -> PreparedTrial:
     return ablate.prepare(trial.settings)
 
 
-def examined(words: Sequence[str], truth: str | None) -> Case | None:
-    """The check of a configuration; None where it is refused."""
+def examined(planted: Planted) -> Case | None:
+    """The check of a configuration; None where it is refused and should not be. The time is that of the processor."""
     try:
-        trial = prepared(words)
-        start = time.perf_counter()
+        trial = prepared(planted.words)
+    except ConfigError as error:
+        if not planted.refusal:
+            return None
+        said = planted.refusal if planted.refusal in str(error) else "refused"
+        return Case(planted, Check(guess=said), 0.0)
+    with threadpool_limits(1, user_api="blas"):
+        start = time.process_time()
         found = check(trial, trial.settings.seed)
-        return Case(tuple(words), truth, found, time.perf_counter() - start)
-    except ConfigError:
-        return None
+        return Case(planted, found, time.process_time() - start)
 
 
-def mistaken(seeds: int) -> Iterator[Case]:
+def all_examined(every: Iterable[Planted]) -> list[Case]:
+    """The checks of configurations, by all cores."""
+    cases = Parallel(n_jobs=os.cpu_count())(delayed(examined)(planted) for planted in every)
+    return [case for case in cases if case is not None]
+
+
+def mistaken(seeds: int) -> Iterator[Planted]:
     """Every mistake that can be made, in every model, with every loss, `seeds` times."""
     for truth in MISTAKES:
         for number, model in enumerate(MODELS):
@@ -129,23 +157,20 @@ def mistaken(seeds: int) -> Iterator[Case]:
                     drawn = Drawn(MISTAKES.index(truth), number, place, seed)
                     words = [*drawn.model(model, truth == "missing_divisor"), *drawn.start(), *drawn.loss(loss)]
                     wrong = drawn.one_of("update_sign=plus", "residual=y-p")
-                    case = examined([*words, *(wrong if truth == "wrong sign" else [f"bug={truth}"])], truth)
-                    if case is not None:
-                        yield case
+                    words += wrong if truth == "wrong sign" else [f"bug={truth}"]
+                    yield Planted(tuple(words), (truth,), truth)
 
 
-def custom(seeds: int) -> Iterator[Case]:
+def custom(seeds: int) -> Iterator[Planted]:
     """A user's own loss with a wrong gradient."""
-    for place, (mistake, truth) in enumerate(CUSTOM.items()):
+    for place, (mistake, truths) in enumerate(CUSTOM.items()):
         for number, loss in enumerate(("ce", "mse", "sigmoid_mse")):
             if loss == "sigmoid_mse" and mistake == "diagonal Jacobian":
                 continue  # a sigmoid's Jacobian is diagonal
             for seed in range(seeds):
                 drawn = Drawn(100, place, number, seed)
                 words = [*drawn.model(MODELS[seed % 3]), *drawn.start(), *_own(loss, mistake)]
-                case = examined(words, truth)
-                assert case is not None
-                yield Case((*case.overrides, mistake), truth, case.found, case.seconds)
+                yield Planted(tuple(words), truths, mistake)
 
 
 def _own(loss: str, mistake: str) -> list[str]:
@@ -153,10 +178,32 @@ def _own(loss: str, mistake: str) -> list[str]:
     return [*named, f"+loss.args.loss={loss}", f"+loss.args.mistake={mistake}"]
 
 
-def correct(count: int) -> Iterator[Case]:
-    """Configurations with nothing wrong, drawn at random from everything there is to choose."""
-    done = 0
-    for seed in range(10 * count):
+def slipped(seeds: int) -> Iterator[Planted]:
+    """Every slip in a loss of one's own, in every model, `seeds` times."""
+    for place, (name, truths) in enumerate([*slips.SLIPS.items(), *slips.REFUSED.items()]):
+        refusal = truths if isinstance(truths, str) else ""
+        for number, model in enumerate(MODELS):
+            for seed in range(seeds):
+                drawn = Drawn(300, place, number, seed)
+                words = [*drawn.model(model), *drawn.start(), "loss=custom", f"loss.target=docs.studies.slips.{name}"]
+                kind = refusal or " / ".join(truths)
+                yield Planted(tuple(words), (refusal,) if refusal else tuple(truths), kind, refusal)
+
+
+def right(seeds: int) -> Iterator[Planted]:
+    """Every right loss of one's own, in every model, `seeds` times."""
+    for place, name in enumerate(right_losses.ALL):
+        for number, model in enumerate(MODELS):
+            for seed in range(seeds):
+                drawn = Drawn(400, place, number, seed)
+                words = [*drawn.model(model), *drawn.start(), *drawn.one_of("dtype=float32", "dtype=float64")]
+                target = f"loss.target=docs.studies.right_losses.{name}"
+                yield Planted((*words, "loss=custom", target), kind=name)
+
+
+def correct(count: int) -> Iterator[Planted]:
+    """Configurations with nothing wrong, drawn at random from everything there is to choose; more than are needed."""
+    for seed in range(2 * count):
         drawn = Drawn(200, seed)
         losses = [drawn.loss(name) for name in LOSSES]
         own = [_own(name, "none") for name in ("ce", "mse", "sigmoid_mse")]
@@ -172,19 +219,14 @@ def correct(count: int) -> Iterator[Case]:
             *drawn.one_of("", "", "model.logits=relu", "model.units=1"),
             *drawn.one_of("", "update_sign=plus residual=y-p"),
         ]
-        case = examined(words, None)
-        if case is not None:
-            done += 1
-            yield case
-        if done == count:
-            return
+        yield Planted(tuple(words))
 
 
 def is_overflow(case: Case) -> bool:
     """Whether what was found is no mistake in a gradient but a loss that is not finite at the start, and truly so."""
     if case.found.guess != "not finite":
         return False
-    trial = prepared(case.overrides)
+    trial = prepared(case.planted.words)
     with threadpool_limits(1, user_api="blas"):
         return not np.isfinite(engine([trial]).evaluate(200).loss[0])
 
@@ -197,14 +239,14 @@ class Guesses:
     rows: Sequence[Sequence[str]]
 
 
-def guesses(cases: Sequence[Case], label: str, kind: Callable[[Case], str]) -> Guesses:
+def guesses(cases: Sequence[Case], label: str) -> Guesses:
     """A row for each kind of mistake, and one for all."""
     by_kind: dict[str, list[Case]] = defaultdict(list)
     for case in cases:
-        by_kind[kind(case)].append(case)
+        by_kind[case.planted.kind].append(case)
     rows = []
     for name, mine in [*by_kind.items(), ("**all**", list(cases))]:
-        shares = [_share([case for case in mine if f"model={model}" in case.overrides]) for model in MODELS]
+        shares = [_share([case for case in mine if f"model={model}" in case.planted.words]) for model in MODELS]
         others = Counter(str(case.found.guess) for case in mine if not case.named)
         said = ", ".join(f"{guess} ({count})" for guess, count in others.most_common()) or "–"
         rows.append([name, str(len(mine)), _share(mine), *shares, said])
@@ -223,13 +265,14 @@ def alarms(cases: Sequence[Case]) -> dict[str, Any]:
         "configurations": len(cases),
         "false": false,
         "overflows": len(said) - len(false),
+        "left_out": sum(case.found.left_out is not None for case in cases),
         "error": max((case.found.gradient_error or 0.0 for case in cases if case.found.guess is None), default=0.0),
     }
 
 
 def times(cases: Sequence[Case]) -> list[dict[str, Any]]:
-    """By model how long a check takes, in seconds."""
-    mine = {model: [case.seconds for case in cases if f"model={model}" in case.overrides] for model in MODELS}
+    """By model how long a check takes, in seconds of the processor."""
+    mine = {model: [case.seconds for case in cases if f"model={model}" in case.planted.words] for model in MODELS}
     return [
         {"model": model, "median": statistics.median(each), "most": max(each)} for model, each in mine.items() if each
     ]
@@ -244,23 +287,26 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=SEEDS)
     parser.add_argument("--correct", type=int, default=CORRECT)
     given = parser.parse_args()
-    with threadpool_limits(1, user_api="blas"):
-        known, own = list(mistaken(given.seeds)), list(custom(given.seeds))
-        right = list(correct(given.correct))
-        text = render(
-            TEMPLATE,
-            date=datetime.date.today(),
-            cores=os.cpu_count(),
-            seeds=given.seeds,
-            losses=len(LOSSES),
-            times=times([*known, *own, *right]),
-            known=guesses(known, "mistake made", lambda case: str(case.truth)),
-            own=guesses(own, "mistake in a loss of one's own", lambda case: case.overrides[-1]),
-            alarms=alarms(right),
-        )
+    every = [mistaken(given.seeds), custom(given.seeds), slipped(given.seeds), right(-(-given.seeds // 4))]
+    known, own, slip, styles = (all_examined(each) for each in every)
+    fine = all_examined(correct(given.correct))[: given.correct]
+    text = render(
+        TEMPLATE,
+        date=datetime.date.today(),
+        cores=os.cpu_count(),
+        seeds=given.seeds,
+        losses=len(LOSSES),
+        styles=len(right_losses.ALL),
+        times=times([*known, *own, *slip, *styles, *fine]),
+        known=guesses(known, "mistake made"),
+        own=guesses(own, "mistake in a loss of one's own"),
+        slips=guesses(slip, "slip in a loss of one's own"),
+        alarms=alarms(fine),
+        style_alarms=alarms(styles),
+    )
     print(text)
-    for case in [case for case in [*known, *own] if not case.named][:40]:
-        print("  ", case.truth, "|", case.found.guess, "|", " ".join(case.overrides))
+    for case in [case for case in [*known, *own, *slip] if not case.named][:60]:
+        print("  ", case.planted.kind, "|", case.found.guess, "|", " ".join(case.planted.words))
     if given.into:
         marks.put(given.into, "tables", text)
 

@@ -200,6 +200,14 @@ class FocalWithNoAlpha(Bce):
         return by_q * q * (1 - q) * np.where(y > 0, 1, -1)
 
 
+@_called("not finite")
+class Divergence(Ce):
+    """y ln(y / p), which is 0 ln 0 for the classes that are not meant."""
+
+    def value(self, z: Array, y: Array) -> Any:
+        return (y * np.log(y / _softmax(z))).sum(axis=1)
+
+
 # What the arguments are taken for
 
 
@@ -258,6 +266,23 @@ class TargetsFirst(Ce):
 
 
 @_called("swapped arguments")
+class TargetsFirstInGradient(Ce):
+    def gradient(self, y: Array, z: Array) -> Any:
+        return super().gradient(z, y)
+
+
+@_called("probabilities")
+class RefusesLogits(Ce):
+    def value(self, z: Array, y: Array) -> Any:
+        if (z < 0).any():
+            raise ValueError("probabilities expected")
+        return -(y * np.log(z)).sum(axis=1)
+
+    def gradient(self, z: Array, y: Array) -> Any:
+        return -y / z
+
+
+@_called("swapped arguments")
 class SquareTargetsFirst(Mse):
     def value(self, y_true: Array, y_pred: Array) -> Any:
         return super().value(y_pred, y_true)
@@ -303,6 +328,15 @@ class SigmoidForSoftmax(Ce):
         return _sigmoid(z) - y
 
 
+@_called("double output")
+class SoftmaxOfSigmoid(Ce):
+    def value(self, z: Array, y: Array) -> Any:
+        return super().value(_sigmoid(z), y)
+
+    def gradient(self, z: Array, y: Array) -> Any:
+        return super().gradient(_sigmoid(z), y)
+
+
 @_called("another output")
 class BceUnderSoftmax(Bce):
     output = "softmax"
@@ -333,6 +367,36 @@ class CeWithMsesGradient(Ce):
 class EpsilonInValueOnly(Ce):
     def value(self, z: Array, y: Array) -> Any:
         return -(y * np.log(_softmax(z) + 0.05)).sum(axis=1)
+
+
+@_called("discount turned")
+class FocalTurned(Ce):
+    def value(self, z: Array, y: Array) -> Any:
+        p = (_softmax(z) * y).sum(axis=1)
+        return -(p**2) * np.log(p)
+
+    def gradient(self, z: Array, y: Array) -> Any:
+        p = (_softmax(z) * y).sum(axis=1, keepdims=True)
+        return -(2 * p * np.log(p) + p) * p * (y - _softmax(z))
+
+
+@_called("wrong derivative")
+class FocalNotDifferentiated(Ce):
+    """The weight (1 - p) ** 2 is taken for a constant."""
+
+    def value(self, z: Array, y: Array) -> Any:
+        p = (_softmax(z) * y).sum(axis=1)
+        return -((1 - p) ** 2) * np.log(p)
+
+    def gradient(self, z: Array, y: Array) -> Any:
+        p = (_softmax(z) * y).sum(axis=1, keepdims=True)
+        return (1 - p) ** 2 * (_softmax(z) - y)
+
+
+@_called("another loss")
+class WeightsInValueOnly(Ce):
+    def value(self, z: Array, y: Array) -> Any:
+        return np.linspace(0.5, 2, y.shape[1])[y.argmax(axis=1)] * super().value(z, y)
 
 
 @_called("missing logarithm")
@@ -372,6 +436,23 @@ class Log2(Ce):
 class Log10(Ce):
     def value(self, z: Array, y: Array) -> Any:
         return -(y * np.log10(_softmax(z))).sum(axis=1)
+
+
+@_called("scale factor")
+class HalfPrecisionTooSteep(Ce):
+    """float16 inside, and a factor besides."""
+
+    def value(self, z: Array, y: Array) -> Any:
+        return super().value(z.astype(np.float16), y)
+
+    def gradient(self, z: Array, y: Array) -> Any:
+        return 1.5 * super().gradient(z.astype(np.float16), y)
+
+
+@_called("factor of samples")
+class LabelsDividedByN(Ce):
+    def gradient(self, z: Array, y: Array) -> Any:
+        return _softmax(z) - y / len(z)
 
 
 @_called("scale factor")
