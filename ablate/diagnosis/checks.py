@@ -167,6 +167,7 @@ def _examine(trial: PreparedTrial, few: Dataset) -> Check:
         if (alone.value(alone.z, alone.y) != alone.values).any() and np.isfinite(alone.values).all():
             return Check(guess="not repeatable", advice=f"{_ANOTHER_LOSS} ({_apart(alone)})")
         reader = UsersLoss(trial, alone, settings.seed)
+        alone = reader.alone
         if (reason := reader.left_out()) is not None:
             return Check(left_out=reason)
         users = reader.finding()
@@ -231,10 +232,12 @@ def _note(alone: LossAlone) -> str | None:
     precision = alone.precision
     if not precision.noise:
         return None
+    slopes = f"are taken over steps of {precision.step:g}"
+    if alone.exact is not None:
+        slopes = "are those of the loss of ablate that it is"
     return (
-        f"value(z, y) is rounded to about {precision.noise:.1g}, less exact than float64: its slopes are taken over"
-        f" steps of {precision.step:g}, differences up to {precision.allowance:.1g} pass, and the network is checked"
-        " with gradient(z, y) as it is"
+        f"value(z, y) is rounded to about {precision.noise:.1g}, less exact than float64: its slopes {slopes},"
+        f" differences up to {precision.allowance:.1g} pass, and the network is checked with gradient(z, y) as it is"
     )
 
 

@@ -42,15 +42,16 @@ class Precision:
         """Measured by the sixth differences of the values along random directions, which are 0 but for rounding."""
         fine = cls(0.0, STEPS[0], rounding(size, STEPS[0]))
         rng = np.random.default_rng((seed, 3))
-        found = []
+        found, jumps = [], []
         for _ in range(NOISE_DIRECTIONS):
             direction = NOISE_STEP * rng.standard_normal(z.shape)
             values = np.stack([value(z + k * direction) for k in range(-3, 4)])
             if not np.isfinite(values).all():
                 return fine
             found.append(np.abs(np.tensordot(_SIXTH, values, 1)))
+            jumps.append(_jump(values))
         # A kink is met along a few directions only, and values that stand still tell nothing.
-        each = np.median(found, axis=0)
+        each = np.maximum(np.median(found, axis=0), np.median(jumps, axis=0) / 2)
         noise = float(np.quantile(each[each > 0], 0.75)) if each.any() else 0.0
         if noise <= 50 * np.finfo(float).eps * size:
             return fine
@@ -71,11 +72,19 @@ def made_up(loss: Loss, units: int, seed: int, task: Task) -> tuple[Array, Array
     return z, task.made_up(rng, classes, samples)
 
 
+def _jump(values: Array) -> Array:
+    """The smallest change between neighbours of values `(7, 1, N)` that also stand still in between; else 0."""
+    changes = np.abs(np.diff(values, axis=0))
+    smallest = np.where(changes > 0, changes, np.inf).min(axis=0)
+    return np.where((changes == 0).any(axis=0) & np.isfinite(smallest), smallest, 0.0)
+
+
 @dataclass(frozen=True)
 class LossAlone:
     """A loss at made-up logits: z, p, y `(1, C, N)`, values `(1, N)`, the gradient as coded and by differences.
 
     `numeric` is NaN at kinks. `size` is the magnitude of the values, which limits how accurate the differences can be.
+    `exact` are the slopes where they are known without differences.
     """
 
     objective: Objective
@@ -87,6 +96,7 @@ class LossAlone:
     size: float
     precision: Precision
     task: Task = CLASSIFICATION
+    exact: Array | None = None
 
     @classmethod
     def at_made_up_logits(
@@ -124,6 +134,8 @@ class LossAlone:
     @cached_property
     def numeric(self) -> Array:
         """Every sample's slope with respect to each of its logits, `(1, C, N)`."""
+        if self.exact is not None:
+            return self.exact
         return np.stack([self._by_class(index) for index in range(self.z.shape[-2])], axis=1)
 
     def _by_class(self, index: int) -> Array:
@@ -139,10 +151,14 @@ class LossAlone:
             kink = np.abs(forward - backward) > KINK * largest + rounding(self.size, 1.0)
             return np.where(kink, np.nan, (forward + backward) / (2 * step))
         wide, narrow = (forward + backward) / (2 * step), (value(step / 2) - value(-step / 2)) / step
-        # Over such steps a curve bends; a kink shows as a bend of the size of the slope, or between the two slopes.
-        kink = np.abs(forward - backward) > 0.1 * largest + 10 * noise
-        kink |= np.abs(wide - narrow) > 0.01 * np.maximum(np.abs(wide), np.abs(narrow)) + self.precision.allowance
+        # Over such steps a curve bends, by about the step; a kink shows as a larger bend, or between the two slopes.
+        kink = np.abs(forward - backward) > 2 * step * largest + 10 * noise
+        kink |= np.abs(wide - narrow) > 0.05 * step * np.abs(wide) + self.precision.allowance
         return np.where(kink, np.nan, (4 * narrow - wide) / 3)
+
+    def with_slopes_of(self, slopes: Array) -> "LossAlone":
+        """The same for a value that was recognised to within its rounding, with the slopes of what it is."""
+        return replace(self, exact=slopes, precision=replace(self.precision, allowance=20 * self.precision.noise))
 
     @property
     def is_finite(self) -> bool:

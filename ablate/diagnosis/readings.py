@@ -177,6 +177,8 @@ class UsersLoss:
         self.objective: CustomObjective = alone.objective
         self.output = self.objective.output
         self.z, self.y = alone.z, alone.y
+        if alone.precision.noise and self._is_sound and self.fit is not None:
+            self.alone = alone.with_slopes_of(self.fit.factor * self.fit.formula.gradient(self.z, self.y))
 
     def left_out(self) -> str | None:
         """Why the loss cannot be checked; None if it can."""
