@@ -155,6 +155,7 @@ def of_failure(objective: Objective, z: Array, y: Array, error: LossFailedError)
     p = objective.outputs(z)
     try:
         value = float(objective.value(p, p, y)[0, 0]) if objective.output != "identity" else math.nan
+        objective.gradient(p, p, y)
     except LossFailedError:
         value = math.nan
     if not math.isfinite(value):
