@@ -380,7 +380,7 @@ class FocalTurned(Ce):
         return -(2 * p * np.log(p) + p) * p * (y - _softmax(z))
 
 
-@_called("wrong derivative")
+@_called("wrong derivative", "another loss")
 class FocalNotDifferentiated(Ce):
     """The weight (1 - p) ** 2 is taken for a constant."""
 
