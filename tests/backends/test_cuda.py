@@ -281,7 +281,7 @@ SANITIZED = [
     *EMULATED,
     "model.layers=[{conv: 3, kernel: 3}, {pool: 2}, relu, {dense: 7}, tanh, {divide: 2.0}, {dense: classes}]",
     "model.fit=null",
-    "data.train_limit=21",
+    "data.train_limit=37",
     "data.test_limit=11",
     "batch_size=8",
     "epochs=2",
