@@ -283,7 +283,7 @@ SANITIZED = [
     "model.fit=null",
     "data.train_limit=37",
     "data.test_limit=11",
-    "batch_size=8",
+    "batch_size=14",
     "epochs=2",
     "log_every=1",
     "check=false",
@@ -350,3 +350,10 @@ def test_compiled_kernels_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert compile.shared_library("units.cu", {"REAL": "float"}) == made
     assert made.stat().st_mtime_ns == stamp
     assert compile.shared_library("units.cu", {"REAL": "double"}) != made
+
+
+def test_two_copies_of_the_kernels_share_what_is_compiled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = compile.shared_library("units.cu", {"REAL": "float"}), compile.host_library()
+    shutil.copytree(compile.sources(), tmp_path / "cuda")
+    monkeypatch.setattr(compile, "sources", lambda: tmp_path / "cuda")
+    assert (compile.shared_library("units.cu", {"REAL": "float"}), compile.host_library()) == made

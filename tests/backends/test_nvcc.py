@@ -1,10 +1,10 @@
 """Every kernel compiles for real GPUs: by nvcc, without a warning and without spilled registers."""
 
 import functools
+import hashlib
 import os
 import re
 import shutil
-import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -83,12 +83,17 @@ def wanted(name: str, dtype: str) -> Wanted:
 
 @functools.cache
 def compiled(command: Sequence[str]) -> str:
-    """What nvcc says while it compiles a file, verbosely; it must succeed."""
-    done = subprocess.run([*command, "-Xptxas", "-v", "-o", os.devnull], capture_output=True, text=True, check=False)
-    said = done.stdout + done.stderr
-    assert done.returncode == 0, said
-    assert "warning" not in said.lower(), said
-    return said
+    """What nvcc says while it compiles a file, verbosely; it must succeed. Kept with what is compiled."""
+    what = "\0".join([compile._sources_digest(), compile._version(command[0]), *command])
+    kept = compile._cache() / f"said-{hashlib.sha256(what.encode()).hexdigest()[:32]}.txt"
+    if not kept.exists():
+        done = compile._run([*command, "-Xptxas", "-v", "-o", os.devnull])
+        said = done.stdout + done.stderr
+        assert done.returncode == 0, said
+        assert "warning" not in said.lower(), said
+        kept.with_suffix(f".{os.getpid()}").write_text(said, encoding="utf-8")
+        kept.with_suffix(f".{os.getpid()}").replace(kept)
+    return kept.read_text(encoding="utf-8")
 
 
 def assert_compiles(file: str, constants: Mapping[str, str], architecture: str) -> None:

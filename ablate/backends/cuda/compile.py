@@ -43,11 +43,14 @@ def cubin(file: str, constants: Mapping[str, str], target: str) -> Path:
 
 
 def cubin_command(file: str, constants: Mapping[str, str], target: str) -> list[str]:
-    """The nvcc command of `cubin`, without its output file. Raises DeviceError if there is no nvcc."""
+    """The nvcc command of `cubin`, to run in `sources()`, without its output file.
+
+    Raises DeviceError if there is no nvcc.
+    """
     # nvcc takes a bare comma for the end of a definition.
     defines = [f"-D{name}={value}".replace(",", "\\,") for name, value in constants.items()]
     options = ["-std=c++17", f"-arch={target}", "-cubin", "-Werror", "all-warnings", "-include", str(declared())]
-    return [nvcc_path(), *options, *defines, str(sources() / file)]
+    return [nvcc_path(), *options, *defines, file]
 
 
 def nvcc_path() -> str:
@@ -71,19 +74,16 @@ def shared_library(file: str, constants: Mapping[str, str]) -> Path:
     Raises DeviceError if there is no g++, or with the first line of its complaint.
     """
     launchers = "".join(f"LAUNCHER({name})\n" for name in kernel_names(file))
+    # Without the folder that they lie in, so that two copies of the same sources share what is compiled.
     defines = [f"-D{name}={value}" for name, value in constants.items()]
-    included = [
-        word
-        for path in (sources() / "host" / "cuda_host.hpp", declared(), sources() / file)
-        for word in ("-include", str(path))
-    ]
+    included = [word for path in ("host/cuda_host.hpp", declared(), file) for word in ("-include", str(path))]
     return _kept([*_gxx(), *_SANITIZERS[_sanitizer()], "-x", "c++", *defines, *included, "-"], ".so", launchers)
 
 
 def host_library() -> Path:
     """The emulation's runtime: fibres, barriers, memory. Race detection must not watch the runtime itself."""
     flags, files = _HOST[_sanitizer()]
-    return _kept([*_gxx(), *flags, *(str(sources() / "host" / name) for name in ("cuda_host.cpp", *files))], ".so")
+    return _kept([*_gxx(), *flags, *(f"host/{name}" for name in ("cuda_host.cpp", *files))], ".so")
 
 
 def _gxx() -> list[str]:
