@@ -238,6 +238,16 @@ def test_a_rehearsal_puts_first_what_trains_and_leaves_out_what_does_not(
     assert rehearse(given.config, wanted[1:2]).better[0].score > 0.9
 
 
+def test_a_layer_alone_that_no_line_helps_is_tried_with_a_hidden_layer(
+    ablate: Callable[..., Done], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(rehearsal, "SECONDS", 0.5)
+    done = ablate("data=xor", "model=softmax_regression", "lr=0.5", "epochs=200", "tracking=none", "check=false")
+    [command] = re.findall(r"why      python -m ablate.explain (\S+)", done.out)
+    explained = run(monkeypatch, capsys, str(tmp_path / command)).out
+    assert re.search(r"1\. model=mlp model.activation=relu: loss \S+ to 0\.\d+, recall 100\.0%", explained)
+
+
 def test_a_sweep_names_the_evidence_and_explain_tries_what_meets_it(
     ablate: Callable[..., Done], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -128,7 +128,12 @@ def test_bad_layers_are_named(layers: str, message: str) -> None:
         (["model=lenet5"], (12,), 3, r"use model=mlp, or data\.shape=\[3,2,2\] if each is an image"),
         (["model=lenet5"], (1, 33, 20), 3, r"the images are 33x20, larger than 32x32"),
         (["model=mlp", "model.units=1"], (2,), 2, r"model\.units=1: one unit needs a sigmoid"),
-        (["model=mlp", "model.units=1", "loss=bce"], (2,), 3, r"model\.units=1: .*not sigmoid with 3 classes"),
+        (
+            ["model=mlp", "model.units=1", "loss=bce"],
+            (2,),
+            3,
+            r"model\.units=1: one unit tells two classes apart, and the data has 3",
+        ),
         (["model=mlp", "model.units=4"], (2,), 3, r"model\.units=4: the data has 3 classes"),
         (["model=softmax_regression", "model.fit=8"], (2,), 3, r"model\.fit=8"),
         (["model=mlp", "model.alpha=2"], (2,), 3, r"model\.alpha=2\.0: .*=sigmoid has no alpha; it belongs to .*=elu$"),

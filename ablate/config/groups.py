@@ -23,6 +23,10 @@ DECLARED: Mapping[str, Group[Any]] = {
 GROUPS = ("loss", "model", "optimizer", "schedule", "data", "init", "stop", "tracking")
 
 
+# The keys that make an option what it is.
+_THE_CHOICE = ("name", "layers")
+
+
 def conf_dir() -> Path:
     """The folder of the YAML files: inside the installed package, or beside it in a checkout."""
     package = Path(__file__).resolve().parents[1]
@@ -44,6 +48,15 @@ def option(group: str, name: str) -> dict[str, Any]:
     loaded = OmegaConf.to_container(OmegaConf.load(conf_dir() / group / f"{name}.yaml"))
     assert isinstance(loaded, dict)
     return {str(key): value for key, value in loaded.items()}
+
+
+def chosen(group: str, name: str, kept: Mapping[str, Any]) -> dict[str, Any]:
+    """An option as the resolved configuration holds it, with the values in `kept` of the keys that it has."""
+    values = {key: value if key in _THE_CHOICE else kept.get(key, value) for key, value in option(group, name).items()}
+    # The layers of a model refer to its other keys.
+    resolved = OmegaConf.to_container(OmegaConf.create({group: values}), resolve=True)
+    assert isinstance(resolved, dict)
+    return dict(resolved[group])
 
 
 def presets() -> Mapping[str, str]:

@@ -235,6 +235,12 @@ def _units(known: Known) -> Iterator[dict[str, Any]]:
         yield {"model.activation": "relu"}
 
 
+def _size(known: Known) -> Iterator[dict[str, Any]]:
+    """A layer alone tells apart only what a plane does."""
+    if known.evidence is not None and len(known.evidence.gains) == 1 and known.row["verdict"] in ("plateau", "stuck"):
+        yield {"model": "mlp", "model.activation": "relu"}
+
+
 def _rate(known: Known) -> Iterator[dict[str, Any]]:
     lr, output_lr = known.config["lr"], known.config.get("output_lr")
     is_large = known.row["verdict"] == "diverged" or known.has_run_away or bool(known.total("watch/too_large"))
@@ -270,7 +276,7 @@ def _fit(known: Known) -> Iterator[dict[str, Any]]:
     yield from ({"optimizer.weight_decay": decay} for decay in (0.001, 0.01))
 
 
-_RULES: Sequence[Callable[[Known], Iterator[dict[str, Any]]]] = (_loss, _start, _units, _fit, _rate, _length)
+_RULES: Sequence[Callable[[Known], Iterator[dict[str, Any]]]] = (_loss, _start, _units, _size, _fit, _rate, _length)
 
 
 def _round(rate: float) -> float:

@@ -16,7 +16,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from ablate.backends.engine import Engine
-from ablate.config.groups import GROUPS, option
+from ablate.config.groups import GROUPS, chosen
 from ablate.config.parse import parse
 from ablate.config.settings import Settings
 from ablate.config.stops import Never
@@ -144,8 +144,7 @@ def changed(config: Mapping[str, Any], change: Change) -> dict[str, Any]:
     for key, value in change.keys.items():
         group, _, rest = key.partition(".")
         if key in GROUPS:
-            before = values[group]
-            values[group] = {name: before.get(name, of) for name, of in option(group, value).items()} | {"name": value}
+            values[group] = chosen(group, value, values[group])
         elif rest:
             if rest not in values[group]:
                 raise ConfigError(f"{key}: no such key here")

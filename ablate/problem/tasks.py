@@ -112,10 +112,15 @@ class Classification(Task):
 
     def units(self, asked: int | None, output: str, outputs: int) -> int:
         units = outputs if asked is None else asked
-        if units == 1 and (output != "sigmoid" or outputs != 2):
+        if units == 1 and outputs != 2:
             raise ConfigError(
-                f"model.units=1: one unit needs a sigmoid output and two classes, not {output} with {outputs} classes"
-                " (model.output=sigmoid with loss=mse or loss=bce, data=xor)"
+                f"model.units=1: one unit tells two classes apart, and the data has {outputs}; model.units=null has one"
+                " for each"
+            )
+        if units == 1 and output != "sigmoid":
+            raise ConfigError(
+                f"model.units=1: one unit needs a sigmoid output, not {output}; model.output=sigmoid with loss=bce or"
+                " loss=mse, or model.units=null for one unit a class"
             )
         if units not in (1, outputs):
             raise ConfigError(
