@@ -258,7 +258,8 @@ struct Focal {
     }
     template <class S>
     static __device__ real weight(const S& s, int c) {
-        return s.with.own[s.y(c) > 0 ? 1 : 2];
+        // No computed index: it would put the constants of every sample on the stack.
+        return s.y(c) > 0 ? s.with.own[1] : s.with.own[2];
     }
     // Of the probability q that was given to the truth, the value without its weight, and its derivative with respect to q.
     template <class S>

@@ -12,6 +12,7 @@ import yaml
 from helpers import trial
 from rich.console import Console
 
+from ablate.config.settings import Settings
 from ablate.execution import sweep
 from ablate.execution.prepare import prepare
 from ablate.records.sweep_folder import SweepFolder
@@ -53,6 +54,11 @@ def test_levels_are_told_of_every_trial_whoever_is_asked(uneven: tuple[Path, lis
         for key, expected in LEVELS.items():
             assert [cell(one, [key])[key] for one in many] == expected, key
     assert [level(one, "lr") for one in made] == [0.5, 0.1, 0.1, 0.1]
+
+
+def test_what_changes_the_verdict_only_makes_no_other_trial() -> None:
+    keys = [key for key in Settings.model_fields if key.startswith("target_")]
+    assert {trial(*BASE, f"{key}=0.5").digest for key in keys} == {trial(*BASE).digest}
 
 
 def test_no_table_has_a_blank_level(uneven: tuple[Path, list[Trial], str]) -> None:

@@ -122,6 +122,15 @@ def test_verdicts(overrides: str) -> None:
     assert (judged.name, said in judged.why) == (word, True), judged
 
 
+def test_numbers_are_trained_from_the_asked_r2_on() -> None:
+    found = train_alone(settings("data=diabetes", "loss=mse", "model=softmax_regression", "lr=0.03", "epochs=10"))
+    assert found.summary is not None
+    reached = found.summary.test_score
+    assert 0.3 < reached < 0.5
+    judged = [verdict(replace(found.summary, target_r2=reached + more)).name == "trained" for more in (-0.05, 0.05)]
+    assert judged == [True, False]
+
+
 @pytest.mark.parametrize(("task", "loss", "said"), [
     ("regression", "mse", "deviation is 0.0% of the targets'"),
     ("multilabel", "bce", "every label gets the same answer"),

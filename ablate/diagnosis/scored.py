@@ -14,7 +14,8 @@ NO_SKILL = 0.05
 STUCK_DROP = 0.02
 # From this skill on a network has learned something, whatever its loss does.
 LEARNED_SKILL = 0.25
-# Where one label is rare, always answering no is right nearly always: half of that answer's mistakes must be gone.
+# Where one label is rare, always answering no is right nearly always: half of that answer's mistakes must be gone. A
+# constant that scores nothing leaves it to the target alone.
 TRAINED_SKILL = 0.5
 SLOW_DROP = 0.02
 LEARNED = 0.99
@@ -70,7 +71,7 @@ def _slow(summary: Summary) -> Judged | None:
 
 
 def _is_trained(summary: Summary) -> bool:
-    return summary.test_score >= summary.target and skill(summary) >= TRAINED_SKILL
+    return summary.test_score >= summary.target and (summary.baseline <= 0 or skill(summary) >= TRAINED_SKILL)
 
 
 def _trained(summary: Summary) -> Judged | None:

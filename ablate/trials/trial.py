@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from ablate.config.settings import Settings
 
 # Keys that say how a trial is run and reported, not what it computes.
-NOT_THE_EXPERIMENT = ("description", "target_accuracy", "workers", "log_every", "dry_run", "tracking")
+NOT_THE_EXPERIMENT = ("description", "target_accuracy", "target_r2", "workers", "log_every", "dry_run", "tracking")
 
 ABSENT = "n/a"  # pandas reads it as a missing number
 

@@ -103,7 +103,8 @@ def assert_compiles(file: str, constants: Mapping[str, str], architecture: str) 
     assert kernels, said
     assert {name for name, _ in kernels} == set(compile.kernel_names(file))
     assert {target for _, target in kernels} == {architecture}
-    assert set(re.findall(r"(\d+) bytes spill", said)) == {"0"}, f"{file} {constants}\n{said}"
+    # No loop over layers, units or samples may read its numbers back from memory.
+    assert set(re.findall(r"(\d+) bytes (?:stack frame|spill)", said)) == {"0"}, f"{file} {constants}\n{said}"
 
 
 # What takes the most registers for the first and the last architecture, each other network for one of them.
