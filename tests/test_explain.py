@@ -24,7 +24,9 @@ from ablate.diagnosis.causes import Change, causes
 from ablate.diagnosis.checks import Check
 from ablate.diagnosis.evidence import evidence
 from ablate.diagnosis.rehearsal import rehearse
+from ablate.records import recorder
 from ablate.terminal.tables import COLOURS
+from ablate.training.loop import Summary
 
 TINY = ["model=softmax_regression", "data.train_limit=64", "epochs=2", "tracking=none", "workers=1"]
 
@@ -220,6 +222,51 @@ def _boxes(path: Path, scale: float) -> list[str]:
     return ["data=npz", f"data.path={path}", "model=mlp", "model.activation=relu", "epochs=5", "tracking=none"]
 
 
+def _recall(summary: Summary) -> float:
+    """The mean recall by class."""
+    return float(np.mean(np.array(summary.recognised) / summary.labels))
+
+
+def test_a_rehearsal_keeps_a_rare_class_and_its_weight(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Four samples of 1,200 are of class 1, in a file sorted by class; few steps, and a trial with its weights."""
+    monkeypatch.setattr(rehearsal, "SECONDS", 0.02)
+    x, y = np.repeat([[0.0], [1.0]], (1196, 4), axis=0), np.repeat([0, 1], (1196, 4))
+    np.savez(tmp_path / "rare.npz", x_train=x, y_train=y, x_test=x, y_test=y)
+    shared = ["data=npz", f"data.path={tmp_path / 'rare.npz'}", "model=softmax_regression", "epochs=3", "lr=0.01"]
+    as_it_is, balanced = trial(*shared), trial(*shared, "loss.class_weights=balanced")
+    tried = rehearse(as_it_is.config, [Change({"loss.class_weights": "balanced"})])
+    assert tried.rows < 1200
+    [outcome] = tried.tried
+    assert outcome.settings.loss.class_weights == [1200 / 2 / 1196, 1200 / 2 / 4]
+    assert rehearse(balanced.config, [Change({"lr": 0.1})]).as_it_is.score == outcome.score
+    given = prepared(*shared, "loss.class_weights=balanced")
+    summary = train_alone(given.settings).summary
+    assert summary
+    assert evidence(given, summary).initial_loss == summary.initial_loss
+
+
+def test_one_step_is_told_by_the_loss_after_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rehearsal, "SECONDS", 0.05)
+    given = trial(*_boxes(tmp_path / "boxes.npz", 1), "epochs=1", "batch_size=200", "lr=1e-9")
+    tried = rehearse(given.config, [Change({"optimizer": "adam", "lr": 0.05})])
+    assert tried.steps == 1
+    assert [str(outcome.change) for outcome in tried.better] == ["optimizer=adam lr=0.05"]
+
+
+def test_a_trial_keeps_its_result_where_its_evidence_cannot_be_measured(
+    ablate: Callable[..., Done], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def breaks(*given: Any) -> None:
+        raise ValueError("no such thing")
+
+    monkeypatch.setattr(recorder, "evidence", breaks)
+    done = ablate(*TINY, "workers=1", "lr=1e-9", "check=false")
+    assert done.code == 0
+    [result] = tmp_path.glob("runs/*/0/result.json")
+    assert json.loads(result.read_text(encoding="utf-8"))["verdict"] == "stuck"
+    assert "evidence could not be measured: ValueError: no such thing" in done.out + done.err
+
+
 def test_a_rehearsal_puts_first_what_trains_and_leaves_out_what_does_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -233,7 +280,8 @@ def test_a_rehearsal_puts_first_what_trains_and_leaves_out_what_does_not(
     # The same training by the training loop itself, on all rows, which are fewer than a rehearsal takes.
     alone = train_alone(better.settings).summary
     assert alone
-    assert (better.first, better.last) == (alone.initial_loss, alone.train_loss)
+    assert (better.first, better.score) == (alone.initial_loss, pytest.approx(_recall(alone)))
+    assert better.last < alone.train_loss  # after the last update, not on the way there
     assert tried.rows == 200
     assert rehearse(given.config, wanted[1:2]).better[0].score > 0.9
 

@@ -82,8 +82,9 @@ def _units(trial: PreparedTrial) -> tuple[float, float]:
     few = trial.dataset
     few = replace(few, x_train=few.x_train[:1], y_train=few.y_train[:1])
     few = replace(few, x_test=few.x_test[:WATCHED_ROWS], y_test=few.y_test[:WATCHED_ROWS])
-    settings = trial.settings.model_copy(update={"backend": "numpy", "bug": "none", "batch_size": 1})
-    units = engine([PreparedTrial(settings, few)]).units()
+    part = trial.on(few)
+    settings = part.settings.model_copy(update={"backend": "numpy", "bug": "none", "batch_size": 1})
+    units = engine([replace(part, settings=settings)]).units()
     return float(units.dead[0]), float(units.saturated[0])
 
 

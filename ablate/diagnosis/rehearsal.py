@@ -24,14 +24,16 @@ from ablate.diagnosis.causes import Change
 from ablate.errors import ConfigError
 from ablate.problem.data.dataset import Dataset
 from ablate.problem.tasks import Task
-from ablate.training.loop import Silent, Summary, train
+from ablate.training.loop import INITIAL_ROWS, Silent, Summary, train
 from ablate.trials.prepared import PreparedTrial, engine, prepare
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
 # What all changes together may cost, by the estimate below.
 SECONDS = 3.0
-ROWS, TEST_ROWS = 1000, 300
+ROWS, TEST_ROWS = 1000, 1000
+# So many samples of a class are taken, however rare it is.
+OF_EACH_CLASS = 5
 # A step's Python calls, each lane's share of them, and multiplications a second, on one core.
 STEP_SECONDS, LANE_SECONDS, SPEED = 3e-4, 5e-5, 8e9
 # A change is better if it recognises so much more, or as much at a loss that is so much lower.
@@ -42,9 +44,9 @@ GAIN, LOSS_GAIN = 0.03, 0.9
 class Outcome:
     """What some steps made of a trial with a change (None: as it is).
 
-    `first` and `last` are the training loss before the first update and as the mean of the last epoch, NaN if that is
-    not finite; `score` is the mean recall by class on test samples, the accuracy where classes are balanced, or
-    the score of a task without classes; `chance` is that of the best constant answer.
+    `first` and `last` are the training loss before the first update and after the last, NaN if that is not finite;
+    `score` is the mean recall by class on test samples, the accuracy where classes are balanced, or the score of a task
+    without classes; `chance` is that of the best constant answer.
     """
 
     change: Change | None
@@ -123,14 +125,12 @@ def rehearse(config: Mapping[str, Any], changes: Sequence[Change]) -> Rehearsal:
             trial = prepare(settings, loaded.get(_data_key(settings)))
             loaded[_data_key(settings)] = trial.dataset
             trials.append((change, trial))
-    few = {key: _few(dataset) for key, dataset in loaded.items()}
-    trials = [(change, PreparedTrial(trial.settings, few[_data_key(trial.settings)])) for change, trial in trials]
+    few = {key: _drawn(dataset, ROWS, TEST_ROWS) for key, dataset in loaded.items()}
+    trials = [(change, trial.on(few[_data_key(trial.settings)])) for change, trial in trials]
     steps = _affordable([trial for _, trial in trials], as_it_is.settings.epochs * as_it_is.steps_per_epoch)
     short = [(change, _shortened(trial, steps, trials[0][1])) for change, trial in trials]
     summaries = _train([trial for _, trial in short])
-    first, *tried = [
-        _outcome(change, trial, summary) for (change, trial), summary in zip(short, summaries, strict=True)
-    ]
+    first, *tried = [_outcome(change, trial, *ended) for (change, trial), ended in zip(short, summaries, strict=True)]
     tried_for = short[0][1].settings.epochs * short[0][1].steps_per_epoch
     return Rehearsal(tried_for, len(short[0][1].dataset.y_train), first, tried)
 
@@ -167,12 +167,9 @@ def _data_key(settings: Settings) -> str:
     return settings.data.model_dump_json() + settings.dtype
 
 
-def _few(dataset: Dataset) -> Dataset:
-    """Some of its samples, drawn at random: a file may be sorted by class."""
-    rng = np.random.default_rng(0)
-    train, test = (
-        np.sort(rng.permutation(len(y))[:most]) for y, most in ((dataset.y_train, ROWS), (dataset.y_test, TEST_ROWS))
-    )
+def _drawn(dataset: Dataset, rows: int, test_rows: int) -> Dataset:
+    """So many of its samples at most, in their order, drawn at random: a file may be sorted by class."""
+    train, test = _rows(dataset.task, dataset.y_train, rows), _rows(dataset.task, dataset.y_test, test_rows)
     return replace(
         dataset,
         x_train=dataset.x_train[train],
@@ -180,6 +177,19 @@ def _few(dataset: Dataset) -> Dataset:
         x_test=dataset.x_test[test],
         y_test=dataset.y_test[test],
     )
+
+
+def _rows(task: Task, y: Array, most: int) -> Array:
+    """Row numbers in ascending order: of every class a few if it has them, and at random otherwise."""
+    rows = np.random.default_rng(0).permutation(len(y))
+    if task.has_classes and most < len(y):
+        labels, turn = y[rows], np.empty(len(y), int)
+        there = np.unique(labels)
+        for label in there:
+            turn[labels == label] = np.arange((labels == label).sum())
+        kept = min(OF_EACH_CLASS, most // len(there))
+        rows = rows[np.argsort(turn >= kept, kind="stable")]
+    return np.sort(rows[:most])
 
 
 def _affordable(trials: Sequence[PreparedTrial], most: int) -> int:
@@ -199,35 +209,45 @@ def _shortened(trial: PreparedTrial, steps: int, as_it_is: PreparedTrial) -> Pre
     """The trial with as many passes as make so many steps of the trial as it is; more where it has more epochs."""
     count = len(as_it_is.dataset.y_train)
     batch = min(as_it_is.batch_size, count)
-    rows = steps * batch
-    few = replace(trial.dataset, x_train=trial.dataset.x_train[:rows], y_train=trial.dataset.y_train[:rows])
+    rows = max(steps * batch, min(trial.dataset.classes, count) if trial.dataset.task.has_classes else 1)
+    few = _drawn(trial.dataset, rows, TEST_ROWS)
     passes = steps / math.ceil(min(rows, count) / batch)
     more = trial.settings.epochs / as_it_is.settings.epochs
     update = {"epochs": max(1, round(passes * more)), "batch_size": min(trial.batch_size, len(few.y_train))}
-    return PreparedTrial(trial.settings.model_copy(update=update), few)
+    part = trial.on(few)
+    return replace(part, settings=part.settings.model_copy(update=update))
 
 
 class _Listener(Silent):
-    """Keeps the summaries of an engine's lanes."""
+    """Keeps the summaries of an engine's lanes, each with its training loss after the last update.
+
+    An epoch's mean would be the loss before the update where the epoch is one step.
+    """
 
     def __init__(self) -> None:
-        self.summaries: dict[int, Summary] = {}
+        self.summaries: dict[int, tuple[Summary, float]] = {}
+        self.last: Array | None = None
 
     def finished(self, lane: int, summary: Summary, engine: Engine) -> None:
-        self.summaries[lane] = summary
+        last = math.nan
+        if summary.error is None and summary.not_finite_step is None:
+            # All lanes that train to the end do so at once.
+            self.last = engine.evaluate(INITIAL_ROWS).loss if self.last is None else self.last
+            last = float(self.last[lane])
+        self.summaries[lane] = summary, last
 
 
-def _train(trials: Sequence[PreparedTrial]) -> list[Summary]:
+def _train(trials: Sequence[PreparedTrial]) -> list[tuple[Summary, float]]:
     together: dict[str, list[int]] = defaultdict(list)
     for place, trial in enumerate(trials):
         together[_key(trial)].append(place)
-    found: dict[int, Summary] = {}
+    found: dict[int, tuple[Summary, float]] = {}
     # Numbers that are not finite are outcomes, not mishaps.
     with threadpool_limits(1, user_api="blas"), np.errstate(all="ignore"):
         for places in together.values():
             lanes, listener = [trials[place] for place in places], _Listener()
             train(lanes, engine(lanes), listener)
-            found |= {places[lane]: summary for lane, summary in listener.summaries.items()}
+            found |= {places[lane]: ended for lane, ended in listener.summaries.items()}
     return [found[place] for place in range(len(trials))]
 
 
@@ -238,8 +258,8 @@ def _key(trial: PreparedTrial) -> str:
     return model + settings.model_dump_json(include={"data", "batch_size", "epochs", "dtype", "bug"})
 
 
-def _outcome(change: Change | None, trial: PreparedTrial, summary: Summary) -> Outcome:
-    last = summary.train_loss if summary.error is None and math.isfinite(summary.test_loss) else math.nan
+def _outcome(change: Change | None, trial: PreparedTrial, summary: Summary, last: float) -> Outcome:
+    last = last if math.isfinite(last) and math.isfinite(summary.test_loss) else math.nan
     score, chance = summary.test_score, summary.baseline
     if summary.task.has_classes:
         recalls = [right / rows for right, rows in zip(summary.recognised, summary.labels, strict=True) if rows]

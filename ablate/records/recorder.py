@@ -1,7 +1,9 @@
 """The local record: everything is written to the trials' folders before it goes anywhere else."""
 
+import logging
 import math
 import time
+import traceback
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import IO, Any
@@ -20,6 +22,8 @@ from ablate.training.loop import Summary
 from ablate.trials.factors import level
 from ablate.trials.prepared import PreparedTrial
 from ablate.trials.trial import Trial
+
+log = logging.getLogger("ablate")
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -132,9 +136,17 @@ class Recorder:
 
     def _causes(self, lane: int, summary: Summary, verdict: str) -> Sequence[Cause]:
         """Measure the evidence in a trial that went badly, write it, and say to what it points."""
-        found = evidence(self.prepared[lane], summary)
-        self.folders[lane].write_evidence(found)
-        return causes(found, self.trials[lane].settings, verdict)
+        # A trial that has ended keeps its result, whatever goes wrong in looking for its causes: a user's loss may
+        # raise anything.
+        try:
+            found = evidence(self.prepared[lane], summary)
+            self.folders[lane].write_evidence(found)
+            return causes(found, self.trials[lane].settings, verdict)
+        except Exception as error:
+            log.debug("%s", traceback.format_exc())
+            said = f"{type(error).__name__}: {' '.join(str(error).split())}"
+            log.warning("trial %d: its evidence could not be measured: %s", self.trials[lane].number, said)
+            return ()
 
     def fail(self, why: str) -> None:
         """Mark every trial that has not finished as failed for this reason."""

@@ -52,6 +52,13 @@ class PreparedTrial:
         labels = self.mistake.labels(self.dataset.y_train, self.dataset.classes)
         return self.settings.loss.weights_of_classes(labels, self.dataset.classes)
 
+    def on(self, part: Dataset) -> "PreparedTrial":
+        """The same trial on a part of its data set; the classes keep the weights that they have on the whole."""
+        if self.class_weights is None:
+            return PreparedTrial(self.settings, part)
+        loss = self.settings.loss.model_copy(update={"class_weights": list(self.class_weights)})
+        return PreparedTrial(self.settings.model_copy(update={"loss": loss}), part)
+
     @property
     def backend(self) -> Backend:
         return backends.get(self.settings.backend)
