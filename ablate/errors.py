@@ -1,4 +1,4 @@
-"""The one kind of error that the user can fix."""
+"""The one kind of error that the user can fix, and any error in a line."""
 
 
 class ConfigError(Exception):
@@ -12,3 +12,9 @@ class ConfigError(Exception):
     def __init__(self, message: str, trial: int | None = None) -> None:
         super().__init__(message)
         self.trial = trial
+
+
+def in_a_line(error: BaseException) -> str:
+    """An error in one line: what we say of it as it stands, what another says after the name of its class."""
+    said = " ".join(str(error).split())
+    return said if said and isinstance(error, ConfigError) else f"{type(error).__name__}: {said}"

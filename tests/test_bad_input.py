@@ -14,7 +14,8 @@ from conftest import Done, run_in_process
 
 import ablate as package
 from ablate.backends.cuda.backend import open_device
-from ablate.errors import ConfigError
+from ablate.commands.refusals import no_such_option
+from ablate.errors import ConfigError, in_a_line
 from ablate.problem.data.loading import DATA_SETS
 from ablate.problem.near import is_slip
 
@@ -191,6 +192,24 @@ def test_a_slip(name: str) -> None:
     """A letter twice and, in longer names, one forgotten, one wrong, or two exchanged."""
     slips = [name + name[-1]] + ([name[1:], name[:-1] + "x", name[1] + name[0] + name[2:]] if len(name) > 4 else [])
     assert all(is_slip(slip, name) for slip in slips)
+
+
+def test_a_key_with_dashes_is_told_how_it_is_written(ablate: Callable[..., Done], tmp_path: Path) -> None:
+    assert_refused(ablate("-m", "--lr", "0.5"), tmp_path, "--lr 0.5: ", "write lr=0.5")
+    for words, said in (
+        ("-m --model.hidden=[3]", "--model.hidden=[3]: keys are written without dashes; write model.hidden=[3]"),
+        ("--batch-size 32 lr=1", "--batch-size 32: keys are written without dashes; write batch_size=32"),
+        ("--experiment lenet5_mnist_small", "write experiment=lenet5_mnist_small"),
+        ("--learning-rate 0.1", "--learning-rate 0.1: no such key; did you mean lr?"),
+        ("lr=0.1 --cuda model=mlp", "--cuda: no such key (--help"),
+    ):
+        assert said in str(no_such_option(words.split()))
+    assert no_such_option(["--config-dir", "x", "--multirun", "-m", "lr=-1", "--cfg=job", "-cd", "y"]) is None
+
+
+def test_what_another_raised_is_named_and_what_we_say_stands_alone() -> None:
+    assert in_a_line(ConfigError("device=gpu: none is here")) == "device=gpu: none is here"
+    assert in_a_line(KeyError("x")) == "KeyError: 'x'"
 
 
 @pytest.mark.parametrize(("written", "said"), UNKNOWN.items(), ids=UNKNOWN)

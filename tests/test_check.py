@@ -19,6 +19,7 @@ from threadpoolctl import threadpool_limits
 import ablate as ablate_package
 from ablate import __main__
 from ablate import check as check_command
+from ablate.commands import launcher
 from ablate.diagnosis import checks as check
 from ablate.diagnosis import measure
 from ablate.diagnosis import verdicts as diagnose
@@ -454,3 +455,11 @@ def test_as_many_coordinates_of_each_tensor_as_are_promised() -> None:
     weights = [tensor for tensor in found.tensors if tensor.name.endswith("weight")]
     assert weights
     assert all(len({entry.index for entry in tensor.entries}) in (15, 16) for tensor in weights)
+
+
+def test_a_check_says_which_trials_it_covers(capsys: pytest.CaptureFixture[str]) -> None:
+    trials = ablate_package.compose("data=xor", "model=mlp", "lr=0.1,0.2", "loss=ce,mse")
+    assert launcher.examine(Path(), trials) == 0
+    heads = [line for line in capsys.readouterr().out.splitlines() if line.startswith("data=")]
+    each = "data=xor model=mlp lr=0.1,0.2 loss={} (one check for 2 trials)"
+    assert heads == [each.format("ce"), each.format("mse")]

@@ -55,6 +55,12 @@ def test_every_verdict_has_advice_that_fits(verdict: str) -> None:
     assert said in " / ".join(advice(known(verdict, *overrides)))
 
 
+def test_what_is_left_is_there_without_mlflow() -> None:
+    last = advice(known("plateau"))[-1]
+    assert "curves.png in the folder of the sweep" in last
+    assert "mlflow" not in last
+
+
 def test_every_verdict_is_one_of_those() -> None:
     assert set(ADVICE) == set(COLOURS)
 
@@ -93,6 +99,7 @@ def test_a_diverged_trial_hears_of_its_loss(overrides: list[str], said: str) -> 
     ("last", "said"),
     [
         ({"watch/too_large": 12.0}, "12 times a number of the output layer moved by more than 1"),
+        ({"watch/too_small": 1.0}, "once a number of the output layer moved by less than 1e-7"),
         ({"watch/too_small": 7.0}, "7 times a number of the output layer moved by less than 1e-7"),
         ({"watch/dead_units": 0.4}, "40% of the ReLU units"),
         ({"watch/saturated": 0.8}, "80% of the sigmoid or tanh values"),

@@ -250,6 +250,22 @@ def test_a_wrong_folder_is_refused_in_one_line(make: Any, tmp_path: Path, capsys
     assert not (folder / "report.md").exists()
 
 
+def test_of_several_paths_those_without_results_are_left_out_in_a_line(
+    sweep: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As `runs/*` gives them, with MLflow's folder among them; what is not there at all is a slip."""
+    (tmp_path / "artifacts").mkdir()
+    given = [str(tmp_path / "artifacts"), str(sweep)]
+    assert main(given) == 0
+    said = capsys.readouterr()
+    assert said.out == f"report   {sweep}/report.md\n"
+    assert said.err.splitlines() == [
+        f"ablate: left out: {given[0]}: no results.csv there; expected the folder of a sweep, such as runs/<sweep>"
+    ]
+    assert main([*given, str(tmp_path / "slip")]) == 2
+    assert f"ablate: {tmp_path}/slip: no results.csv there" in capsys.readouterr().err
+
+
 def test_a_sweep_without_any_result_is_refused(sweep: Path) -> None:
     for path in sweep.glob("*/result.json"):
         path.unlink()

@@ -88,16 +88,17 @@ def test_a_long_sparkline_keeps_its_width_and_its_shape() -> None:
 
 
 def test_a_pipe_gets_a_line_as_each_trial_ends(tmp_path: Path) -> None:
-    console, both = in_pipe(), trials("lr=0.1", "lr=0.5")
-    with live.progress(console, SweepFolder(tmp_path), both):
-        for number, accuracy in ((1, 0.25), (0, 0.975)):
+    console, three = in_pipe(), trials("lr=0.1", "lr=0.5", "lr=0.9")
+    with live.progress(console, SweepFolder(tmp_path), three):
+        for number, accuracy, reason in ((1, 0.25, "reason"), (0, 0.975, ""), (2, 0.5, "the accuracy is 50.0%")):
             (tmp_path / str(number)).mkdir()
-            done = row(number, accuracy, "plateau" if number else "trained")
+            done = row(number, accuracy, "plateau" if number else "trained", why=reason)
             (tmp_path / str(number) / "result.json").write_text(json.dumps(done))
     lines = text(console).splitlines()
     assert sorted(lines) == [
         "trial 0 (lr=0.1 seed=0): trained, test accuracy 97.5%",
-        "trial 1 (lr=0.5 seed=0): plateau, test accuracy 25.0%: reason 1",
+        "trial 1 (lr=0.5 seed=0): plateau, test accuracy 25.0%: reason",
+        "trial 2 (lr=0.9 seed=0): plateau: the accuracy is 50.0%",
     ]
 
 

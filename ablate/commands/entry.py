@@ -8,6 +8,7 @@ import sys
 
 import ablate
 from ablate import interrupts
+from ablate.errors import ConfigError
 
 # What is said before the keys, which all commands share.
 _ABOUT = {
@@ -44,14 +45,17 @@ def _command(action: str) -> None:
     if "--version" in sys.argv[1:]:
         print(f"ablate {ablate.__version__}")
         return
-    # Hydra's parser needs all overrides together: allow -m anywhere between them.
-    sys.argv[1:] = sorted(sys.argv[1:], key=lambda word: word not in ("-m", "--multirun"))
     wants_traceback = "HYDRA_FULL_ERROR" in os.environ
     os.environ["HYDRA_FULL_ERROR"] = "1"
     import hydra
 
     from ablate.commands import launcher, refusals
     from ablate.config.groups import conf_dir
+
+    if wrong := refusals.no_such_option(sys.argv[1:]):
+        refusals.refuse(ConfigError(wrong))
+    # Hydra's parser needs all overrides together: allow -m anywhere between them.
+    sys.argv[1:] = sorted(sys.argv[1:], key=lambda word: word not in ("-m", "--multirun"))
 
     notices = logging.StreamHandler()
     notices.setFormatter(logging.Formatter("ablate: %(message)s"))

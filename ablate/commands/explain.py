@@ -103,9 +103,9 @@ def _seen(known: Known) -> Iterator[str]:
     """Lines on what the watching during training noticed."""
     large, small = known.total("watch/too_large"), known.total("watch/too_small")
     if large:
-        yield f"{large:.0f} times a number of the output layer moved by more than 1 in one step: a large step"
+        yield f"{_times(large)} a number of the output layer moved by more than 1 in one step: a large step"
     if small and not large and known.row["verdict"] in ("stuck", "slow", "collapsed"):
-        yield f"{small:.0f} times a number of the output layer moved by less than 1e-7 in one step: hardly at all"
+        yield f"{_times(small)} a number of the output layer moved by less than 1e-7 in one step: hardly at all"
     dead, saturated = known.last("watch/dead_units"), known.last("watch/saturated")
     if dead is not None and dead > DEAD:
         yield f"{dead:.0%} of the ReLU units give 0 on every sample looked at: they are dead and learn no more"
@@ -117,6 +117,10 @@ def _seen(known: Known) -> Iterator[str]:
         yield f"{share:.0%} of the test predictions are one and the same class"
     if known.has_run_away:
         yield "the outputs are at 0 and 1 although not all predictions are right: the logits have run away"
+
+
+def _times(count: float) -> str:
+    return "once" if count == 1 else f"{count:.0f} times"
 
 
 def main() -> None:

@@ -183,13 +183,23 @@ def examine(folder: Path, trials: Sequence[Trial]) -> int:
     console = terminal()
     prepared = prepare(folder, trials)
     sweep.say_notices(prepared)
-    distinct = {check.key(one.settings): one for one in trials}
-    found = [check.check(prepared.prepared[one.number]) for one in distinct.values()]
-    for one, result in zip(distinct.values(), found, strict=True):
-        given = written(cell(one, one.overrides)) or "the defaults"
-        console.print(given, markup=False, highlight=False, soft_wrap=True, style="bold")
+    alike: dict[str, list[Trial]] = {}
+    for one in trials:
+        alike.setdefault(check.key(one.settings), []).append(one)
+    found = [check.check(prepared.prepared[group[0].number]) for group in alike.values()]
+    for group, result in zip(alike.values(), found, strict=True):
+        console.print(_together(group), markup=False, highlight=False, soft_wrap=True, style="bold")
         tables.print_check(console, result)
     return sweep.FINISHED if all(result.is_right for result in found) else sweep.SOME_FAILED
+
+
+def _together(trials: Sequence[Trial]) -> str:
+    """Trials that share a check, by their levels: `lr=0.1,0.2 model=mlp (one check for 2 trials)`."""
+    cells = [cell(one, one.overrides) for one in trials]
+    keys = dict.fromkeys(key for levels in cells for key in levels)
+    levels = {key: ",".join(dict.fromkeys(one[key] for one in cells if key in one)) for key in keys}
+    count = f" (one check for {len(trials)} trials)" if len(trials) > 1 else ""
+    return f"{written(levels) or 'the defaults'}{count}"
 
 
 def task(cfg: DictConfig) -> float | None:

@@ -6,11 +6,13 @@ import traceback
 from collections.abc import Sequence
 from typing import NoReturn
 
+from hydra._internal.utils import get_args_parser
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError, safe_load
 
 from ablate.config import groups
+from ablate.config.help import keys
 from ablate.config.parse import unknown_key
 from ablate.errors import ConfigError
 from ablate.problem.near import no_such_choice
@@ -30,6 +32,21 @@ def refuse(error: Exception, code: int = 2) -> NoReturn:
     """Print a user's error in one line and exit."""
     print(f"ablate: {said(error, sys.argv[1:])}", file=sys.stderr)
     raise SystemExit(code)
+
+
+def no_such_option(words: Sequence[str]) -> str | None:
+    """What is wrong with the first word that is written as an option and is none: keys are written without dashes."""
+    options = {name for action in get_args_parser()._actions for name in action.option_strings}
+    for place, word in enumerate(words):
+        name, _, value = word.partition("=")
+        if name in options or not re.match(r"--?[A-Za-z]", word):
+            continue
+        following = [after for after in words[place + 1 : place + 2] if not value and not re.search(r"^-\D|=", after)]
+        key, written = name.lstrip("-").replace("-", "_"), " ".join([word, *following])
+        if key == "experiment" or key in {known for known, _, _ in keys()}:
+            return f"{written}: keys are written without dashes; write {key}={value or ''.join(following) or 'VALUE'}"
+        return unknown_key(key, written)
+    return None
 
 
 def said(error: Exception, words: Sequence[str]) -> str:

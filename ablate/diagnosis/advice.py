@@ -198,7 +198,7 @@ def _left(known: Known) -> Iterator[str]:
             share = math.floor(accuracy * 100) / 100
             written = known.task.written(accuracy)
             yield f"if {written} is what these data allow, target_{known.task.score}={share:g} says so"
-    yield "look at the curves beside those of its neighbours: mlflow ui"
+    yield "look at the curves of training and test loss, curves.png in the folder of the sweep"
 
 
 # The usual keys, in the order in which causes are looked for. Each rule yields keys with their new values.

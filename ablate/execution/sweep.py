@@ -13,6 +13,7 @@ from rich.console import Console
 
 from ablate import interrupts
 from ablate.config.trackers import MlflowTracking
+from ablate.errors import in_a_line
 from ablate.execution import pool
 from ablate.execution.describe import describe
 from ablate.execution.prepare import Sweep
@@ -120,7 +121,7 @@ def _report(folder: SweepFolder, workers: int) -> Path | None:
         return Path(path)
     except Exception as error:
         log.debug("%s", traceback.format_exc())
-        log.warning("no report: %s: %s", type(error).__name__, " ".join(str(error).split()))
+        log.warning("no report: %s", in_a_line(error))
         return None
 
 

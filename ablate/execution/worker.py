@@ -10,6 +10,7 @@ from threadpoolctl import threadpool_limits
 from ablate.backends.engine import OutOfMemoryError
 from ablate.backends.process_group import ALONE, Rendezvous
 from ablate.diagnosis.checks import check_all
+from ablate.errors import in_a_line
 from ablate.records.recorder import Recorder
 from ablate.records.sweep_folder import SweepFolder
 from ablate.training.loop import Silent, train
@@ -40,10 +41,10 @@ def train_chunk(
             log.warning("%s: %d trials are trained in halves", error, len(trials))
             halves = chunks(range(len(trials)), 2)
         else:
-            recorder.fail(f"{type(error).__name__}: {error}")
+            recorder.fail(in_a_line(error))
     except (Exception, SystemExit) as error:
         _log_error(folder)
-        recorder.fail(f"{type(error).__name__}: {' '.join(str(error).split())}")
+        recorder.fail(in_a_line(error))
     finally:
         recorder.close()
     for half in halves:

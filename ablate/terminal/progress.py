@@ -145,11 +145,15 @@ class PlainLines(Progress):
     def _print(self) -> None:
         for trial in self.newly_ended():
             row = self.rows[trial.number]
-            line = f"trial {trial.number} ({self.label(trial)}): {verdict(row).plain}, test"
-            line = f"{line} {task_of(row).called} {scores.written(row)}"
-            if is_explained(row):
-                line = f"{line}: {row['why']}"
+            line = f"trial {trial.number} ({self.label(trial)}): {_ended(row)}"
             self.console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def _ended(row: Row) -> str:
+    """The verdict with the score and, where it is worth a line, the reason; a score that the reason says, once."""
+    why, scored = f": {row['why']}" if is_explained(row) else "", scores.written(row)
+    told = "" if scored in why else f", test {task_of(row).called} {scored}"
+    return f"{verdict(row).plain}{told}{why}"
 
 
 def progress(console: Console, sweep: SweepFolder, trials: Sequence[Trial]) -> Progress:

@@ -91,7 +91,11 @@ def test_the_numbers_of_outputs_are_whole_and_from_0(file, y, said):
 
 def test_many_labels_for_the_rows_are_asked_about_or_said(tmp_path):
     rng = np.random.default_rng(1)
-    for rows, said in ((240, "taken as the classes 0..39"), (60, "hardly classes; data.labels=remap"), (900, "")):
+    for rows, said in (
+        (240, "taken as the classes 0..39"),
+        (60, "hardly classes; data.task=regression if they are amounts; "),
+        (900, ""),
+    ):
         file, ages = tmp_path / f"{rows}.npz", np.append(np.arange(20, 60), rng.integers(20, 60, rows - 40))
         np.savez(file, x_train=ages[:, np.newaxis], y_train=ages, x_test=ages[:9, np.newaxis], y_test=ages[:9])
         try:
@@ -118,7 +122,11 @@ def test_many_labels_for_the_rows_are_asked_about_or_said(tmp_path):
             TEST,
             "2 ones in row 0; one class each was expected, or data.task=multilabel",
         ),
-        (Y + 0.5, TEST, "number the classes 0, 1, 2, ..., data.task=regression if they are amounts"),
+        (
+            Y + 0.5,
+            TEST,
+            "regression if they are amounts; a class is a whole number: number the classes 0, 1, 2, ...",
+        ),
         (Y, TEST.astype(str), "y_train is of dtype int64, y_test of <U"),
         (Y.astype(object), TEST, "y_train holds Python objects, which need allow_pickle; y_train = y_train.astype"),
         (Y * 0, TEST * 0, "divided by 255, all are 0"),

@@ -98,7 +98,7 @@ def _heed(origin: Origin, name: str, known: NDArray[Any], train: NDArray[Any]) -
         f"{name} has {f'{classes} different labels for {rows} rows,' if are_many else 'the labels'} {_listed(known)}"
     )
     if are_many and rows < _TOO_FEW_ROWS * classes:
-        raise origin.error(f"{found}: hardly classes; data.labels=remap if they are{_or_amounts(origin)}")
+        raise origin.error(f"{found}: hardly classes; {_amounts(origin)}data.labels=remap if they are classes")
     confirm = "data.labels=remap confirms it" + (_or_amounts(origin) if are_many else "")
     if not _is_text(known) and known[0] >= 0 and classes <= known[-1] < MAX_CLASSES:
         confirm += f", data.labels=as_is takes them as the numbers of {known[-1] + 1} outputs instead"
@@ -164,7 +164,7 @@ def _whole(origin: Origin, name: str, y: NDArray[Any]) -> NDArray[np.int64]:
     found = f"{_place(name, first)} is {y[first]}"
     if not np.isfinite(numbers[first]):
         raise origin.error(f"{found}; give every sample a label, or leave it out")
-    raise origin.error(f"{found}; a class is a whole number: number the classes 0, 1, 2, ...{_or_amounts(origin)}")
+    raise origin.error(f"{found}; {_amounts(origin)}a class is a whole number: number the classes 0, 1, 2, ...")
 
 
 def _of_matrix(origin: Origin, name: str, y: NDArray[Any], rows: int) -> NDArray[Any]:
@@ -186,6 +186,11 @@ def _of_matrix(origin: Origin, name: str, y: NDArray[Any], rows: int) -> NDArray
         raise origin.error(f"{found}; one class each was expected{several}")
     advice = f"one label each was expected, {name}.argmax(axis=1) if a row has a number for each class"
     raise origin.error(f"{name} has shape {y.shape}; {advice}{_or_amounts(origin)}")
+
+
+def _amounts(origin: Origin) -> str:
+    """What numbers are that hardly mean classes, first."""
+    return "data.task=regression if they are amounts; " if origin.is_of_any_task else ""
 
 
 def _or_amounts(origin: Origin) -> str:
