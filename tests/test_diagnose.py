@@ -126,6 +126,10 @@ def _of_two_classes(rows: int, others: int, right: int, right_others: int, train
         # Up and down, and down last; and a training set that is learned.
         ({"test_accuracy": 0.5, "test_losses": [2.0] * 5 + [0.9, 1.5, 0.9, 1.5, 1.2, 1.0]}, "plateau"),
         ({"test_accuracy": 0.5, "test_losses": [2.0] * 8 + [1.0, 0.9, 0.8], "train_accuracy": 0.99}, "plateau"),
+        # By little, but evenly all the time: the steps are small. Bent, or up and down, it is none of them.
+        ({"test_accuracy": 0.5, "test_losses": [2.0 - 0.01 * epoch for epoch in range(11)]}, "slow"),
+        ({"test_accuracy": 0.5, "test_losses": [2.0 - 0.1 * (1 - 0.7**epoch) for epoch in range(11)]}, "plateau"),
+        ({"test_accuracy": 0.5, "test_losses": [2.0, *[1.9, 1.92] * 4, 1.92, 1.91]}, "plateau"),
         # Fewer epochs than a fifth can be taken of: the last one.
         ({"test_accuracy": 0.5, "test_losses": [2.0, 1.9], "epochs": 1}, "slow"),
         ({"test_accuracy": 0.5, "test_losses": [2.0, 1.0, 0.99], "epochs": 2}, "plateau"),
@@ -165,6 +169,9 @@ def test_the_first_rule_that_holds_gives_the_verdict() -> None:
             "75.0%, below 90%, and the test loss",
         ),
         (_of_two_classes(960, 40, 960, 10), "97.0%, hides class 1: 10 of its 40 test samples .* class gives 96.0%"),
+        # Below the majority's share, as overfitted rare classes are, is not yet below chance.
+        (_of_two_classes(960, 40, 850, 16, train=1.0), "86.6%: it fits the training set better than the task"),
+        (_of_two_classes(960, 40, 100, 2, train=1.0), "10.2%: it learned another task"),
         (_of_two_classes(960, 40, 950, 38), "every class is recognised, class 1 the least, with a recall of 95.0%"),
     ],
 )

@@ -183,6 +183,23 @@ def test_a_trial_without_checks_or_metrics_is_explained_too() -> None:
     assert "what to try next" in text
 
 
+@pytest.mark.parametrize(("recalls", "is_another"), [((0.99, 0.2, 0.0), False), ((0.5, 0.0, 0.0), True)])
+def test_who_learned_another_task_recognises_fewer_than_chance_of_each_class(
+    recalls: tuple[float, ...], is_another: bool
+) -> None:
+    """Whatever the share of the most frequent class."""
+    dataset = noise((6,), 3, rows=60, test_rows=600)
+    dataset = replace(dataset, y_test=np.repeat(np.arange(3), (570, 20, 10)))
+    given = prepared("model=mlp", "model.hidden=8", "epochs=1", dataset=dataset)
+    summary = train_alone(given.settings, dataset).summary
+    assert summary
+    last = {"train/accuracy": 1.0, "test/accuracy": 0.94}
+    last |= {f"test/recall_{label}": recall for label, recall in enumerate(recalls)}
+    ended = replace(known("plateau", "model=mlp", **last), evidence=evidence(given, summary))
+    assert bool(changes(ended)) is not is_another
+    assert ("look at samples of both sets" in advice(ended)[0]) is is_another
+
+
 def _causes(*overrides: str, scale: Any = 1.0, shares: tuple[int, ...] = (), verdict: str = "collapsed") -> list[str]:
     """The causes for which there is evidence in a network of 6 inputs and 3 classes, untrained but for one step."""
     dataset = noise((6,), 3, rows=60, test_rows=60)

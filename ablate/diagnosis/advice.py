@@ -4,6 +4,7 @@ Every change is tried before it is advised (`ablate.diagnosis.rehearsal`); what 
 """
 
 import math
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,6 +17,7 @@ from ablate.diagnosis.evidence import Evidence
 from ablate.diagnosis.rehearsal import Rehearsal
 from ablate.errors import ConfigError
 from ablate.problem.mistakes import MISTAKES
+from ablate.problem.scoring import is_below_chance
 from ablate.problem.tasks import CLASSIFICATION, TASKS, Task
 
 # What is worth looking at of what was watched.
@@ -66,6 +68,13 @@ class Known:
     @property
     def test_score(self) -> float | None:
         return self.last(f"test/{self.task.score}")
+
+    @property
+    def recall(self) -> float | None:
+        """The mean recall by class at the end; where it was not recorded by class, the accuracy is near it."""
+        last = {name: value for record in self.metrics for name, value in record.items() if value is not None}
+        recalls = [value for name, value in last.items() if re.fullmatch(r"test/recall_\d+", name)]
+        return sum(recalls) / len(recalls) if recalls else self.test_score
 
     def total(self, name: str) -> float:
         """The sum of a counting metric over the whole training."""
@@ -164,12 +173,13 @@ def _certain(known: Known) -> Iterator[str]:
 
 def _learned_another_task(known: Known) -> bool:
     """Whether the training set is learned and the test set is recognised less than by guessing."""
-    learned, accuracy = known.train_score, known.test_score
-    if known.evidence is None or learned is None or accuracy is None:
+    learned, recall = known.train_score, known.recall
+    there = [] if known.evidence is None else [rows for rows in known.evidence.facts.test_counts if rows]
+    if not there or learned is None or recall is None:
         return False
     if any(cause.name == "test inputs" for cause in known.causes):
         return False
-    return learned >= LEARNED and accuracy < (known.evidence.facts.test_majority_share or 0)
+    return learned >= LEARNED and is_below_chance(recall, len(there), sum(there))
 
 
 def _of_evidence(known: Known) -> Iterator[str]:

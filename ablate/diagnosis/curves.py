@@ -5,6 +5,10 @@ from collections.abc import Sequence
 
 # The end of a curve: its last fifth, at least its last value.
 TAIL = 0.2
+# A loss that falls by more than this over that end falls still.
+STILL = 0.02
+# So does one that falls there, epoch for epoch, by this share of what it did before: it has hardly bent yet.
+UNBENT = 1 / 3
 
 
 def before_late(curve: Sequence[float]) -> int:
@@ -21,6 +25,20 @@ def late_rise(scores: Sequence[float]) -> float:
 def late_drop(losses: Sequence[float]) -> float:
     """The relative fall of a loss over the last fifth of the epochs, at least the last one."""
     return relative_drop(losses[before_late(losses)], losses[-1])
+
+
+def still_falls(losses: Sequence[float]) -> bool:
+    """Whether a loss falls at its end: by much, or by little and evenly, because its steps are small.
+
+    A loss that jumps up and down is not falling just because its last jump was down.
+    """
+    recent = losses[len(losses) // 2 :]
+    if late_drop(losses) > STILL:
+        return losses[-1] <= (1 + STILL) * min(recent)
+    late = before_late(losses)
+    fell, falls = losses[0] - losses[late], losses[late] - losses[-1]
+    is_even = falls / (len(losses) - 1 - late) >= UNBENT * fell / late > 0 if late else False
+    return is_even and losses[-1] == min(losses)
 
 
 def span(curve: Sequence[float]) -> str:

@@ -4,7 +4,7 @@ How good a score is, is told by `skill`: the share of the way from the best cons
 targets that is R² itself.
 """
 
-from ablate.diagnosis.curves import late_drop, relative_drop, span
+from ablate.diagnosis.curves import STILL, late_drop, relative_drop, span, still_falls
 from ablate.training.loop import Summary
 
 # Predictions whose deviation is below this share of the targets' are a constant.
@@ -17,7 +17,6 @@ LEARNED_SKILL = 0.25
 # Where one label is rare, always answering no is right nearly always: half of that answer's mistakes must be gone. A
 # constant that scores nothing leaves it to the target alone.
 TRAINED_SKILL = 0.5
-SLOW_DROP = 0.02
 LEARNED = 0.99
 
 Judged = tuple[str, str]
@@ -61,11 +60,9 @@ def _stuck(summary: Summary) -> Judged | None:
 
 
 def _slow(summary: Summary) -> Judged | None:
-    drop = late_drop(summary.test_losses)
-    recent = summary.test_losses[len(summary.test_losses) // 2 :]
-    is_lowest = summary.test_losses[-1] <= (1 + SLOW_DROP) * min(recent)
-    if _is_trained(summary) or drop <= SLOW_DROP or not is_lowest or summary.train_score >= LEARNED:
+    if _is_trained(summary) or summary.train_score >= LEARNED or not still_falls(summary.test_losses):
         return None
+    drop = late_drop(summary.test_losses)
     fall = f"the test loss still fell by {drop:.1%} over the last {span(summary.test_losses)}"
     return "slow", f"{fall} and {_score(summary)}: more epochs or a larger lr may do"
 
@@ -90,9 +87,7 @@ def _plateau(summary: Summary) -> Judged:
         return "plateau", f"{gap}, {_score(summary)}: it fits the training set better than the task"
     drop = late_drop(summary.test_losses)
     late = (
-        f"fell by only {drop:.1%} over the last {span(summary.test_losses)}"
-        if 0 < drop <= SLOW_DROP
-        else "falls no more"
+        f"fell by only {drop:.1%} over the last {span(summary.test_losses)}" if 0 < drop <= STILL else "falls no more"
     )
     key = f"target_{summary.task.score}"
     reach = f"; if the rest is noise, set {key} to what can be reached" if skill(summary) >= LEARNED_SKILL else ""

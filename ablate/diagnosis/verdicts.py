@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 from ablate.diagnosis.causes import Cause
 from ablate.diagnosis.checks import Check
-from ablate.diagnosis.curves import late_drop, late_rise, relative_drop, span
+from ablate.diagnosis.curves import STILL, late_drop, late_rise, relative_drop, span, still_falls
 from ablate.diagnosis.measure import TOLERANCE
 from ablate.diagnosis.scored import judged
-from ablate.problem.scoring import is_unbalanced
+from ablate.problem.scoring import is_below_chance, is_unbalanced
 from ablate.training.loop import Summary
 
 DIVERGED_RATIO = 2.0
@@ -20,7 +20,6 @@ COLLAPSED_RECALL = 0.2
 STUCK_DROP = 0.02
 # So far above the share of the most frequent class, a network has learned something.
 LEARNED_MARGIN = 0.25
-SLOW_DROP = 0.02
 LEARNED = 0.99
 # Where classes are unbalanced, a class counts as recognised from this recall on. Of fewer rows it says nothing.
 RECOGNISED, RECOGNISED_ROWS = 0.5, 5
@@ -127,13 +126,10 @@ def _stuck(summary: Summary) -> Verdict | None:
 
 
 def _slow(summary: Summary) -> Verdict | None:
-    drop = late_drop(summary.test_losses)
-    # A loss that jumps up and down is not falling just because its last jump was down; and once the training set is
-    # learned, more epochs do not help.
-    recent = summary.test_losses[len(summary.test_losses) // 2 :]
-    lowest = summary.test_losses[-1] <= (1 + SLOW_DROP) * min(recent)
-    if _is_trained(summary) or drop <= SLOW_DROP or not lowest or summary.train_accuracy >= LEARNED:
+    # Once the training set is learned, more epochs do not help.
+    if _is_trained(summary) or summary.train_accuracy >= LEARNED or not still_falls(summary.test_losses):
         return None
+    drop = late_drop(summary.test_losses)
     why = (
         f"the test loss still fell by {drop:.1%} over the last {span(summary.test_losses)} and the accuracy is"
         f" {summary.test_accuracy:.1%}: more epochs or a larger lr may do"
@@ -160,14 +156,12 @@ def _plateau(summary: Summary) -> Verdict:
         return Verdict("plateau", why)
     if summary.train_accuracy >= summary.target_accuracy:
         gap = f"the training accuracy is {summary.train_accuracy:.1%}, the test accuracy {summary.test_accuracy:.1%}"
-        if summary.test_accuracy < _majority(summary):
+        if _is_below_chance(summary):
             return Verdict("plateau", f"{gap}: it learned another task; do training and test labels mean the same?")
         return Verdict("plateau", f"{gap}: it fits the training set better than the task; more training data may do")
     drop = late_drop(summary.test_losses)
     late = (
-        f"fell by only {drop:.1%} over the last {span(summary.test_losses)}"
-        if 0 < drop <= SLOW_DROP
-        else "falls no more"
+        f"fell by only {drop:.1%} over the last {span(summary.test_losses)}" if 0 < drop <= STILL else "falls no more"
     )
     accuracy = f"{summary.test_accuracy:.1%}, below {_percent(summary.target_accuracy)}"
     tells = sum(summary.labels) >= TELLING_ROWS and _has_learned(summary)
@@ -185,6 +179,11 @@ def _percent(share: float) -> str:
 def _majority(summary: Summary) -> float:
     """The accuracy of always predicting the most frequent class."""
     return max(summary.labels) / sum(summary.labels)
+
+
+def _is_below_chance(summary: Summary) -> bool:
+    recalls = [right / rows for right, rows in zip(summary.recognised, summary.labels, strict=True) if rows]
+    return is_below_chance(sum(recalls) / len(recalls), len(recalls), sum(summary.labels))
 
 
 def _has_learned(summary: Summary) -> bool:

@@ -5,6 +5,7 @@ lanes, outputs, samples; `truth` has `(K or 1, n)` labels or `(K or 1, C, n)` ta
 float64, so metrics of a whole set do not depend on how it was cut into batches.
 """
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
@@ -24,6 +25,15 @@ def is_unbalanced(counts: Sequence[int]) -> bool:
     """Whether some classes are far more frequent than others: `counts` are samples by class, 0 for one not there."""
     there = [count for count in counts if count]
     return sum(there) >= ROWS_A_CLASS * len(there) and max(there) >= UNBALANCED * min(there)
+
+
+def is_below_chance(recall: float, classes: int, rows: int) -> bool:
+    """Whether a mean recall by class on `rows` samples is worse than of answers that have nothing to do with them.
+
+    Those have 1/classes, however frequent each class and each answer is; two standard errors are left to chance.
+    """
+    chance = 1 / classes
+    return recall < chance - 2 * math.sqrt(chance * (1 - chance) / rows)
 
 
 class Scorer(ABC):
