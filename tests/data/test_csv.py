@@ -4,6 +4,7 @@ import gzip
 import re
 
 import numpy as np
+import pandas as pd
 import pytest
 from helpers import prepared
 
@@ -55,6 +56,7 @@ KNOWN = {"label": "label", "test_share": 0.2}  # with these, nothing is left to 
     [
         written(),
         written().replace("\n", "\r\n"),
+        written().replace("\n", "\r"),
         b"\xef\xbb\xbf" + written().encode(),
         gzip.compress(written().encode(), mtime=0),
         *(written(separator=separator) for separator in ";\t| "),
@@ -66,6 +68,7 @@ KNOWN = {"label": "label", "test_share": 0.2}  # with these, nothing is left to 
     ids=[
         "plain",
         "CRLF",
+        "CR",
         "BOM",
         "gz",
         "semicolons",
@@ -87,6 +90,7 @@ def test_a_table_is_read_however_it_is_written(file, content):
 @pytest.mark.parametrize("keys", [{"label": "last"}, {"label": 3}, {"label": "3"}])
 def test_without_a_header_columns_go_by_their_place(file, keys):
     assert_mine(loaded(file, written(None), **keys))
+    assert_mine(loaded(file, written(None).replace("\n", ",\n"), **keys))
     text = loaded(file, written(None, label=["yes", "no"]), **keys)
     assert text.y_train.tolist() == (1 - Y[ORDER[:32]]).tolist()
     assert "labels no, yes: taken as the classes 0..1" in text.notices[-1]
@@ -148,10 +152,24 @@ def test_a_table_of_its_own_to_test_on(file, tmp_path):
     assert "has a test set" in refused(file, written(), label="label", test_share=0.5, test_path=str(file))
 
 
-def test_a_decimal_comma_is_understood_beside_semicolons(file):
-    data = loaded(file, written(separator=";").replace(".", ","), **KNOWN)
+@pytest.mark.parametrize("separator", ";\t ,")
+@pytest.mark.parametrize("header", ["a,b,c,label", None])
+def test_a_decimal_comma_is_understood(file, separator, header):
+    rows = [[*(str(value).replace(".", ",") for value in x), str(y)] for x, y in zip(X, Y, strict=True)]
+    rows = [[f'"{cell}"' for cell in row] for row in rows] if separator == "," else rows
+    data = loaded(file, written(header, rows, separator), label="last", test_share=0.2)
     assert_mine(data)
-    assert "decimal comma" in data.notices[0]
+    (notice,) = data.notices
+    assert f"such as 0,13 in the column {'a' if header else 0} are read with a decimal comma" in notice
+
+
+def test_a_comma_that_may_stand_between_thousands_is_asked_about(file):
+    message = refused(
+        file, written(rows=[["999" if i else "1,012", "0", "1", str(i % 2)] for i in range(9)], separator=";")
+    )
+    assert "numbers such as 1,012 in the column a may have a decimal comma, or one between thousands" in message
+    for key in ("decimal", "thousands"):
+        assert f"pd.read_csv(path, sep=';', {key}=',').to_csv(new, index=False)" in message
 
 
 def changed(column, text, rows=1):
@@ -165,13 +183,23 @@ def changed(column, text, rows=1):
     ("content", "said"),
     [
         (changed(1, "?", 3), "the column b has '\\?' among its numbers, in 3 rows; .*na_values=\\['\\?'\\]"),
-        (changed(1, "$5.50", 3), "numbers with a unit, such as '\\$5.50'; .*astype\\(float\\)"),
+        (changed(1, "$5.50", 3), "numbers with a unit, such as '\\$5.50', in 3 rows; .*astype\\(float\\)"),
         (changed(1, "red", 40), "the column b holds text; .*data.drop=\\[b\\].*get_dummies.*columns=\\['b'\\]"),
         (changed(1, "", 3), "the column b has no value in 3 of 40 rows; .*fillna"),
         (changed(3, "", 3), "the column label has no value in 3 of 40 rows"),
         (changed(0, "inf"), "the table has 1 NaN or infinite values"),
         (changed(3, "0.5"), "row 0 of the column label is 0.5; a class is a whole number"),
         (changed(3, "0", 40), "only the label 0"),
+        *(
+            (
+                changed(1, text, 3),
+                f"has {re.escape(repr(text))} among its numbers, in 3 rows, which are no numbers",
+            )
+            for text in ("(42)", "12:05", "1/2", "5'11", "10k", "5%", "$1;000")
+        ),
+        (written("a,a ,c,label"), "2 of its columns are called a; give each a name"),
+        (written("a,b,label ,label"), "2 of its columns are called label"),
+        ('"' + "x" * 140_000 + ",a,label\n1,2,0\n", "cannot be read as a table"),
         ("a,label\n", "names of columns, but no rows"),
         ("label\n1\n0\n", "a label and at least one number"),
         ("", "it is empty"),
@@ -186,6 +214,65 @@ def test_what_is_no_table_of_numbers_is_refused_with_what_to_write(file, content
     message = refused(file, content, label="label")
     assert message.startswith(f"data.path={file}: ")
     assert re.search(said, message)
+
+
+@pytest.mark.parametrize("separator", ",;\t")
+@pytest.mark.parametrize("header", ["a,b,c,label", None])
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda value: f"{value} kg",
+        lambda value: f"{value}%",
+        lambda value: f"-${-value}" if value < 0 else f"${value}",
+        lambda value: str(value).replace("-", "\N{MINUS SIGN}"),
+    ],
+)
+def test_what_is_advised_makes_the_same_numbers(file, tmp_path, separator, header, write):
+    rows = [[str(x[0]), write(x[1]), str(x[2]), str(y)] for x, y in zip(X, Y, strict=True)]
+    message = refused(file, written(header, rows, separator), label="last")
+    follow(message, file, tmp_path / "new.csv")
+    assert_mine(loaded(file, (tmp_path / "new.csv").read_bytes(), label="last"))
+
+
+@pytest.mark.parametrize(
+    ("header", "separator", "column", "text"),
+    [("a,b,c,label", ";", 1, ""), (None, "\t", 1, "?"), (None, ",", 3, ""), ("a, b, c, label", ",", 1, "red")],
+)
+def test_what_is_advised_fits_the_file(file, tmp_path, header, separator, column, text):
+    rows = [[*map(str, x), str(y)] for x, y in zip(X, Y, strict=True)]
+    for row in rows if text == "red" else rows[5:6]:
+        row[column] = text
+    follow(refused(file, written(header, rows, separator), label="last"), file, tmp_path / "new.csv")
+    data = loaded(file, (tmp_path / "new.csv").read_bytes(), label="label" if header else "last")
+    assert len(data.x_train) + len(data.x_test) == (39 if text == "?" or column == 3 else 40)
+
+
+def follow(message, path, new):
+    """Do as a message advises, in Python."""
+    (line,) = re.findall(r"(?:df = )?pd\..*to_csv\(new[^)]*\)", message)
+    exec(line, {"pd": pd, "path": path, "new": new})
+
+
+def test_words_of_a_label_are_no_gaps(file):
+    data = loaded(file, written(label=["NA", "None"]), **KNOWN)
+    assert data.y_train.tolist() == Y[ORDER[:32]].tolist()
+    assert "'NA', 'None' in the column label is taken as a class, not as a gap" in data.notices[0]
+    gap = refused(file, written(label=["NA", ""]), label="label")
+    assert "no value in 20 of 40 rows, which is the label; pd.read_csv(path).dropna(subset=['label'])" in gap
+
+
+def test_a_count_of_the_columns_may_name_the_label(file):
+    text = written("1,2,3,species", label=["ant", "bee"])
+    data = loaded(file, text, label="last")
+    assert_mine(data)
+    assert len(loaded(file, text.replace("species", "ant"), label="last").x_train) == 33
+
+
+def test_what_is_said_of_the_table_to_test_on_is_said(file, tmp_path):
+    other = tmp_path / "other.csv"
+    other.write_text(written(separator=";").replace(".", ","))
+    (notice,) = loaded(file, written(), label="label", test_path=str(other)).notices
+    assert notice.startswith(f"data.test_path={other}: numbers such as 0,13 in the column a are read")
 
 
 def test_a_missing_file_is_refused(tmp_path):

@@ -64,6 +64,11 @@ def test_labels_are_taken_with_one_notice(file, kind):
     assert re.search(said, notice)
 
 
+def test_what_is_made_of_the_test_labels_only_is_said_beside_the_rest(file):
+    data = loaded(file, Y[:, np.newaxis], np.eye(3)[TEST])
+    assert [line.split(": ")[1].split(" has")[0] for line in data.notices] == ["y_train", "y_test"]
+
+
 def test_minus_one_and_one_and_bools_are_two_classes(file):
     two = Y > 0
     signs = loaded(file, np.where(two, 1, -1), np.array([1, -1, 1]))
@@ -130,6 +135,11 @@ def test_many_labels_for_the_rows_are_asked_about_or_said(tmp_path):
         (Y, TEST.astype(str), "y_train is of dtype int64, y_test of <U"),
         (Y.astype(object), TEST, "y_train holds Python objects, which need allow_pickle; y_train = y_train.astype"),
         (Y * 0, TEST * 0, "divided by 255, all are 0"),
+        (
+            Y + np.uint64(2**63 + 1),
+            TEST,
+            "too large for a class to be told from the next; number the classes: np",
+        ),
     ],
 )
 def test_other_labels_are_refused_with_what_to_write(file, y_train, y_test, said):

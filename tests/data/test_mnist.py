@@ -222,6 +222,14 @@ def test_labels_above_9_are_those_of_other_sets(tmp_path):
     assert "np." not in message
 
 
+def test_fewer_digits_are_fewer_classes_only_if_asked_for(tmp_path):
+    write(tmp_path, {**SMALL, TRAIN_Y: idx([3, 8, 3, 8, 3, 3]), TEST_Y: idx([3, 8, 8])})
+    assert [loaded(dir=str(tmp_path), labels=policy).classes for policy in ("auto", "remap", "as_is")] == [10, 2, 9]
+    write(tmp_path, {**SMALL, TRAIN_Y: idx([3] * 6), TEST_Y: idx([3] * 3)})
+    assert "all 6 training rows in use are of class 3, and there are no others" in loaded(dir=str(tmp_path)).notices[-1]
+    assert "data.train_limit takes the first" in loaded(dir=str(tmp_path), train_limit=2).notices[-1]
+
+
 @pytest.mark.parametrize("name", FILES)
 def test_a_missing_file_is_told_with_the_folder(tmp_path, monkeypatch, name):
     folder = write(tmp_path / "mnist", SMALL)

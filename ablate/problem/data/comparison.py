@@ -17,8 +17,8 @@ _ROWS = 1000  # looked at, evenly spaced, for the size
 _VALUES = 100  # with fewer, chance alone makes sizes differ
 
 
-def unlike(data: Dataset) -> Iterator[str]:
-    """A sentence for each way in which the rows in use do not go together."""
+def unlike(data: Dataset, rows: int) -> Iterator[str]:
+    """A sentence for each way in which the rows in use, of `rows` to train on, do not go together."""
     x_train, y_train, x_test, y_test = data.x_train, data.y_train, data.x_test, data.y_test
     if _is_unlike(_size(x_train), _size(x_test)) and _is_unlike(_extent(x_train), _extent(x_test)):
         yield (
@@ -29,14 +29,15 @@ def unlike(data: Dataset) -> Iterator[str]:
         return
     trained, tested = (np.bincount(y, minlength=data.classes) for y in (y_train, y_test))
     if np.count_nonzero(trained) == 1 and data.classes > 1:
-        yield (
-            f"all {len(y_train)} training rows in use are of class {trained.argmax()}: "
-            "data.train_limit takes the first rows, so give more, or shuffle them in the file"
-        )
+        found = f"all {len(y_train)} training rows in use are of class {trained.argmax()}"
+        if len(y_train) < rows:
+            yield f"{found}: data.train_limit takes the first rows, so give more, or shuffle them in the file"
+        else:
+            yield f"{found}, and there are no others: from one class nothing can be learned"
     elif len(missing := np.flatnonzero((tested > 0) & (trained == 0))):
-        rows = tested[missing].sum()
+        lost = tested[missing].sum()
         named = f"class{'es' if len(missing) > 1 else ''} {', '.join(map(str, missing))}"
-        yield f"no training row in use is of {named}, but {rows} of the {len(y_test)} test rows are"
+        yield f"no training row in use is of {named}, but {lost} of the {len(y_test)} test rows are"
 
 
 def _is_unlike(train: float, test: float) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -14,6 +15,7 @@ from ablate.problem.data import tables
 from ablate.problem.data.origin import Origin
 from ablate.problem.data.own import OwnFile, Part
 from ablate.problem.data.sets import DATA_SETS
+from ablate.problem.data.tables import Table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -47,25 +49,26 @@ class Csv(OwnFile):
         assert self.path is not None
         table = self._read(origin, self.path)
         dropped = self._dropped(origin, table)
-        label = self._label(origin, tables.names(table.drop(columns=dropped)))
-        table = table.drop(columns=[column for column in dropped if column != label])
+        label = self._label(origin, table.without(dropped).names)
+        table = table.without([column for column in dropped if column != label])
         if self.test_path is None:
-            return _part(origin, table, label), None
+            return _part(table, label), None
         of_test = Origin(f"data.test_path={self.test_path}")
         tested = self._read(of_test, self.test_path)
-        missing = [column for column in table.columns if column not in tested.columns]
+        origin.also(of_test)
+        missing = [column for column in table.names if column not in tested.names]
         if missing:
-            raise of_test.error(_without(missing, tables.names(table), label))
-        return _part(origin, table, label), _part(of_test, tested[list(table.columns)], label)
+            raise of_test.error(_without(missing, table.names, label))
+        return _part(table, label), _part(tested.of(table.names), label)
 
-    def _read(self, origin: Origin, path: str) -> pd.DataFrame:
+    def _read(self, origin: Origin, path: str) -> Table:
         return tables.read(origin, Path(path).expanduser(), self.header)
 
-    def _dropped(self, origin: Origin, table: pd.DataFrame) -> list[str]:
+    def _dropped(self, origin: Origin, table: Table) -> list[str]:
         """The columns to leave out: those named, else those that only number the rows."""
-        columns = tables.names(table)
+        columns = table.names
         if self.drop is None:
-            numbering = [each for each in columns if each != str(self.label) and _numbers_rows(table[each])]
+            numbering = [each for each in columns if each != str(self.label) and _numbers_rows(table.frame[each])]
             if numbering:
                 left_out = f"the column {tables.listed(numbering)} only numbers the rows and is left out"
                 confirm = f"{tables.dropping(numbering)} confirms it, data.drop=[] keeps it"
@@ -108,15 +111,31 @@ def _numbers_rows(column: pd.Series[Any]) -> bool:
     return _NUMBERING.fullmatch(str(column.name)) is not None or (str(column.name).isdigit() and is_count)
 
 
-def _part(origin: Origin, table: pd.DataFrame, label: str) -> Part:
-    """The numbers and the label of every row. Raises `origin.error` for gaps and text."""
-    columns = table.drop(columns=[label])
-    tables.refuse_text(origin, columns)
-    tables.refuse_gaps(origin, table)
-    y = table[label]
+def _part(table: Table, label: str) -> Part:
+    """The numbers and the label of every row. Raises an error for gaps and text."""
+    columns = table.without([label])
+    columns.refuse_text()
+    y, origin = table.frame[label], table.origin
+    if y.isna().all() or (label in table.texts and y.isna().any()):
+        y = _words(table, label)
+        table = replace(table, frame=table.frame.assign(**{label: y}))
+    table.refuse_unlabelled(label)
+    columns.refuse_gaps()
     named = f"the column {label}" + (f" of {origin.named}" if "test_path" in origin.named else "")
     labels = y.to_numpy() if y.dtype.kind in "biuf" else y.astype(str).to_numpy(dtype=str)
-    return Part(tables.numbers(columns), labels, "the table", named)
+    return Part(columns.numbers, labels, "the table", named)
+
+
+def _words(table: Table, label: str) -> pd.Series[Any]:
+    """Labels that are text, with NA, None and the like as words of their own; only an empty cell is a gap."""
+    words = table.words(label)
+    filled = table.frame[label].mask(words != "", words)
+    if kept := sorted(set(words[table.frame[label].isna() & (words != "")])):
+        taken = (
+            f"the label {', '.join(map(repr, map(str, kept)))} in the column {label} is taken as a class, not as a gap"
+        )
+        table.origin.notice(f"{taken}; leave out rows that have none")
+    return filled
 
 
 def _without(missing: Sequence[str], columns: Sequence[str], label: str) -> str:

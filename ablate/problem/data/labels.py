@@ -50,8 +50,9 @@ def read(
     """
     of_test = Origin(origin.named, origin.is_of_any_task)
     vectors = [_vector(origin, names[0], y[0], rows[0]), _vector(of_test, names[1], y[1], rows[1])]
-    # Said once of both.
-    origin.notices.extend(of_test.notices if not origin.notices else ())
+    # Said once of two arrays that are laid out alike.
+    if _layout(y[0], rows[0]) != _layout(y[1], rows[1]):
+        origin.also(of_test)
     if _is_text(vectors[0]) != _is_text(vectors[1]):
         raise origin.error(f"{names[0]} is of dtype {y[0].dtype}, {names[1]} of {y[1].dtype}; write both alike")
     known = np.unique(vectors[0])
@@ -155,6 +156,11 @@ def _vector(origin: Origin, name: str, y: NDArray[Any], rows: int) -> NDArray[An
     return y if _is_text(y) else _whole(origin, name, y)
 
 
+def _layout(y: NDArray[Any], rows: int) -> tuple[int, ...] | None:
+    """The shape of one sample's label; None where samples do not come first."""
+    return y.shape[1:] if y.shape[:1] == (rows,) else None
+
+
 def _whole(origin: Origin, name: str, y: NDArray[Any]) -> NDArray[np.int64]:
     numbers = y.astype(np.float64)  # an unsigned number may be larger than any int64
     wrong = ~(np.abs(numbers) < _EXACT) | (numbers != np.floor(numbers))
@@ -164,6 +170,9 @@ def _whole(origin: Origin, name: str, y: NDArray[Any]) -> NDArray[np.int64]:
     found = f"{_place(name, first)} is {y[first]}"
     if not np.isfinite(numbers[first]):
         raise origin.error(f"{found}; give every sample a label, or leave it out")
+    if numbers[first] == np.floor(numbers[first]):
+        numbered = f"np.unique({name}, return_inverse=True)[1]" if name.isidentifier() else "0, 1, 2, ..."
+        raise origin.error(f"{found}, too large for a class to be told from the next; number the classes: {numbered}")
     raise origin.error(f"{found}; {_amounts(origin)}a class is a whole number: number the classes 0, 1, 2, ...")
 
 

@@ -63,7 +63,8 @@ def load(dir: str | None, split: str | None = None, policy: Policy = "auto") -> 
 
     The files are looked for in `dir` (the key `data.dir`), else in `$ABLATE_DATA/mnist`, else in the cache
     (`$ABLATE_CACHE`, or the user's own), into which they are downloaded if necessary. In a folder there may be other
-    images and labels in the same form; `split` is the part of EMNIST wanted, `policy` says what labels above 9 mean.
+    images and labels in the same form; `split` is the part of EMNIST wanted, `policy` says what the labels mean;
+    with `auto` those of 0 to 9 are MNIST's ten classes, whichever of them occur.
     Raises ConfigError if a file is missing, damaged or of another kind, or if the download fails.
     """
     if dir:
@@ -242,7 +243,7 @@ def _parsed(source: str, origin: Origin, files: dict[str, _File], policy: Policy
             f"those to train on {_size(x_train)}; {_ADVICE}"
         )
     labels = Labels(y_train, y_test, CLASSES)
-    if max(y_train.max(), y_test.max()) >= CLASSES:
+    if policy != "auto" or max(y_train.max(), y_test.max()) >= CLASSES:
         names = [str(files[f"{part}-labels-idx1-ubyte"].path) for part in ("train", "t10k")]
         labels = read(origin, (y_train, y_test), (len(x_train), len(x_test)), policy, names)
     return Raw(

@@ -24,3 +24,8 @@ class Origin:
 
     def notice(self, sentence: str) -> None:
         self.notices.append(f"{self.named}: {sentence}")
+
+    def also(self, other: Origin) -> None:
+        """What is to be said of another file too, unless the same is said of this one."""
+        said = {notice.removeprefix(self.named) for notice in self.notices}
+        self.notices.extend(notice for notice in other.notices if notice.removeprefix(other.named) not in said)

@@ -60,7 +60,7 @@ class DataSet(Choice):
             task=raw.task,
         )
         dataset = dataset if raw.task.has_classes else self._numbers(dataset)
-        said = [f"data={self.name}: {sentence}" for sentence in unlike(dataset)]
+        said = [f"data={self.name}: {sentence}" for sentence in unlike(dataset, len(raw.x_train))]
         return replace(dataset, notices=(*raw.notices, *said))
 
     def _numbers(self, data: Dataset) -> Dataset:
