@@ -172,7 +172,9 @@ def _whole(origin: Origin, name: str, y: NDArray[Any]) -> NDArray[np.int64]:
         raise origin.error(f"{found}; give every sample a label, or leave it out")
     if numbers[first] == np.floor(numbers[first]):
         numbered = f"np.unique({name}, return_inverse=True)[1]" if name.isidentifier() else "0, 1, 2, ..."
-        raise origin.error(f"{found}, too large for a class to be told from the next; number the classes: {numbered}")
+        raise origin.error(
+            f"{found}, too large for a class to be told from the next; {_amounts(origin)}number the classes: {numbered}"
+        )
     raise origin.error(f"{found}; {_amounts(origin)}a class is a whole number: number the classes 0, 1, 2, ...")
 
 
