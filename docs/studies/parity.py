@@ -38,6 +38,12 @@ MODELS = {
     "mlp": ["model=mlp"],
     "softmax_regression": ["model=softmax_regression"],
     "mlp on xor": ["model=mlp", "data=xor"],
+    "stack": [
+        "model=lenet5",
+        "model.fit=null",
+        "model.layers=[{conv: 8, kernel: 3, padding: 1}, {leaky_relu: 0.1}, {avg_pool: 2}, {conv: 12, kernel: 3,"
+        " stride: 2}, elu, {dense: 32}, {dropout: 0.2}, softmax, {dense: classes}]",
+    ],
 }
 LOSSES = (
     "ce",
@@ -46,9 +52,15 @@ LOSSES = (
     "mse model.output=sigmoid",
     "bce",
     "mae",
+    "mae model.output=sigmoid",
     "hinge",
+    "squared_hinge",
     "focal",
+    "focal model.output=sigmoid loss.alpha=0.25",
     "label_smoothing",
+    "kl loss.smoothing=0.1",
+    "reverse_kl",
+    "ce loss.class_weights=balanced",
 )
 
 
