@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import helpers
 import pytest
 import yaml
 from conftest import run_in_process
@@ -19,6 +20,7 @@ from ablate.records.sweep_folder import SweepFolder
 from ablate.records.trial_folder import TrialFolder
 from ablate.report import cells, markdown, page, plots
 from ablate.report.cells import Curve
+from ablate.report.text import caption
 
 SWEEP = ["-m", "model=softmax_regression", "lr=0.1,3e38", "loss=mse,ce", "seed=0,1", "epochs=3", "data.train_limit=200"]
 
@@ -72,6 +74,7 @@ def test_table_agrees_with_the_results(finished: Path) -> None:
     told, expected = table((finished / "report.md").read_text(encoding="utf-8")), by_cell(finished)
     assert {(line["lr"], line["loss"]) for line in told} == set(expected)
     means = []
+    assert "–" in {line["test loss"] for line in told} != {"–"}
     for line in told:
         trials = expected[line["lr"], line["loss"]]
         accuracies = [row["test_accuracy"] for row in trials]
@@ -79,6 +82,8 @@ def test_table_agrees_with_the_results(finished: Path) -> None:
         assert line["test accuracy"] == f"{means[-1]:.1%}"
         assert line["lowest"] == f"{min(accuracies):.1%}"
         assert line["highest"] == f"{max(accuracies):.1%}"
+        losses = [row["test_loss"] for row in trials]
+        assert line["test loss"] == ("–" if None in losses else f"{statistics.fmean(losses):.4g}")
         assert line["n"] == "2"
         assert all(row["verdict"] in line["verdict"] for row in trials)
         assert line["why (typical trial)"] in [row["why"] for row in trials]
@@ -109,7 +114,7 @@ def test_picture_is_an_image_with_something_on_it(finished: Path) -> None:
         colours = {colour: count for count, colour in image.convert("RGB").getcolors(100_000)}
     assert max(colours, key=colours.__getitem__) == (255, 255, 255)
     assert len(colours) > 10
-    # Every trial has its line, and every cell its mean, in both panels.
+    # Every trial has its line, and every cell its mean, in every panel.
     for axis in plots._Picture(cells.read([finished])).figure.axes:
         assert sum(line.get_marker() != "X" for line in axis.get_lines()) == 8 + 4
     assert (finished / "curves.png").stat().st_size < 200_000
@@ -135,9 +140,30 @@ def test_a_line_that_ends_not_finite_has_a_mark(finished: Path) -> None:
         return sum(line.get_marker() == "X" for axis in picture.figure.axes for line in axis.get_lines())
 
     study = cells.read([finished])
-    broken = sum(trial.row["train_loss"] is None for trial in study.trials)
-    assert broken
-    assert crosses(plots._Picture(study)) == broken
+    broken = [trial.row[loss] is None for trial in study.trials for loss in ("train_loss", "test_loss")]
+    assert any(broken)
+    assert crosses(plots._Picture(study)) == sum(broken)
+
+
+def test_test_losses_are_drawn_beside_the_training_losses_on_their_scale(finished: Path) -> None:
+    study = cells.read([finished])
+    train, test, score = plots._Picture(study).figure.axes
+    assert [axis.get_ylabel() for axis in (train, test, score)] == ["training loss", "test loss", "test accuracy"]
+    assert train.get_ylim() == test.get_ylim()
+    drawn = {tuple(line.get_ydata()) for line in test.get_lines() if line.get_marker() != "X"}
+    whole = [tuple(trial.epochs("test/loss").y) for trial in study.trials if trial.row["test_loss"] is not None]
+    assert whole
+    assert drawn >= set(whole)
+
+
+def test_what_dropout_does_to_the_training_loss_is_said(tmp_path: Path) -> None:
+    row = {"trial": 0, "epochs": 2, "overrides": {}}
+    for rate, is_said in ((0.5, True), (0, False)):
+        config = helpers.trial("model=mlp", f"model.dropout={rate}").config
+        one = cells.Replicate(row, TrialFolder(tmp_path), config)
+        said = caption(cells.Study("", [], {}, [cells.Cell({}, [one])]))
+        assert "test loss on the same scale" in said
+        assert ("With dropout the training loss is that of the network with units off" in said) == is_said
 
 
 def test_long_curves_are_thinned_out_with_their_ends(tmp_path: Path) -> None:

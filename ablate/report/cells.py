@@ -3,9 +3,10 @@
 import math
 import statistics
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ablate.errors import ConfigError
 from ablate.records.scores import Task, score, task_of
@@ -66,6 +67,12 @@ class Cell:
         return [found for trial in self.trials if (found := score(trial.row)) is not None]
 
     @property
+    def test_loss(self) -> float | None:
+        """Mean test loss at the end, None where it is no number for a trial: a mean of the others would flatter."""
+        losses = [loss for trial in self.trials if (loss := trial.row["test_loss"]) is not None]
+        return statistics.fmean(losses) if len(losses) == len(self.trials) else None
+
+    @property
     def verdicts(self) -> Sequence[tuple[str, int]]:
         """How often each verdict was given, the most frequent first."""
         return Counter(trial.row["verdict"] for trial in self.trials).most_common()
@@ -100,6 +107,11 @@ class Study:
     def called(self) -> str:
         """What the trials' score is called; of several tasks, each."""
         return " or ".join(dict.fromkeys(f"test {cell.task.called}" for cell in self.cells))
+
+    @property
+    def drops_units(self) -> bool:
+        """Whether a network trained with dropout."""
+        return any(_drops_units(trial.config.get("model", {}).get("layers", ())) for trial in self.trials)
 
     @property
     def best_first(self) -> list[Cell]:
@@ -138,6 +150,10 @@ def _trials(sweep: SweepFolder) -> list[Replicate]:
     if not found:
         raise ConfigError(f"{sweep.path}: no trial has ended there")
     return found
+
+
+def _drops_units(layers: Iterable[Any]) -> bool:
+    return any(isinstance(layer, Mapping) and layer.get("dropout") for layer in layers)
 
 
 def _title(trials: Sequence[Replicate], factors: Sequence[str]) -> str:

@@ -1,4 +1,4 @@
-"""The picture of a report: training loss and test score of every cell, by epoch or by step."""
+"""The picture of a report: training loss, test loss and test score of every cell, by epoch or by step."""
 
 import io
 import math
@@ -29,6 +29,9 @@ RISE = 1e5
 DPI = 100
 MOST_NAMES = 24
 PALETTE = 64
+# The losses that are drawn, with what they are called; after one epoch there is one test loss a trial, and no curve.
+TRAIN, TEST = "train/loss", "test/loss"
+CALLED = {TRAIN: "training loss", TEST: "test loss"}
 
 
 @dataclass(frozen=True)
@@ -76,7 +79,8 @@ class _Picture:
         self.layout = layout(study.factors, self.levels)
         self.styles = _styles(self.layout.lines, study)
         self.facets = self._facets()
-        self.curves = {id(cell): self._curves(cell, "loss") for cell in study.cells}
+        self.kinds = (TRAIN,) if self.by_step else (TRAIN, TEST)
+        self.losses = {(kind, id(cell)): self._losses(cell, kind) for kind in self.kinds for cell in study.cells}
         self.lowest_score = self._lowest_score()
         self.figure = self._figure()
 
@@ -87,48 +91,55 @@ class _Picture:
             found.setdefault(_named(cell, self.layout.facets), []).append(cell)
         return list(found.items())
 
-    def _curves(self, cell: Cell, what: str) -> list[Curve]:
-        if what == "score":
-            return [trial.epochs(f"test/{cell.task.score}") for trial in cell.trials]
+    def _losses(self, cell: Cell, kind: str) -> list[Curve]:
         if self.by_step:
             return [_smooth(trial.steps("step/loss")) for trial in cell.trials]
-        return [trial.epochs("train/loss") for trial in cell.trials]
+        return [trial.epochs(kind) for trial in cell.trials]
+
+    def _scores(self, cell: Cell) -> list[Curve]:
+        return [trial.epochs(f"test/{cell.task.score}") for trial in cell.trials]
 
     def _lowest_score(self) -> float:
         """Where the axis of the scores begins: at 0, or below where R² is, but at -1 at the lowest."""
         if all(cell.task.score == "accuracy" for cell in self.study.cells):
             return 0.0
-        curves = [curve for cell in self.study.cells for curve in self._curves(cell, "score")]
+        curves = [curve for cell in self.study.cells for curve in self._scores(cell)]
         return max(-1.0, min((y for curve in curves for y in curve.y if y is not None and y < 0), default=0.0))
 
     def _figure(self) -> Figure:
-        """A column a facet, loss above score; further rows where there are more facets than fit side by side.
+        """A column a facet, losses above score; further rows where there are more facets than fit side by side.
 
-        A single facet has its two panels side by side.
+        A single facet has its panels side by side.
         """
+        panels = len(self.kinds) + 1
         alone = len(self.facets) == 1
         columns = 1 if alone else self._columns()
         rows = math.ceil(len(self.facets) / columns)
         legend = self._legend()
-        width = 10.5 if alone else max(7.5, 3.1 * columns + 0.6)
-        height = 3.6 if alone else 4.4 * rows
+        width = 4.2 * panels if alone else max(7.5, 3.1 * columns + 0.6)
+        height = 3.6 if alone else (0.4 + 2.0 * panels) * rows
         legend_rows = math.ceil(len(legend) / _legend_columns(legend, width)) if legend else 0
         height += 0.25 * legend_rows + 0.35
         figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained")
-        axes = figure.subplots(*((1, 2) if alone else (2 * rows, columns)), squeeze=False)
+        axes: Axes = figure.subplots(*((1, panels) if alone else (panels * rows, columns)), squeeze=False)
+        axes = axes.T if alone else axes
+        # The panels of each facet, the losses first.
         places = [divmod(number, columns) for number in range(rows * columns)]
-        losses = [axes[0][0]] if alone else [axes[2 * row][column] for row, column in places]
-        scores = [axes[0][1]] if alone else [axes[2 * row + 1][column] for row, column in places]
-        for (title, members), loss, score in zip(self.facets, losses, scores, strict=False):
-            loss.set_title("\n".join(textwrap.wrap(title.replace("=", "\x00"), 34)).replace("\x00", "="), fontsize=8)
-            self._loss(loss, members)
+        of_facets = [axes[panels * row : panels * (row + 1), column] for row, column in places]
+        for (title, members), (*losses, score) in zip(self.facets, of_facets, strict=False):
+            wrapped = "\n".join(textwrap.wrap(title.replace("=", "\x00"), 34)).replace("\x00", "=")
+            losses[0].set_title(wrapped, fontsize=8)
+            for kind, loss in zip(self.kinds, losses, strict=True):
+                self._loss(loss, kind, members)
             self._score(score, members)
-        for spare in [*losses[len(self.facets) :], *scores[len(self.facets) :]]:
-            spare.axis("off")
-        self._label(losses, scores, 1 if alone else columns)
-        self._scale(losses[: len(self.facets)])
-        for (_, members), loss in zip(self.facets, losses, strict=False):
-            self._marks(loss, members)
+        for spare in of_facets[len(self.facets) :]:
+            for axis in spare:
+                axis.axis("off")
+        self._label(of_facets, columns)
+        self._scale([loss for *losses, _ in of_facets[: len(self.facets)] for loss in losses])
+        for (_, members), (*losses, _) in zip(self.facets, of_facets, strict=False):
+            for kind, loss in zip(self.kinds, losses, strict=True):
+                self._marks(loss, kind, members)
         if legend:
             figure.legend(
                 handles=legend,
@@ -149,21 +160,21 @@ class _Picture:
             columns = wider
         return columns if columns > 1 else min(MOST_COLUMNS, len(self.facets))
 
-    def _loss(self, axis: Axes, members: Sequence[Cell]) -> None:
+    def _loss(self, axis: Axes, kind: str, members: Sequence[Cell]) -> None:
         for cell in members:
             style = self.styles[_named(cell, self.layout.lines)]
-            curves = self.curves[id(cell)]
+            curves = self.losses[kind, id(cell)]
             for curve in curves:
                 _line(axis, curve, style, thin=len(curves) > 1)
             if len(curves) > 1:
                 _line(axis, _mean(curves), style)
 
-    def _marks(self, axis: Axes, members: Sequence[Cell]) -> None:
+    def _marks(self, axis: Axes, kind: str, members: Sequence[Cell]) -> None:
         """A cross where a line breaks off, at its last finite value or at the edge of the picture."""
         top = axis.get_ylim()[1]
         for cell in members:
             style = self.styles[_named(cell, self.layout.lines)]
-            for curve in self.curves[id(cell)]:
+            for curve in self.losses[kind, id(cell)]:
                 last = [(x, min(y, top)) for x, y in zip(curve.x, curve.y, strict=True) if y is not None]
                 if last and curve.y[-1] is None:
                     axis.plot(*last[-1], "X", color=style["color"], ms=8, mec="white", clip_on=False, zorder=5)
@@ -174,7 +185,7 @@ class _Picture:
             return
         for cell in members:
             style = self.styles[_named(cell, self.layout.lines)]
-            curves = self._curves(cell, "score")
+            curves = self._scores(cell)
             for curve in curves:
                 _line(axis, curve, style, thin=len(curves) > 1)
             if len(curves) > 1:
@@ -211,13 +222,15 @@ class _Picture:
             axis.xaxis.set_major_locator(MaxNLocator(6, integer=True))
         axis.grid(alpha=0.25)
 
-    def _label(self, losses: Sequence[Axes], scores: Sequence[Axes], columns: int) -> None:
+    def _label(self, facets: Sequence[Sequence[Axes]], columns: int) -> None:
         """Words at the axes; only the first of a row has them at its left, as all share their scales."""
-        for number, (loss, score) in enumerate(zip(losses, scores, strict=True)):
-            self._x(loss)
-            loss.set_xlabel("step" if self.by_step else "epoch", fontsize=8)
+        called = [*(CALLED[kind] for kind in self.kinds), "" if self.by_step else self.study.called]
+        for number, (*losses, score) in enumerate(facets):
+            for loss in losses:
+                self._x(loss)
+                loss.set_xlabel("step" if self.by_step else "epoch", fontsize=8)
             score.set_xlabel(self.study.called if self.by_step else "epoch", fontsize=8)
-            for axis, words in ((loss, "training loss"), (score, "" if self.by_step else self.study.called)):
+            for axis, words in zip((*losses, score), called, strict=True):
                 axis.tick_params(labelsize=7)
                 if number % columns == 0:
                     axis.set_ylabel(words, fontsize=9)
@@ -226,7 +239,7 @@ class _Picture:
 
     def _scale(self, axes: Sequence[Axes]) -> None:
         """One scale for all losses: logarithmic where they span decades, and cut where one rises without bound."""
-        curves = [curve for found in self.curves.values() for curve in found]
+        curves = [curve for found in self.losses.values() for curve in found]
         every = np.array([y for curve in curves for y in curve.y if y is not None], dtype=np.float64)
         values = every[every > 0]
         if len(values) < len(every) or not len(values):

@@ -61,17 +61,17 @@ def _trained_on(config: Mapping[str, Any]) -> str:
 
 
 def table(study: Study) -> str:
-    """One line a cell, the best first: test score over its seeds, verdicts, and why of the typical trial."""
-    head = [*study.factors, study.called, "lowest", "highest", "n", "verdict", "why (typical trial)"]
+    """One line a cell, the best first: test score and loss over its seeds, verdicts, and why of the typical trial."""
+    head = [*study.factors, study.called, "lowest", "highest", "test loss", "n", "verdict", "why (typical trial)"]
     rows = [[*cell.levels.values(), *_figures(cell), *_judged(cell)] for cell in study.best_first]
     return markdown.table(head, rows)
 
 
 def _figures(cell: Cell) -> list[str]:
-    if not cell.scores:
-        return ["–", "–", "–", str(len(cell.trials))]
-    values = (cell.mean, min(cell.scores), max(cell.scores))
-    return [*(cell.task.written(value) for value in values), str(len(cell.trials))]
+    values = (cell.mean, min(cell.scores), max(cell.scores)) if cell.scores else ()
+    scores = [cell.task.written(value) for value in values] or ["–"] * 3
+    loss = "–" if cell.test_loss is None else f"{cell.test_loss:.4g}"
+    return [*scores, loss, str(len(cell.trials))]
 
 
 def _judged(cell: Cell) -> list[str]:
@@ -88,7 +88,13 @@ def caption(study: Study) -> str:
     """How to read the picture."""
     by_step = max(trial.row["epochs"] for trial in study.trials) <= 1
     loss = "batch by batch, smoothed" if by_step else "mean over each epoch, and of the first batch at 0"
-    parts = [f"Training loss ({loss}) and {study.called}."]
+    losses = f"Training loss ({loss})" if by_step else f"Training loss ({loss}), test loss on the same scale"
+    parts = [f"{losses} and {study.called}."]
+    if study.drops_units:
+        parts.append(
+            "With dropout the training loss is that of the network with units off, the test loss that of the whole"
+            " network, and may be the lower one."
+        )
     if len(study.trials) > len(study.cells):
         parts.append("Thin: one seed each; thick: their mean.")
     parts.append("A cross marks where a loss ceased to be a finite number.")
