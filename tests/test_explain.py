@@ -16,9 +16,10 @@ import pytest
 from conftest import Done
 from helpers import noise, prepared, train_alone, trial
 from rich.console import Console
+from scipy.stats import fisher_exact
 
 from ablate.commands import explain
-from ablate.diagnosis import rehearsal
+from ablate.diagnosis import estimates, rehearsal
 from ablate.diagnosis.advice import Known, advice, changes
 from ablate.diagnosis.causes import Change, causes
 from ablate.diagnosis.checks import Check
@@ -275,6 +276,52 @@ def test_one_step_is_told_by_the_loss_after_it(tmp_path: Path, monkeypatch: pyte
     tried = rehearse(given.config, [Change({"optimizer": "adam", "lr": 0.05})])
     assert tried.steps == 1
     assert [str(outcome.change) for outcome in tried.better] == ["optimizer=adam lr=0.05"]
+
+
+def _wanted(low: int, high: int) -> list[Change]:
+    return [Change({"seed": seed}) for seed in range(low, high)]
+
+
+def test_another_seed_is_no_better_on_noise_and_what_is_better_shows_on_few_rows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of labels without any sense nothing is advised, however many changes are tried on however few test rows."""
+    monkeypatch.setattr(rehearsal, "SECONDS", 0.2)
+    for rows in (10, 20, 100):
+        drawn = noise((8,), 2, rows=60, test_rows=rows)
+        arrays = {name: getattr(drawn, name) for name in ("x_train", "y_train", "x_test", "y_test")}
+        np.savez(tmp_path / f"{rows}.npz", **arrays)
+        given = trial("data=npz", f"data.path={tmp_path / f'{rows}.npz'}", "model=mlp", "model.hidden=16", "epochs=5")
+        tried = rehearse(given.config, [*_wanted(1, 12), Change({"lr": 1.0})])
+        assert tried.test_rows == rows
+        assert not tried.better
+        # Some other seed seems better: that is said as what it is.
+        assert tried.untold
+        assert not set(map(id, tried.untold)) & set(map(id, tried.others))
+
+
+@pytest.mark.parametrize(
+    ("right", "than", "rows", "is_told"),
+    [
+        (20, 10, 20, True),
+        (14, 10, 20, False),
+        (5, 1, 5, True),
+        (4, 1, 5, False),
+        (140, 100, 200, True),
+        (110, 100, 200, False),
+    ],
+)
+def test_a_gain_is_told_by_the_rows_that_there_are(right: int, than: int, rows: int, is_told: bool) -> None:
+    """Ten changes tried; Fisher's exact test at 0.05 / 10, one-sided, agrees on each."""
+    some = train_alone(prepared(*TINY).settings).summary
+    assert some
+    shares = []
+    for hits in (right, than):
+        counted = replace(some, recognised=[hits, hits, 0], labels=[rows, rows, 0])
+        shares.append(estimates.of_summary(counted))
+    assert shares[0].exceeds(shares[1], estimates.deviations(10, 2 * rows)) == is_told
+    p = fisher_exact([[2 * right, 2 * (rows - right)], [2 * than, 2 * (rows - than)]], "greater").pvalue
+    assert (p < estimates.ERROR / 10) == is_told
 
 
 def test_a_trial_keeps_its_result_where_its_evidence_cannot_be_measured(

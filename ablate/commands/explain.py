@@ -82,6 +82,10 @@ def _print_advice(console: Console, known: Known) -> None:
         console.print(f"  nothing was tried: {reason}", markup=False, highlight=False, soft_wrap=True)
     for number, line in enumerate(advice(known, tried), 1):
         console.print(f"  {number}. {line}", markup=False, highlight=False, soft_wrap=True)
+    if tried is not None and tried.untold:
+        untold = ", ".join(f"{outcome.change} ({outcome.written})" for outcome in tried.untold)
+        line = f"  the {tried.test_rows} test rows cannot tell these from the trial as it is: {untold}"
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
     if tried is not None and tried.others:
         others = ", ".join(f"{outcome.change} ({outcome.written})" for outcome in tried.others)
         console.print(f"  no better there: {others}", markup=False, highlight=False, soft_wrap=True)

@@ -21,6 +21,7 @@ from ablate.config.parse import parse
 from ablate.config.settings import Settings
 from ablate.config.stops import Never
 from ablate.diagnosis.causes import Change
+from ablate.diagnosis.estimates import Estimate, deviations, of_summary
 from ablate.errors import ConfigError
 from ablate.problem.data.dataset import Dataset
 from ablate.problem.tasks import Task
@@ -36,7 +37,7 @@ ROWS, TEST_ROWS = 1000, 1000
 OF_EACH_CLASS = 5
 # A step's Python calls, each lane's share of them, and multiplications a second, on one core.
 STEP_SECONDS, LANE_SECONDS, SPEED = 3e-4, 5e-5, 8e9
-# A change is better if it recognises so much more, or as much at a loss that is so much lower.
+# A change is better if it recognises so much more and not by chance, or as much at a loss that is so much lower.
 GAIN, LOSS_GAIN = 0.03, 0.9
 
 
@@ -46,7 +47,7 @@ class Outcome:
 
     `first` and `last` are the training loss before the first update and after the last, NaN if that is not finite;
     `score` is the mean recall by class on test samples, the accuracy where classes are balanced, or the score of a task
-    without classes; `chance` is that of the best constant answer.
+    without classes, `estimate` what it says of all samples; `chance` is that of the best constant answer.
     """
 
     change: Change | None
@@ -56,6 +57,7 @@ class Outcome:
     last: float
     score: float
     chance: float
+    estimate: Estimate
 
     def __str__(self) -> str:
         first, last = (f"{loss:.3g}" if math.isfinite(loss) else "not finite" for loss in (self.first, self.last))
@@ -74,22 +76,33 @@ class Outcome:
         """The score, rounded, so that those that differ by little keep their order."""
         return round(self.score / GAIN) * GAIN if math.isfinite(self.score) else -math.inf
 
-    def recognises_more_than(self, other: "Outcome") -> bool:
+    def recognises_more_than(self, other: "Outcome", deviations: float) -> bool:
+        """Whether it recognises more than the other and than a constant answer, by so many standard deviations."""
+        return self.seems_better_than(other) and self._is_told(other, deviations)
+
+    def seems_better_than(self, other: "Outcome") -> bool:
+        """Whether it recognises more of these samples, by whatever chance."""
         return self.last < self.first and self.score >= max(other.score, self.chance) + GAIN
 
-    def falls_lower_than(self, other: "Outcome") -> bool:
-        """Whether the same loss ends lower, and no less is recognised."""
+    def falls_lower_than(self, other: "Outcome", deviations: float) -> bool:
+        """Whether the same loss ends lower, no less is recognised, and more than by a constant answer."""
         is_comparable = self.settings.loss == other.settings.loss and self.settings.output == other.settings.output
         is_lower = math.isfinite(self.last) and not self.last > LOSS_GAIN * other.last
-        return is_comparable and is_lower and self.score > other.score - GAIN / 2
+        is_told = self.estimate.exceeds(Estimate(self.chance), deviations)
+        return is_comparable and is_lower and self.score > other.score - GAIN / 2 and is_told
+
+    def _is_told(self, other: "Outcome", deviations: float) -> bool:
+        reference = other.estimate if other.score > self.chance else Estimate(self.chance)
+        return self.estimate.exceeds(reference, deviations)
 
 
 @dataclass(frozen=True)
 class Rehearsal:
-    """The outcomes of all changes, after `steps` steps on `rows` training samples."""
+    """The outcomes of all changes, after `steps` steps on `rows` training samples, on `test_rows` test samples."""
 
     steps: int
     rows: int
+    test_rows: int
     as_it_is: Outcome
     tried: Sequence[Outcome]
 
@@ -99,14 +112,23 @@ class Rehearsal:
 
         A lower loss counts only where no change recognises more.
         """
-        found = [outcome for outcome in self.tried if outcome.recognises_more_than(self.as_it_is)]
-        lower = [outcome for outcome in self.tried if outcome.falls_lower_than(self.as_it_is)]
+        as_it_is, needed = self.as_it_is, deviations(max(len(self.tried), 1), self.test_rows)
+        found = [outcome for outcome in self.tried if outcome.recognises_more_than(as_it_is, needed)]
+        lower = [outcome for outcome in self.tried if outcome.falls_lower_than(as_it_is, needed)]
         return sorted(found, key=lambda outcome: -outcome.rank) or sorted(lower, key=lambda outcome: outcome.last)
+
+    @property
+    def untold(self) -> list[Outcome]:
+        """Those that recognise more of the test samples, which are too few to tell it from chance."""
+        better = self.better
+        seeming = (outcome for outcome in self.tried if outcome.seems_better_than(self.as_it_is))
+        return [outcome for outcome in seeming if outcome not in better]
 
     @property
     def others(self) -> list[Outcome]:
         """Those that do not."""
-        return [outcome for outcome in self.tried if outcome not in self.better]
+        listed = [*self.better, *self.untold]
+        return [outcome for outcome in self.tried if outcome not in listed]
 
 
 def rehearse(config: Mapping[str, Any], changes: Sequence[Change]) -> Rehearsal:
@@ -132,7 +154,8 @@ def rehearse(config: Mapping[str, Any], changes: Sequence[Change]) -> Rehearsal:
     summaries = _train([trial for _, trial in short])
     first, *tried = [_outcome(change, trial, *ended) for (change, trial), ended in zip(short, summaries, strict=True)]
     tried_for = short[0][1].settings.epochs * short[0][1].steps_per_epoch
-    return Rehearsal(tried_for, len(short[0][1].dataset.y_train), first, tried)
+    dataset = short[0][1].dataset
+    return Rehearsal(tried_for, len(dataset.y_train), len(dataset.y_test), first, tried)
 
 
 def changed(config: Mapping[str, Any], change: Change) -> dict[str, Any]:
@@ -264,4 +287,10 @@ def _outcome(change: Change | None, trial: PreparedTrial, summary: Summary, last
     if summary.task.has_classes:
         recalls = [right / rows for right, rows in zip(summary.recognised, summary.labels, strict=True) if rows]
         score, chance = sum(recalls) / len(recalls), 1 / len(recalls)
-    return Outcome(change, trial.settings, summary.task, summary.initial_loss, last, score, chance)
+    # Where the test set is the training set, all samples there are have been seen.
+    estimate = Estimate(score) if _is_all(trial.dataset) else of_summary(summary)
+    return Outcome(change, trial.settings, summary.task, summary.initial_loss, last, score, chance, estimate)
+
+
+def _is_all(dataset: Dataset) -> bool:
+    return np.array_equal(dataset.y_train, dataset.y_test) and np.array_equal(dataset.x_train, dataset.x_test)
