@@ -39,6 +39,9 @@ OF_EACH_CLASS = 5
 STEP_SECONDS, LANE_SECONDS, SPEED = 3e-4, 5e-5, 8e9
 # A change is better if it recognises so much more and not by chance, or as much at a loss that is so much lower.
 GAIN, LOSS_GAIN = 0.03, 0.9
+# A network that has gone less of the way from a constant answer to all recognised may have named one class by luck: the
+# samples of a class are alike, and so are its answers.
+LEARNED = 0.1
 
 
 @dataclass(frozen=True)
@@ -82,13 +85,18 @@ class Outcome:
 
     def seems_better_than(self, other: "Outcome") -> bool:
         """Whether it recognises more of these samples, by whatever chance."""
-        return self.last < self.first and self.score >= max(other.score, self.chance) + GAIN
+        return self.last < self.first and self.score >= other.score + GAIN and self.has_learned
+
+    @property
+    def has_learned(self) -> bool:
+        """Whether these samples show more than a constant answer's score."""
+        return self.score >= self.chance + max(GAIN, LEARNED * (1 - self.chance))
 
     def falls_lower_than(self, other: "Outcome", deviations: float) -> bool:
         """Whether the same loss ends lower, no less is recognised, and more than by a constant answer."""
         is_comparable = self.settings.loss == other.settings.loss and self.settings.output == other.settings.output
         is_lower = math.isfinite(self.last) and not self.last > LOSS_GAIN * other.last
-        is_told = self.estimate.exceeds(Estimate(self.chance), deviations)
+        is_told = self.has_learned and self.estimate.exceeds(Estimate(self.chance), deviations)
         return is_comparable and is_lower and self.score > other.score - GAIN / 2 and is_told
 
     def _is_told(self, other: "Outcome", deviations: float) -> bool:
