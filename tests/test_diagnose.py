@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 from helpers import settings, train_alone
 
+from ablate.diagnosis.causes import Cause, Change
+from ablate.diagnosis.checks import Check
 from ablate.diagnosis.verdicts import verdict
 from ablate.training.loop import Summary
 
@@ -21,7 +23,7 @@ TRAININGS = [
     ("data=xor model=mlp lr=0.0001 epochs=5", "collapsed", "so the accuracy is that class's share, 50.0%"),
     ("model=mlp lr=1e-6 epochs=1", "stuck", "fell by only 0.0%"),
     ("model=mlp lr=0.01 epochs=5 loss=mse", "stuck", "fell by only 1.0%"),
-    ("model=mlp lr=0.01 epochs=5", "slow", "more epochs or a larger lr"),
+    ("model=mlp lr=0.01 epochs=5", "slow", "the test loss still fell"),
     # One layer cannot do exclusive or, and forty images are not enough.
     ("data=xor model=softmax_regression lr=0.5 epochs=100", "plateau", "below 90%"),
     ("model=softmax_regression data.train_limit=40 epochs=150", "plateau", ""),
@@ -137,6 +139,14 @@ def _of_two_classes(rows: int, others: int, right: int, right_others: int, train
 )
 def test_rule_at_its_threshold(values: dict[str, Any], name: str) -> None:
     assert verdict(_summary(**values)).name == name
+
+
+def test_a_verdict_names_a_change_only_where_explain_tries_it() -> None:
+    def said(check: Check) -> str:
+        return verdict(_summary(test_accuracy=0.5), check, lambda _: [Cause("inputs", "so", [Change({"lr": 1})])]).why
+
+    assert "evidence: so; ablate.explain tries lr=1" in said(Check())
+    assert said(Check(guess="sum_for_mean", advice="divide")).endswith("evidence: so")
 
 
 def test_the_first_rule_that_holds_gives_the_verdict() -> None:

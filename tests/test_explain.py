@@ -19,12 +19,16 @@ from rich.console import Console
 from scipy.stats import fisher_exact
 
 from ablate.commands import explain
+from ablate.config.groups import held_back
+from ablate.config.parse import parse
 from ablate.diagnosis import estimates, rehearsal
 from ablate.diagnosis.advice import Known, advice, changes
 from ablate.diagnosis.causes import Change, causes
 from ablate.diagnosis.checks import Check
+from ablate.diagnosis.estimates import Estimate
 from ablate.diagnosis.evidence import evidence
 from ablate.diagnosis.rehearsal import rehearse
+from ablate.problem.tasks import TASKS
 from ablate.records import recorder
 from ablate.terminal.tables import COLOURS
 from ablate.training.loop import Summary
@@ -215,10 +219,20 @@ def _causes(*overrides: str, scale: Any = 1.0, shares: tuple[int, ...] = (), ver
 @pytest.mark.parametrize(
     ("given", "name", "said"),
     [
-        ({"scale": 100}, "inputs", "far from 1.*loss before the first update.*have 1.099; try data.normalize=per_f"),
-        ({"scale": 0.001}, "inputs", "far from 1; try data.normalize=per_feature"),
-        ({"scale": np.array([1, 1, 1, 1, 1, 4000])}, "inputs", "columns .* of unlike scale.*try data.normalize=per_f"),
-        ({"overrides": ["init=normal", "init.scale=1e-30"]}, "start", "so small that .*try init=glorot_uniform"),
+        (
+            {"scale": 100},
+            "inputs",
+            "far from 1.*loss before the first update.*have 1.099; .*tries data.normalize=per_f",
+        ),
+        ({"scale": 0.001}, "inputs", "far from 1; .* tries data.normalize=per_feature"),
+        (
+            {"scale": np.array([1, 1, 1, 1, 1, 4000])},
+            "inputs",
+            "columns .* of unlike scale.*tries data.normalize=per_f",
+        ),
+        ({"overrides": ["init=normal", "init.scale=1e-30"]}, "start", "so small that .*tries init=glorot_uniform"),
+        ({"overrides": ["model.preactivation_divisor=1e4"]}, "start", "divisor=10000 leaves .* .* tries .*divisor=1"),
+        ({"overrides": ["init=normal", "init.scale=50"], "verdict": "slow"}, "start", "weights of dense. are .* times"),
         ({"overrides": ["init=zeros"]}, "start", "all units of dense1 start with the same weights"),
         ({"overrides": ["init=normal", "init.scale=50"]}, "start", "weights of dense. are .* times as large"),
         ({"shares": (50, 6, 4)}, "imbalance", "83.3% of the training labels are class 0.*loss.class_weights=balanced"),
@@ -236,6 +250,50 @@ def test_an_ordinary_trial_shows_nothing() -> None:
     for activation in ("relu", "sigmoid"):
         assert not _causes(f"model.activation={activation}")
         assert not _causes(f"model.activation={activation}", scale=0.3)
+
+
+@pytest.mark.parametrize(
+    ("given", "undone"),
+    [
+        ("optimizer.weight_decay=1", "optimizer.weight_decay=0"),
+        ("optimizer.clip_norm=1e-5", "optimizer.clip_norm=null"),
+        ("optimizer.clip_value=1e-5", "optimizer.clip_value=null"),
+        ("model.dropout=0.95", "model.dropout=0"),
+        ("model.preactivation_divisor=10000", "model.preactivation_divisor=1"),
+        ("model.logits=relu", "model.logits=linear"),
+        ("schedule=step schedule.every=1 schedule.factor=0.01", "schedule=constant schedule.warmup=0"),
+        ("schedule=warmup schedule.warmup=9", "schedule=constant schedule.warmup=0"),
+        ("loss.class_weights=[9,0,0,0,0,0,0,0,0,0]", "loss.class_weights=null"),
+        ("loss.reduction=sum", "loss.reduction=mean"),
+        ("loss.from_logits=false loss.eps_log=0.5", "loss.from_logits=true,loss.eps_log=0"),
+        ("shuffle=false", "shuffle=true"),
+    ],
+)
+def test_a_key_that_holds_training_back_is_tried_at_its_default_first(given: str, undone: str) -> None:
+    held = known("plateau", "model=mlp", *given.split())
+    first, *more = (str(change) for change in changes(held))
+    assert [first, *more[: undone.count(",")]] == undone.split(",")
+    # All of them at once is the trial without the overrides.
+    change = changes(held)[2 if "," in undone else 0]
+    assert parse(rehearsal.changed(held.config, change)) == parse(trial("model=mlp").config)
+
+
+def test_an_optimizers_own_numbers_are_tried_at_their_defaults() -> None:
+    assert not held_back(trial("model=mlp", "optimizer=adamw", "loss=focal").config)
+    given = trial("model=mlp", "optimizer=adamw", "optimizer.weight_decay=100", "optimizer.beta1=0.999", "loss=focal")
+    assert {"optimizer.weight_decay": 0.01} in held_back(given.config)
+    assert {"optimizer.beta1": 0.9} in held_back(given.config)
+
+
+def test_what_helps_beyond_the_lines_is_named_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    config, console = trial().config, Console(record=True, width=100, file=io.StringIO())
+    worse = rehearsal.Outcome(None, parse(config), TASKS.get("classification"), 2.0, 1.9, 0.1, 0.1, Estimate(0.1))
+    given = {"last": 1.0, "score": 0.9, "estimate": Estimate(0.9)}
+    better = [replace(worse, change=Change({"lr": lr}), **given) for lr in range(1, 7)]
+    monkeypatch.setattr(explain, "rehearse", lambda *_: rehearsal.Rehearsal(9, 99, 99, worse, better))
+    explain.explain(console, known("plateau"))
+    assert "4. lr=4: " in console.export_text(clear=False)
+    assert "  also better: lr=5 (90.0%), lr=6 (90.0%)\n" in console.export_text()
 
 
 def _boxes(path: Path, scale: float) -> list[str]:
@@ -372,7 +430,7 @@ def test_a_sweep_names_the_evidence_and_explain_tries_what_meets_it(
 ) -> None:
     monkeypatch.setattr(rehearsal, "SECONDS", 0.2)
     done = ablate(*_boxes(tmp_path / "boxes.npz", 1e4), "workers=1", "check=false")
-    assert re.search(r"evidence: the inputs lie between -\S+ and \S+, far from 1.*; try data.normalize=per_f", done.out)
+    assert re.search(r"evidence: the inputs lie between -\S+ and \S+, far from 1.*; .* tries data.norm", done.out)
     [command] = re.findall(r"why      python -m ablate.explain (\S+)", done.out)
     explained = run(monkeypatch, capsys, str(tmp_path / command)).out
     assert "what the data and the start show\n  the inputs lie between" in explained

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from ablate import interrupts
 from ablate.config.settings import shown
-from ablate.diagnosis.advice import DEAD, SATURATED, Known, advice, changes
+from ablate.diagnosis.advice import DEAD, MOST_LINES, SATURATED, Known, advice, changes, ranked
 from ablate.diagnosis.rehearsal import rehearse
 from ablate.errors import ConfigError
 from ablate.records.scores import task_of
@@ -82,13 +82,17 @@ def _print_advice(console: Console, known: Known) -> None:
         console.print(f"  nothing was tried: {reason}", markup=False, highlight=False, soft_wrap=True)
     for number, line in enumerate(advice(known, tried), 1):
         console.print(f"  {number}. {line}", markup=False, highlight=False, soft_wrap=True)
-    if tried is not None and tried.untold:
-        untold = ", ".join(f"{outcome.change} ({outcome.written})" for outcome in tried.untold)
-        line = f"  the {tried.test_rows} test rows cannot tell these from the trial as it is: {untold}"
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
-    if tried is not None and tried.others:
-        others = ", ".join(f"{outcome.change} ({outcome.written})" for outcome in tried.others)
-        console.print(f"  no better there: {others}", markup=False, highlight=False, soft_wrap=True)
+    if tried is None:
+        return
+    listed = {
+        "also better": ranked(known, tried)[MOST_LINES:],
+        f"the {tried.test_rows} test rows cannot tell these from the trial as it is": tried.untold,
+        "no better there": tried.others,
+    }
+    for said, outcomes in listed.items():
+        if outcomes:
+            line = ", ".join(f"{outcome.change} ({outcome.written})" for outcome in outcomes)
+            console.print(f"  {said}: {line}", markup=False, highlight=False, soft_wrap=True)
 
 
 def _described(known: Known) -> str:

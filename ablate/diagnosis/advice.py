@@ -10,11 +10,12 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from ablate.config.groups import held_back
 from ablate.config.parse import parse
 from ablate.diagnosis.causes import Cause, Change, causes
 from ablate.diagnosis.checks import Check
 from ablate.diagnosis.evidence import Evidence
-from ablate.diagnosis.rehearsal import Rehearsal
+from ablate.diagnosis.rehearsal import Outcome, Rehearsal
 from ablate.errors import ConfigError
 from ablate.problem.mistakes import MISTAKES
 from ablate.problem.scoring import is_below_chance
@@ -117,27 +118,36 @@ class Known:
 
 
 def advice(known: Known, tried: Rehearsal | None = None) -> list[str]:
-    """What to try, the most likely first; never empty. Without a rehearsal, changes rest on the evidence alone."""
+    """What to try, the most likely first; never empty. Without a rehearsal, changes rest on the evidence alone.
+
+    What else did better in the rehearsal is in `ranked`, from `MOST_LINES` on.
+    """
     lines = list(_certain(known))
     if lines:
         return lines
     if tried is None:
         return [*_of_evidence(known), *_untried(known), *_left(known)]
+    return [f"{outcome.change}: {outcome}" for outcome in ranked(known, tried)[:MOST_LINES]] or list(_left(known))
+
+
+def ranked(known: Known, tried: Rehearsal) -> list[Outcome]:
+    """The changes that did better in a rehearsal, as advised: what meets the evidence ahead of what does not."""
     met = {str(change) for cause in known.causes for change in cause.changes}
-    better = sorted(tried.better, key=lambda outcome: -outcome.rank - AHEAD * (str(outcome.change) in met))
-    return [f"{outcome.change}: {outcome}" for outcome in better[:MOST_LINES]] or list(_left(known))
+    return sorted(tried.better, key=lambda outcome: -outcome.rank - AHEAD * (str(outcome.change) in met))
 
 
 def changes(known: Known) -> list[Change]:
-    """What is worth trying: what meets the evidence first, then loss, start, rate, length and size; each once.
+    """What is worth trying: each once, and of those that help alike the first is advised first.
 
-    Empty where there is nothing to try: the trial trained or failed, or its check says what is wrong.
+    What undoes a key that holds training back comes first, then what meets the evidence, then loss, start, rate,
+    length and size. Empty where there is nothing to try: the trial trained or failed, or its check says what is wrong.
     """
     if list(_certain(known)):
         return []
-    found = [change for cause in known.causes for change in cause.changes]
+    met = [change for cause in known.causes for change in cause.changes]
+    found = [*map(Change, _undone(known)), *met]
     # Where the evidence names a cause, it is compared with a few others, for more steps.
-    for rule in (_loss, _start, _rate) if found else _RULES:
+    for rule in (_loss, _start, _rate) if met else _RULES:
         found += [Change(keys) for keys in rule(known)]
     return list({str(change): change for change in found}.values())
 
@@ -149,7 +159,7 @@ def _certain(known: Known) -> Iterator[str]:
     if is_told and check is not None and check.advice:
         yield check.advice
     if _learned_another_task(known):
-        yield "look at samples of both sets beside their labels: do training and test labels mean the same?"
+        yield "look at samples of both sets beside their labels: do inputs and labels of the two mean the same?"
     bug = MISTAKES.get(known.config.get("bug", "none"))
     if bug.mistake and (check is None or check.guess != bug.name):
         yield f"this trial has bug={bug.name} on purpose: {bug.mistake}; {bug.fix}"
@@ -214,14 +224,16 @@ def _left(known: Known) -> Iterator[str]:
 # The usual keys, in the order in which causes are looked for. Each rule yields keys with their new values.
 
 
+def _undone(known: Known) -> Iterator[dict[str, Any]]:
+    """Each key that holds training back at its default, and all of them at once."""
+    each = held_back(known.config)
+    yield from each
+    if len(each) > 1:
+        yield {key: value for keys in each for key, value in keys.items()}
+
+
 def _loss(known: Known) -> Iterator[dict[str, Any]]:
     loss = known.config["loss"]
-    if loss.get("from_logits") is False:
-        yield {"loss.from_logits": True}
-    if loss.get("reduction") == "sum":
-        yield {"loss.reduction": "mean"}
-    if known.config["model"].get("logits") not in (None, "linear"):
-        yield {"model.logits": "linear"}
     if known.task.has_classes and loss["name"] not in ("ce", "bce", "focal", "label_smoothing"):
         yield {"loss": "ce", "model.output": "auto"}
 

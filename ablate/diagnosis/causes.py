@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ablate.config.settings import Settings, shown
@@ -39,7 +39,7 @@ class Change:
 class Cause:
     """A cause for which the trial has evidence: what was measured, and which changes meet it, the likeliest first.
 
-    `hint` says what to try where nothing can be tried for the user; null: the first change.
+    `hint` says in words what the changes are; null: the first of them.
     """
 
     name: str
@@ -48,11 +48,14 @@ class Cause:
     hint: str | None = None
 
     def __str__(self) -> str:
-        return f"{self.said}; try {self.hint or self.changes[0]}" if self.changes else self.said
+        return f"{self.said}; ablate.explain tries {self.hint or self.changes[0]}" if self.changes else self.said
 
 
 def causes(found: Evidence, settings: Settings, verdict: str) -> list[Cause]:
-    """The causes for which there is evidence: targets, inputs, start, labels, imbalance."""
+    """The causes for which there is evidence: targets, inputs, start, labels, imbalance.
+
+    Beside a mistake on purpose no change is tried, and none is named.
+    """
     rules: Sequence[Callable[[Evidence, Settings, str], Cause | None]]
     rules = (
         _unlike_test,
@@ -60,12 +63,14 @@ def causes(found: Evidence, settings: Settings, verdict: str) -> list[Cause]:
         _targets,
         _inputs,
         _start_alike,
+        _divided,
         _start_tiny,
         _start_large,
         _labels,
         _imbalance,
     )
-    return [cause for rule in rules if (cause := rule(found, settings, verdict))]
+    shown = [cause for rule in rules if (cause := rule(found, settings, verdict))]
+    return shown if settings.bug == "none" else [replace(cause, changes=()) for cause in shown]
 
 
 def _unlike_test(found: Evidence, settings: Settings, verdict: str) -> Cause | None:
@@ -137,8 +142,22 @@ def _start_alike(found: Evidence, settings: Settings, verdict: str) -> Cause | N
     return Cause("start", said, _starts(settings))
 
 
+def _divided(found: Evidence, settings: Settings, verdict: str) -> Cause | None:
+    passes, divisor = math.prod(found.gains.values()), math.prod(found.divisors.values())
+    if not passes <= TINY_GAIN < passes * divisor:
+        return None
+    key = "model.preactivation_divisor"
+    by = f"{key}={settings.model.preactivation_divisor:g}" if _has_divisor(settings) else "the layers {divide: ...}"
+    said = f"{by} leaves {passes:.1e} of an input's size behind all layers, {passes * divisor:.2g} without it"
+    return Cause("start", said, [Change({key: 1.0})] if _has_divisor(settings) else [])
+
+
+def _has_divisor(settings: Settings) -> bool:
+    return settings.model.preactivation_divisor != 1
+
+
 def _start_tiny(found: Evidence, settings: Settings, verdict: str) -> Cause | None:
-    passes = math.prod(found.gains.values())
+    passes = math.prod(found.gains.values()) * math.prod(found.divisors.values())
     if found.alike or len(found.gains) < 2 or passes > TINY_GAIN:
         return None
     said = f"the weights start so small that the layers together pass on {passes:.1e} of an input's size"
@@ -147,8 +166,6 @@ def _start_tiny(found: Evidence, settings: Settings, verdict: str) -> Cause | No
 
 def _start_large(found: Evidence, settings: Settings, verdict: str) -> Cause | None:
     parts: list[str] = []
-    if verdict == "slow":
-        return None
     if found.is_sure and found.size < LARGE_INPUTS:
         parts.append(f"the loss before the first update is {_first_loss(found)}")
     if found.dead_units >= MANY:

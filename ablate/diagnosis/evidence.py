@@ -5,7 +5,7 @@ It is measured when the trial ends, since its data may be gone later, and for tr
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any
 
@@ -31,8 +31,8 @@ class Evidence:
     `initial_loss` is the loss before the first update (NaN: not finite), `expected_loss` that of outputs that know
     nothing, all logits 0; `dead_units` and `saturated` are shares of the hidden units before the first update. `gains`
     are by layer the root mean square of its weights times sqrt(fan_in), over its divisor: 1 keeps the size of what
-    passes. `alike` names the hidden layers whose units all start with the same weights. Another NaN is what the trial
-    does not have.
+    passes. `alike` names the hidden layers whose units all start with the same weights. `divisors` has those of the
+    layers that have one, `data` is the data set's digest. Another NaN is what the trial does not have.
     """
 
     facts: Facts
@@ -42,6 +42,8 @@ class Evidence:
     saturated: float
     gains: Mapping[str, float]
     alike: tuple[str, ...]
+    divisors: Mapping[str, float] = field(default_factory=dict)
+    data: str | None = None
 
     @property
     def is_sure(self) -> bool:
@@ -74,6 +76,8 @@ def evidence(trial: PreparedTrial, summary: Summary) -> Evidence:
             for name, (parameter, tensor) in layers.items()
         },
         alike=tuple(name for name in hidden if _is_alike(layers[name][1])),
+        divisors={name: divisors[name] for name in layers if name in divisors},
+        data=trial.dataset.digest,
     )
 
 

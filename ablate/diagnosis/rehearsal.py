@@ -37,6 +37,8 @@ ROWS, TEST_ROWS = 1000, 1000
 OF_EACH_CLASS = 5
 # A step's Python calls, each lane's share of them, and multiplications a second, on one core.
 STEP_SECONDS, LANE_SECONDS, SPEED = 3e-4, 5e-5, 8e9
+# A key of the model that its layers call by another name.
+IN_LAYERS = {"preactivation_divisor": "divisor"}
 # A change is better if it recognises so much more and not by chance, or as much at a loss that is so much lower.
 GAIN, LOSS_GAIN = 0.03, 0.9
 # A network that has gone less of the way from a constant answer to all recognised may have named one class by luck: the
@@ -181,9 +183,10 @@ def changed(config: Mapping[str, Any], change: Change) -> dict[str, Any]:
                 raise ConfigError(f"{key}: no such key here")
             values[group] = {**values[group], rest: value}
             # An interpolation, which the resolved configuration no longer has.
+            inside = IN_LAYERS.get(rest, rest)
             for layer in values[group].get("layers", ()) if group == "model" else ():
-                if isinstance(layer, dict) and rest in layer:
-                    layer[rest] = value
+                if isinstance(layer, dict) and inside in layer:
+                    layer[inside] = value
         else:
             values[key] = value
     return values

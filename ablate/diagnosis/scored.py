@@ -64,7 +64,7 @@ def _slow(summary: Summary) -> Judged | None:
         return None
     drop = late_drop(summary.test_losses)
     fall = f"the test loss still fell by {drop:.1%} over the last {span(summary.test_losses)}"
-    return "slow", f"{fall} and {_score(summary)}: more epochs or a larger lr may do"
+    return "slow", f"{fall} and {_score(summary)}"
 
 
 def _is_trained(summary: Summary) -> bool:

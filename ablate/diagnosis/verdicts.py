@@ -53,7 +53,9 @@ def verdict(
     found = next(found for rule in rules if (found := rule(summary)))
     if found.name == "trained":
         return found if check is None or check.is_right else _although(found, check)
-    said = [f"evidence: {cause}" for cause in causes(found.name)[:1]]
+    # Where the check found a wrong gradient, explain tries nothing.
+    is_tried = check is None or check.is_right or check.is_of_start
+    said = [f"evidence: {cause if is_tried else cause.said}" for cause in causes(found.name)[:1]]
     if check is not None and not check.is_right:
         # Numbers that are not finite at the start follow from what the evidence shows, a wrong gradient does not.
         said.insert(len(said) if check.is_of_start else 0, f"the check before training found: {_advice(check)}")
@@ -132,7 +134,7 @@ def _slow(summary: Summary) -> Verdict | None:
     drop = late_drop(summary.test_losses)
     why = (
         f"the test loss still fell by {drop:.1%} over the last {span(summary.test_losses)} and the accuracy is"
-        f" {summary.test_accuracy:.1%}: more epochs or a larger lr may do"
+        f" {summary.test_accuracy:.1%}"
     )
     return Verdict("slow", why)
 
@@ -157,8 +159,9 @@ def _plateau(summary: Summary) -> Verdict:
     if summary.train_accuracy >= summary.target_accuracy:
         gap = f"the training accuracy is {summary.train_accuracy:.1%}, the test accuracy {summary.test_accuracy:.1%}"
         if _is_below_chance(summary):
-            return Verdict("plateau", f"{gap}: it learned another task; do training and test labels mean the same?")
-        return Verdict("plateau", f"{gap}: it fits the training set better than the task; more training data may do")
+            question = "do inputs and labels of the two sets mean the same?"
+            return Verdict("plateau", f"{gap}: it learned another task; {question}")
+        return Verdict("plateau", f"{gap}: it fits the training set better than the task")
     drop = late_drop(summary.test_losses)
     late = (
         f"fell by only {drop:.1%} over the last {span(summary.test_losses)}" if 0 < drop <= STILL else "falls no more"
