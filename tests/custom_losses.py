@@ -169,3 +169,110 @@ class FourValues(CrossEntropy):
 class Ragged(CrossEntropy):
     def value(self, z: Array, y: Array) -> object:
         return [[1.0], [1.0, 2.0], *super().value(z, y)[2:]]
+
+
+class HingeUnderSoftmax:
+    """The built-in `hinge`, which is right whatever output it names; `forgets` leaves out a part of its gradient."""
+
+    output = "softmax"
+
+    def __init__(self, forgets: bool = False) -> None:
+        self.forgets = forgets
+
+    def margins(self, z: Array, y: Array) -> Array:
+        return (1 + z - (z * y).sum(axis=1, keepdims=True)) * (1 - y)
+
+    def value(self, z: Array, y: Array) -> Array:
+        return np.maximum(0, self.margins(z, y)).sum(axis=1)
+
+    def gradient(self, z: Array, y: Array) -> Array:
+        violated = (self.margins(z, y) > 0).astype(float)
+        return violated if self.forgets else violated - y * violated.sum(axis=1, keepdims=True)
+
+
+class CrossEntropyUnderIdentity(CrossEntropy):
+    output = "identity"
+
+
+# Of numbers
+
+
+class LogCosh:
+    output = "identity"
+
+    def value(self, z: Array, y: Array) -> Array:
+        return np.log(np.cosh(z - y)).sum(axis=1)
+
+    def gradient(self, z: Array, y: Array) -> Array:
+        return np.tanh(z - y)
+
+
+class SquareClimbed(LogCosh):
+    def value(self, z: Array, y: Array) -> Array:
+        return -np.square(z - y).sum(axis=1)
+
+    def gradient(self, z: Array, y: Array) -> Array:
+        return -2 * (z - y)
+
+
+class SquareCrossed(LogCosh):
+    def value(self, z: Array, y: Array) -> Array:
+        return np.square(z.ravel() - y).mean(axis=1)
+
+    def gradient(self, z: Array, y: Array) -> Array:
+        return 2 * (z - y)
+
+
+class SquareRavelled(LogCosh):
+    def value(self, z: Array, y: Array) -> Array:
+        return np.square(z.ravel() - y.ravel())
+
+    def gradient(self, z: Array, y: Array) -> Array:
+        return 2 * (z.ravel() - y.ravel())
+
+
+class AbsoluteWithoutSign(LogCosh):
+    def value(self, z: Array, y: Array) -> Array:
+        return np.abs(z - y).sum(axis=1)
+
+    def gradient(self, z: Array, y: Array) -> Array:
+        return np.abs(z - y)
+
+
+class HuberWithoutSign(LogCosh):
+    def value(self, z: Array, y: Array) -> Array:
+        d = np.abs(z - y)
+        return np.where(d < 1, d * d / 2, d - 0.5).sum(axis=1)
+
+    def gradient(self, z: Array, y: Array) -> Array:
+        return np.where(np.abs(z - y) < 1, z - y, 1.0)
+
+
+# Of labels that are there or not
+
+
+def sigmoid(z: Array) -> Array:
+    return 1 / (1 + np.exp(-z))
+
+
+class Binary:
+    """The built-in `bce`, with a slip in it if one is named."""
+
+    output = "sigmoid"
+
+    def __init__(self, slip: str = "") -> None:
+        self.slip = slip
+
+    def p(self, z: Array) -> Array:
+        return {"": sigmoid(z), "half": sigmoid(z), "twice": sigmoid(sigmoid(z)), "of p": z}[self.slip]
+
+    def value(self, z: Array, y: Array) -> Array:
+        p = self.p(z)
+        rest = 0 if self.slip == "half" else (1 - y) * np.log(1 - p)
+        return -(y * np.log(p) + rest).sum(axis=1)
+
+    def gradient(self, z: Array, y: Array) -> Array:
+        p = self.p(z)
+        if self.slip == "of p":
+            return (p - y) / (p * (1 - p))
+        return y * (p - 1) if self.slip == "half" else p - y

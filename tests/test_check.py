@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import Done, environment, run_in_process
-from helpers import prepared, settings, train_alone
+from helpers import aimed, prepared, settings, train_alone
 from threadpoolctl import threadpool_limits
 
 import ablate as ablate_package
@@ -27,6 +27,7 @@ from ablate.diagnosis.loss_alone import LOGITS
 from ablate.errors import ConfigError
 from ablate.problem.custom_loss import try_out
 from ablate.problem.data.dataset import Dataset
+from ablate.problem.tasks import TASKS
 from docs.studies import right_losses, slips
 
 MODELS = {
@@ -227,6 +228,69 @@ def test_no_change_is_advised_that_trains_worse() -> None:
         coded, mended = map(int, re.findall(r"(\d+)% on the way\) with the gradient", advice))
         assert coded < mended
         assert "slope of the value" not in advice
+
+
+def test_a_loss_of_the_logits_is_right_whatever_output_it_names() -> None:
+    own = ["model=mlp", "loss=custom"]
+    found = examine(*own, "loss.target=custom_losses.HingeUnderSoftmax")
+    assert (found.guess, found.left_out) == (None, None)
+    assert "loss=hinge's of the logits, and the class says output = 'softmax'" in str(found.note)
+    assert 'output = "identity" suits it' in str(found.note)
+    found = examine(*own, "loss.target=custom_losses.CrossEntropyUnderIdentity")
+    assert found.is_right
+    assert 'output = "softmax" suits it' in str(found.note)
+    found = examine(*own, "loss.target=custom_losses.HingeUnderSoftmax", "+loss.args.forgets=true")
+    assert found.guess == "wrong derivative"
+    assert "of the right class and of the others, from 0 to 1" in str(found.advice)
+
+
+@pytest.mark.parametrize(
+    ("task", "target", "guess", "said"),
+    [
+        ("regression", "LogCosh", None, ""),
+        ("regression", "SquareClimbed", "negative value", "negative of loss=mse's .* put the minus in front of both"),
+        ("regression", "SquareCrossed", "other samples", r"mean of the loss of its target and every .* use z - y"),
+        ("regression", "AbsoluteWithoutSign", "value for gradient", "gives the value itself .* an R² of 0"),
+        (
+            "regression",
+            "HuberWithoutSign",
+            "sign of some entries",
+            "wrong sign where z < y: .* the value is loss=huber's",
+        ),
+        ("multilabel", "Binary", None, ""),
+        ("multilabel", "Binary +loss.args.slip=half", "half of bce", "write both halves"),
+        (
+            "multilabel",
+            "Binary +loss.args.slip=twice",
+            "double output",
+            "sigmoid of a sigmoid .* a share of labels right",
+        ),
+        (
+            "multilabel",
+            "Binary +loss.args.slip='of p'",
+            "probabilities",
+            "which is loss=bce's; apply the sigmoid first",
+        ),
+        ("multilabel", "CrossEntropy", "softmax of one class", 'outputs sum to 1, .* output = "sigmoid"'),
+    ],
+)
+@pytest.mark.filterwarnings("error")
+def test_a_loss_of_another_task_is_read_as_one_of_that_task(
+    task: str, target: str, guess: str | None, said: str
+) -> None:
+    data = aimed(task, 4, 1 if task == "regression" else 3, rows=40)
+    target, *args = target.split(" ", 1)
+    own = ["model=mlp", "model.hidden=[8]", "loss=custom", f"loss.target=custom_losses.{target}", *args]
+    found = examine("data=npz", f"data.task={task}", *own, dataset=data)
+    assert (found.guess, found.left_out) == (guess, None)
+    assert re.search(said, str(found.advice))
+    assert task == "multilabel" or "class" not in str(found.advice)
+
+
+def test_one_number_a_sample_is_asked_for_where_there_are_no_classes() -> None:
+    objective = settings("loss=custom", "loss.target=custom_losses.SquareRavelled").loss.objective("auto")
+    with pytest.raises(ConfigError, match=r"z and y are both \(N, 1\), .* or return gradient\[:, None\]"):
+        try_out(objective, 1, TASKS.get("regression"))
 
 
 class Unsteady:

@@ -162,7 +162,7 @@ def _examine(trial: PreparedTrial, few: Dataset) -> Check:
         failed = of_failure(objective, *made_up(own.loss, units, settings.seed, few.task), failure)
         guess, advice = _told([(failed.name, failed.advice)], settings.residual, sign)
         return Check(guess=guess, advice=advice)
-    users = None
+    users, notes = None, [_note(alone)]
     if own.loss.is_foreign:
         if (alone.value(alone.z, alone.y) != alone.values).any() and np.isfinite(alone.values).all():
             return Check(guess="not repeatable", advice=f"{_ANOTHER_LOSS} ({_apart(alone)})")
@@ -171,6 +171,7 @@ def _examine(trial: PreparedTrial, few: Dataset) -> Check:
         if (reason := reader.left_out()) is not None:
             return Check(left_out=reason)
         users = reader.finding()
+        notes = [_note(alone), reader.note if users is None else None]
         if users is not None and not users.has_slopes:
             guess, advice = _told([(users.name, users.advice)], settings.residual, sign)
             return Check(guess=guess, advice=advice)
@@ -214,7 +215,9 @@ def _examine(trial: PreparedTrial, few: Dataset) -> Check:
         # Even a gradient as small as the rounding error still has a direction.
         causes = [(WRONG_SIGN, f"{NEGATIVE}: change it")]
     guess, advice = _told(causes, settings.residual, sign)
-    return Check(tuple(tensors), error, cosine, predicted, actual, guess, advice, note=_note(alone))
+    return Check(
+        tuple(tensors), error, cosine, predicted, actual, guess, advice, note="; ".join(filter(None, notes)) or None
+    )
 
 
 _ANOTHER_LOSS = "the same samples give another loss the second time: it keeps a state"

@@ -1,6 +1,7 @@
 """What value and gradient of a user's loss may be: the losses of the registry, and slips made in writing one.
 
-Arrays are `(..., C, N)` as in `problem.losses`: z logits, p outputs, y one-hot targets; a value is `(..., N)`.
+Arrays are `(..., C, N)` as in `problem.losses`: z logits, p outputs, y targets; a value is `(..., N)`. What there
+is depends on the task: the registry says which losses learn it over which output functions.
 """
 
 import math
@@ -16,6 +17,7 @@ from ablate.config.settings import shown
 from ablate.problem.losses import LOSSES, BuiltinLoss, Objective
 from ablate.problem.mistakes import MISTAKES
 from ablate.problem.outputs import OUTPUTS, Array, sigmoid, softmax, sum_classes
+from ablate.problem.tasks import Task
 
 Value = Callable[[Array, Array], Array]
 
@@ -32,7 +34,8 @@ class Formula:
     """A formula of a value by (z, y): `words` complete "it is ...".
 
     `mistake` names the slip in it and `fix` says what to write instead; both are empty where it is sound. `meant` is
-    the loss that it is, or that was meant, over its output function; None where there is no telling.
+    the loss that it is, or that was meant, over its output function; None where there is no telling. `note` says what
+    is unusual about one that is sound.
     """
 
     words: str
@@ -40,6 +43,7 @@ class Formula:
     mistake: str = ""
     fix: str = ""
     meant: Objective | None = None
+    note: str = ""
 
     def gradient(self, z: Array, y: Array) -> Array:
         """Its derivative by the logits: the loss's own, or for a slip central differences."""
@@ -139,44 +143,60 @@ def _of(objective: Objective) -> Value:
     return lambda z, y: objective.value(z, objective.outputs(z), y)
 
 
-def sound(output: str) -> Iterator[Formula]:
+def sound(output: str, task: Task) -> Iterator[Formula]:
     """ablate's losses over an output function: with their default keys first, with others, and with an epsilon."""
-    yield from _over(output, _variants)
-    yield from _over(output, _with_epsilon)
+    yield from _over(output, task, _variants)
+    yield from _over(output, task, _with_epsilon)
 
 
-def _over(output: str, variants: Callable[[type[BuiltinLoss]], list[BuiltinLoss]]) -> Iterator[Formula]:
-    rows = [variants(loss) for loss in _builtin() if output in loss.allowed_outputs]
+def _over(output: str, task: Task, variants: Callable[[type[BuiltinLoss]], list[BuiltinLoss]]) -> Iterator[Formula]:
+    rows = [variants(loss) for loss in _builtin() if output in loss.outputs_for(task)]
     for loss in [row[0] for row in rows] + [loss for row in rows for loss in row[1:]]:
         objective = loss.objective(output)
         yield Formula(f"{named(loss)}'s", _of(objective), meant=objective)
 
 
-def mixed(output: str) -> Iterator[Formula]:
+def mixed(output: str, task: Task) -> Iterator[Formula]:
     """Formulas of ablate's losses over a softmax where ablate does not offer them: unusual, but sound."""
     for loss in _builtin():
-        if output == "softmax" and "sigmoid" in loss.allowed_outputs and output not in loss.allowed_outputs:
+        outputs = loss.outputs_for(task)
+        if task.has_classes and output == "softmax" and "sigmoid" in outputs and output not in outputs:
             own = loss.model_validate(loss.defaults())
             yield Formula(f"loss={own.name}'s over a softmax", _naive(own, softmax))
 
 
-def elsewhere(output: str) -> Iterator[Formula]:
-    """ablate's losses over another output function than the one that the class names."""
+def elsewhere(output: str, task: Task) -> Iterator[Formula]:
+    """ablate's losses over another output function than the one that the class names.
+
+    Of classes, the largest logit is predicted, whichever function the class names: a loss that is right by the logits
+    then trains as it is. So it is where one of the two functions is the identity.
+    """
     for other in OUTPUTS:
-        if other.name not in (output, "identity"):
-            for formula in _over(other.name, _variants):
+        if other.name == output:
+            continue
+        of_logits = "identity" in (other.name, output)
+        for formula in _over(other.name, task, _variants):
+            over = "of the logits" if other.name == "identity" else f"over a {other.name}"
+            words = f"{formula.words} {over}"
+            if task.has_classes and of_logits:
+                note = (
+                    f"the value is {words}, and the class says output = {output!r}: the largest logit is predicted"
+                    f' either way, but p, the confidence, is that of another function; output = "{other.name}" suits it'
+                )
+                yield Formula(words, formula.value, meant=formula.meant, note=note)
+            else:
                 fix = f'name the {other.name}, output = "{other.name}", or write it over the {output}'
-                words = f"{formula.words} over a {other.name}, and the class says output = {output!r}"
-                yield Formula(words, formula.value, "another output", fix, formula.meant)
+                said = f"{words}, and the class says output = {output!r}"
+                yield Formula(said, formula.value, "another output", fix, formula.meant)
 
 
-def _pairs(output: str) -> Iterator[tuple[BuiltinLoss, Objective]]:
+def _pairs(output: str, task: Task) -> Iterator[tuple[BuiltinLoss, Objective]]:
     """The losses of probabilities with their default keys, over an output function where they have formulas for it."""
     for loss in _builtin():
-        if set(loss.allowed_outputs) & {"softmax", "sigmoid"}:
+        outputs = [name for name in loss.outputs_for(task) if name != "identity"]
+        if outputs:
             own = loss.model_validate(loss.defaults())
-            over = output if output in loss.allowed_outputs else loss.allowed_outputs[0]
-            yield own, own.objective(over)
+            yield own, own.objective(output if output in outputs else outputs[0])
 
 
 _TWICE = MISTAKES.get("double_softmax")
@@ -212,23 +232,58 @@ def _naive(loss: BuiltinLoss, outputs: Callable[[Array], Array], y: Callable[[Ar
     return lambda z, target: loss.naive_value(outputs(z), y(target))
 
 
-def slips(output: str) -> Iterator[Formula]:
+def slips(output: str, task: Task) -> Iterator[Formula]:
     """Losses with one slip in them, the likely ones first."""
-    if output == "identity":
-        yield from _of_hinges()
-        return
     function = OUTPUTS.get(output).function
-    for words, name, outputs, fix in _OUTPUTS:
-        for loss, meant in _pairs(output):
-            yield Formula(f"loss={loss.name}'s of {words}", _naive(loss, outputs), name, fix, meant)
+    if output != "identity":
+        if not task.has_classes and output == "softmax":
+            yield from _of_one_class(task)
+        for words, name, outputs, fix in _OUTPUTS:
+            for loss, meant in _pairs(output, task):
+                yield Formula(f"loss={loss.name}'s of {words}", _naive(loss, outputs), name, fix, meant)
+        if task.has_labels:
+            yield from _of_labels(output, task)
+    if output != "identity" or not task.has_labels:
+        difference = "p - y" if output != "identity" else "z - y"
+        yield Formula(
+            f"the sum of {difference} without its square",
+            lambda z, y: (function(z) - y).sum(axis=-2),
+            "missing square",
+            f"square the difference: 0.5 * (({difference}) ** 2).sum(axis=1)",
+        )
+    if task.has_labels:
+        yield from _of_hinges()
+
+
+def _of_one_class(task: Task) -> Iterator[Formula]:
+    """Losses over a softmax where a sample is not of one class out of several."""
+    name, output = _USUAL[task.name]
+    for loss in _builtin():
+        if "softmax" in loss.allowed_outputs:
+            own = loss.model_validate(loss.defaults())
+            yield Formula(
+                f"loss={own.name}'s over a softmax, whose outputs sum to 1, which a sample's {task.parts} need not",
+                _naive(own, softmax),
+                "softmax of one class",
+                f'name the {output}, output = "{output}", and write the formula of loss={name} over it',
+                _meant(name, output),
+            )
+
+
+# What is usually meant where the targets are no classes.
+_USUAL = {"regression": ("mse", "identity"), "multilabel": ("bce", "sigmoid")}
+
+
+def _of_labels(output: str, task: Task) -> Iterator[Formula]:
+    """Slips in what is done with the labels."""
     yield from _of_sums(output)
-    for loss, meant in _pairs(output):
+    for loss, meant in _pairs(output, task):
         own = OUTPUTS.get(meant.output).function
         for words, targets in _TARGETS:
             fix = "look at the place where y is used: y[i, c] is 1 for sample i's own class c and 0 for the others"
             value = _naive(loss, own, targets)
             yield Formula(f"loss={loss.name}'s of {words}", value, "wrong labels", fix, meant)
-    for loss, meant in _pairs(output):
+    for loss, meant in _pairs(output, task):
         own = OUTPUTS.get(meant.output).function
         yield Formula(
             f"loss={loss.name}'s of -z",
@@ -237,13 +292,6 @@ def slips(output: str) -> Iterator[Formula]:
             "the largest logit is the class that is predicted: use exp(z) in the softmax, not exp(-z)",
             meant,
         )
-    yield Formula(
-        "the sum of p - y without its square",
-        lambda z, y: (function(z) - y).sum(axis=-2),
-        "missing square",
-        "square the difference: 0.5 * ((p - y) ** 2).sum(axis=1)",
-    )
-    yield from _of_hinges()
 
 
 # Labels as they may have been taken.
@@ -342,7 +390,7 @@ def _meant(name: str, output: str) -> Objective:
     return loss.model_validate(loss.defaults()).objective(output)
 
 
-def over_samples() -> Iterator[Formula]:
+def over_samples(task: Task) -> Iterator[Formula]:
     """Losses whose softmax runs over the samples too: the axis."""
     whole = "sum over the classes of each sample only: .sum(axis=1, keepdims=True)"
     outputs: list[tuple[str, Callable[[Array], Array]]] = [
@@ -351,7 +399,7 @@ def over_samples() -> Iterator[Formula]:
         ("exp(z - z.max(axis=0)), the largest logit of each class", _shifted_by_class),
     ]
     for words, function in outputs:
-        for loss, meant in _pairs("softmax"):
+        for loss, meant in _pairs("softmax", task):
             yield Formula(f"loss={loss.name}'s with {words}", _naive(loss, function), "other samples", whole, meant)
 
 
@@ -376,14 +424,14 @@ class Slope:
     is_sound: bool = False
 
 
-def gradients(output: str) -> Iterator[Slope]:
+def gradients(output: str, task: Task) -> Iterator[Slope]:
     """Gradients as they are written: of ablate's losses, and the short form p - y of wrong outputs."""
-    for formula in sound(output):
+    for formula in sound(output, task):
         yield Slope(formula.words, formula.gradient, formula.meant, True)
     for words, _, outputs, _ in _OUTPUTS:
         yield Slope(f"p - y with p {words}", partial(_short, outputs))
-    for formula in elsewhere(output):
-        yield Slope(formula.words, _gradient_of(formula.meant), formula.meant)
+    for formula in elsewhere(output, task):
+        yield Slope(formula.words, _gradient_of(formula.meant), formula.meant, not formula.mistake)
 
 
 def _short(outputs: Callable[[Array], Array], z: Array, y: Array) -> Array:
@@ -414,9 +462,9 @@ def sloped(
     return None
 
 
-def of_probabilities() -> Iterator[tuple[str, Any]]:
+def of_probabilities(task: Task) -> Iterator[tuple[str, Any]]:
     """ablate's losses by their outputs, p: their names and `naive_value`."""
     for loss in _builtin():
-        if set(loss.allowed_outputs) & {"softmax", "sigmoid"}:
+        if set(loss.outputs_for(task)) & {"softmax", "sigmoid"}:
             for variant in _variants(loss):
                 yield named(variant), variant.naive_value

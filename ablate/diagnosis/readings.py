@@ -95,18 +95,18 @@ def _scaled(alone: LossAlone, coded: Array) -> Cause | None:
     words = _by_factor(factor)
     if not close(alone.gradient(*_half(alone)), alone.coded[..., : alone.z.shape[-1] // 2]):
         return "factor of samples", f"{words}, and the factor changes with the number of samples: {_EACH_SAMPLE}"
-    classes = alone.z.shape[-2] if alone.task.has_classes else 1
-    if classes == 2 and abs(factor - 0.5) <= MATCH:
+    if alone.task.has_classes and alone.z.shape[-2] == 2 and abs(factor - 0.5) <= MATCH:
         words += " (of two classes, a softmax's Jacobian reduced to its diagonal looks the same)"
-    return "scale factor", f"{words}: {_where_from(factor, classes)}"
+    return "scale factor", f"{words}: {_where_from(factor, alone)}"
 
 
 def _by_factor(factor: float) -> str:
     return f"the loss's gradient is {factor:.6g} times the derivative of its value, everywhere alike"
 
 
-def _where_from(factor: float, classes: int) -> str:
+def _where_from(factor: float, alone: LossAlone) -> str:
     """What a factor between gradient and slope is likely to come from."""
+    classes, parts = alone.z.shape[-2], alone.task.parts
     for base in _BASES:
         if abs(factor / math.log(base) - 1) <= MATCH:
             return f"that is ln {base}: the value has np.log{base} where np.log is meant"
@@ -114,11 +114,11 @@ def _where_from(factor: float, classes: int) -> str:
             return f"that is 1 / ln {base}: the value has {base} ** z where np.exp(z) is meant"
     if classes > 1 and abs(factor - classes) <= MATCH * classes:
         return (
-            f"that is the number of classes, {classes}: the value is a mean over the classes and the gradient that of"
+            f"that is the number of {parts}, {classes}: the value is a mean over the {parts} and the gradient that of"
             " their sum; write .sum(axis=1) in value, or divide the gradient too"
         )
     if classes > 1 and abs(factor * classes - 1) <= MATCH:
-        return f"that is 1 by the number of classes, {classes}: the gradient is divided by it and the value is not"
+        return f"that is 1 by the number of {parts}, {classes}: the gradient is divided by it and the value is not"
     if abs(factor - 0.5) <= MATCH or abs(factor - 2) <= MATCH:
         place = "value" if factor < 1 else "gradient"
         return f"a factor is missing, or one too many: the ½ of a square, say, belongs in both (here: into {place})"
@@ -176,7 +176,7 @@ class UsersLoss:
         assert isinstance(alone.objective, CustomObjective)
         self.trial, self.alone, self.seed = trial, alone, seed
         self.objective: CustomObjective = alone.objective
-        self.output = self.objective.output
+        self.output, self.task = self.objective.output, alone.task
         self.z, self.y = alone.z, alone.y
         if alone.precision.noise and self._is_sound and self.fit is not None:
             self.alone = alone.with_slopes_of(self.fit.factor * self.fit.formula.gradient(self.z, self.y))
@@ -194,14 +194,13 @@ class UsersLoss:
         known = f"; gradient(z, y) is {self.slope[0].words}" if self.slope else ""
         return f"value(z, y) {moves} with the logits (a count?): it has no slope to compare gradient(z, y) with{known}"
 
-    def finding(self) -> Finding | None:
-        """The first that holds; None if nothing is wrong.
+    @property
+    def note(self) -> str | None:
+        """What is unusual about a loss that is right."""
+        return (self.fit.formula.note or None) if self.fit is not None else None
 
-        What is known of losses by name is of classes: without them, value and gradient are only compared.
-        """
-        if not self.trial.dataset.task.has_classes:
-            cause = of_gradient(self.alone)
-            return self._other_samples() or (Finding(*cause) if cause else None)
+    def finding(self) -> Finding | None:
+        """The first that holds; None if nothing is wrong."""
         for looked_for in (self._other_samples, self._probabilities, self._otherwise, self._not_finite):
             if (found := looked_for()) is not None:
                 return found
@@ -226,13 +225,15 @@ class UsersLoss:
     @cached_property
     def fit(self) -> Fit | None:
         """What the value is."""
-        every = chain(sound(self.output), mixed(self.output), elsewhere(self.output), slips(self.output))
+        every = chain(*(of(self.output, self.task) for of in (sound, mixed, elsewhere, slips)))
         return fit(self.alone.values, every, self.z, self.y, self.alone.closeness)
 
     @cached_property
     def slope(self) -> tuple[Slope, float] | None:
         """What the gradient is, and its factor."""
-        return sloped(self.alone.coded, self.z, self.y, gradients(self.output), 10 * self.alone.precision.noise)
+        return sloped(
+            self.alone.coded, self.z, self.y, gradients(self.output, self.task), 10 * self.alone.precision.noise
+        )
 
     # The samples of a batch
 
@@ -258,16 +259,43 @@ class UsersLoss:
         for function, total in (("mean", alone.mean()), ("sum", alone.sum())):
             if np.abs(values - total).max() <= self.alone.closeness * values.size:
                 return f"every sample is given the batch's {function}, {total:.6g}; {_OWN_VALUE}"
-        known = fit(values, over_samples(), self.z, self.y, self.alone.closeness)
+        known = fit(values, over_samples(self.task), self.z, self.y, self.alone.closeness)
         if known is not None:
-            expected = known.factor * float(known.formula.value(self.z, self.y)[0, 0])
-            beside = f"value(z, y)[0] is {values[0, 0]:.6g}, that is {expected:.6g}"
+            meant = known.formula.meant
+            assert meant is not None
+            expected = known.factor * float(meant.value(self.z, meant.outputs(self.z), self.y)[0, 0])
+            beside = f"value(z, y)[0] is {values[0, 0]:.6g}, and {expected:.6g} as it is meant"
             return f"it is {known.formula.words} ({beside}); {known.formula.fix}"
+        if (crossed := self._crossed()) is not None:
+            return crossed
         per_sample = (
-            "sum over the classes of each sample only, .sum(axis=1); a loss meant for the whole batch, as Dice often"
-            " is, has to be written for each sample"
+            f"sum over the {self.task.parts} of each sample only, .sum(axis=1); a loss meant for the whole batch, as"
+            " Dice often is, has to be written for each sample"
         )
         return f"{self._right_for_batch()}{per_sample}"
+
+    def _crossed(self) -> str | None:
+        """Whether every logit was compared with every target, as NumPy does of shapes (N,) and (N, 1); in words."""
+        values, count = self.alone.values[0], self.z.shape[-1]
+        if self.z.shape[-2] > 1:
+            return None
+        # Of sample i's logit with sample j's target.
+        pairs = np.stack(
+            [
+                [self._perhaps(self.z[..., i : i + 1], self.y[..., j : j + 1])[0, 0] for j in range(count)]
+                for i in range(count)
+            ]
+        )
+        bound = self.alone.closeness * count
+        for function, of in (("mean", np.mean), ("sum", np.sum)):
+            for axis, words in ((0, "its target and every logit"), (1, "its logit and every target")):
+                if np.abs(values - of(pairs, axis=axis)).max() <= bound:
+                    return (
+                        f"it is the {function} of the loss of {words} of the batch, {of(pairs, axis=axis)[0]:.6g} for"
+                        " sample 0: an array of shape (N,) minus one of (N, 1) makes (N, N); z and y are both (N, 1):"
+                        " use z - y as they are, without .ravel() or [:, 0] on one of them, and .sum(axis=1) in value"
+                    )
+        return None
 
     def _right_for_batch(self) -> str:
         """Whether the gradient is right if the value is taken as the loss of the whole batch, in words."""
@@ -323,7 +351,7 @@ class UsersLoss:
             return None
         finite = np.isfinite(self.alone.values).all()
         bound = (SAME if finite else 100 * SAME) * float(np.abs(values).max()) + self.alone.closeness
-        for name, value in of_probabilities():
+        for name, value in of_probabilities(self.task):
             with np.errstate(all="ignore"):
                 known = value(self.alone.p, self.y)
             square = float(np.square(known).sum())
@@ -361,6 +389,8 @@ class UsersLoss:
         if self.alone.is_finite and self.alone.error <= TOLERANCE:
             return None
         for reading, other in self.objective.otherwise():
+            if reading.takes_labels and not self.task.has_classes:
+                continue  # there are no labels as numbers
             if (found := self._read(reading, other)) is not None:
                 return found
         return None
@@ -370,11 +400,13 @@ class UsersLoss:
             alone = LossAlone.at(other, self.z, self.y, True, self.seed)
             if not alone.is_finite or not np.nan_to_num(alone.numeric).any() or alone.error > TOLERANCE:
                 return None
-            known = fit(alone.values, sound(self.output), self.z, self.y, alone.closeness)
+            known = fit(alone.values, sound(self.output, self.task), self.z, self.y, alone.closeness)
         except LossFailedError:
             return None
         # A loss that is the same either way, such as a square of a difference, may as well have a wrong sign.
-        if known is None and np.allclose(alone.values, self.alone.values) and not self.objective.is_named_swapped:
+        is_same = known is None and np.allclose(alone.values, self.alone.values)
+        is_symmetric = np.allclose(self._perhaps(self.y, self.z), self.alone.values)
+        if (is_same or is_symmetric) and not self.objective.is_named_swapped:
             return None
         is_known = f", {known.formula.words}" if known else ""
         worst = alone.worst
@@ -403,17 +435,17 @@ class UsersLoss:
                     " numbers)"
                 )
                 of_softened = self._perhaps(self.z, softened)
-                if np.isfinite(of_softened).all() and self.output != "identity":
+                if np.isfinite(of_softened).all() and self.output != "identity" and self.task.has_labels:
                     look = (
                         f"with y softened to {softened.min():.3g} and {softened.max():.3g} value(z, y)[{i}] is"
-                        f" {of_softened[0, i]:.6g}, so it is the zeros of the one-hot y that a"
+                        f" {of_softened[0, i]:.6g}, so it is the zeros of y that a"
                         " logarithm or quotient meets: 0 * log(0) is nan; leave out the terms where y is 0"
                     )
                 place = f"{method}(z, y)[{i}]" if method == "value" else f"gradient(z, y)[{i}, {c}]"
+                right = f" of which the right class's is {z[int(y.argmax())]:.3g}" if self.task.has_classes else ""
                 return Finding(
                     "not finite",
-                    f"{place} is {array[0, c, i]} at logits from {z.min():.3g} to {z.max():.3g} of which the right"
-                    f" class's is {z[int(y.argmax())]:.3g}: {look}",
+                    f"{place} is {array[0, c, i]} at logits from {z.min():.3g} to {z.max():.3g}{right}: {look}",
                     has_slopes=method == "gradient",
                 )
         return None
@@ -430,9 +462,9 @@ class UsersLoss:
             )
         if self.fit is not None and self.fit.formula.mistake:
             # With its own gradient, half of a known loss minus 1 is meant, not a slip.
-            is_meant = affine(self.alone.values, sound(self.output), self.z, self.y, self.alone.closeness)
+            is_meant = affine(self.alone.values, sound(self.output, self.task), self.z, self.y, self.alone.closeness)
             return None if is_meant else self._slip()
-        if self.fit is None:
+        if self.fit is None and self.task.has_classes:
             return self._pushed_away()
         return None
 
@@ -450,9 +482,8 @@ class UsersLoss:
         formula, meant = self.fit.formula, self.fit.formula.meant
         factor = "" if abs(self.fit.factor - 1) <= SAME else f", {self.fit.factor:.4g} times it"
         if meant is None:
-            known = float(self.fit.factor * formula.value(self.z, self.y)[0, 0])
-            beside = f"value(z, y)[0] is {self.alone.values[0, 0]:.6g}, that is {known:.6g}"
-            return Finding(formula.mistake, f"the value is {formula.words} ({beside}{factor}): {formula.fix}")
+            value = f"value(z, y)[0] is {self.alone.values[0, 0]:.6g}{factor}"
+            return Finding(formula.mistake, f"the value is {formula.words} ({value}): {formula.fix}")
         right = meant.value(self.z, meant.outputs(self.z), self.y)[0]
         i = int(np.abs(self.alone.values[0] - right).argmax())
         words = (
@@ -481,7 +512,11 @@ class UsersLoss:
         """What was reached by following gradients, and how far they were followed."""
         if self._is_large:
             return f"not tried with so many classes as {self.trial.architecture.units}"
-        return f"{STEPS} steps on {min(ROWS, len(self.trial.dataset.y_train))} samples reach an accuracy of {what}"
+        return f"{STEPS} steps on {min(ROWS, len(self.trial.dataset.y_train))} samples reach {self._score} of {what}"
+
+    @property
+    def _score(self) -> str:
+        return {"accuracy": "an accuracy", "R²": "an R²"}.get(self.task.called, f"a {self.task.called}")
 
     def _pushed_away(self) -> Finding | None:
         """Whether the value rises with the right class's logit, for every sample."""
@@ -513,7 +548,7 @@ class UsersLoss:
         if self.fit is not None and self.fit.formula.mistake and (found := self._slip()) is not None:
             return found
         if factor is not None:
-            name, words = cause or ("scale factor", f"{_by_factor(factor)}: {_where_from(factor, self.z.shape[-2])}")
+            name, words = cause or ("scale factor", f"{_by_factor(factor)}: {_where_from(factor, self.alone)}")
             return Finding(name, f"{words} ({self._worst()}){self._known()}")
         if is_sound:
             return self._two(cause)
@@ -551,7 +586,7 @@ class UsersLoss:
         return Finding(
             "other samples",
             f"a sample's gradient depends on the other samples of its batch, its value does not ({numbers}): sum over"
-            " the classes of each sample only, axis=1 with keepdims=True",
+            f" the {self.task.parts} of each sample only, axis=1 with keepdims=True",
         )
 
     def _depends_on_number(self, sample: int) -> bool:
@@ -632,30 +667,34 @@ class UsersLoss:
         return Finding(name, f"{words} ({self._worst()}); {tried}")
 
     def _partly(self) -> Cause | None:
-        """Whether the gradient is right but for a factor of each sample, each class, or of targets and others."""
+        """Whether the gradient is right but for signs, or a factor of each sample, each class, or the ones of y."""
         coded, numeric, y = self.alone.coded[0], self.alone.numeric[0], self.y[0]
+        if (known := self._signs() or self._value_itself()) is not None:
+            return known
         with np.errstate(all="ignore"):
             ratio = np.where(np.abs(numeric) > 1e-6 * np.nanmax(np.abs(numeric)), coded / numeric, np.nan)
         is_zero = np.abs(numeric) <= 1e-6 * np.nanmax(np.abs(numeric))
         if np.abs(coded[is_zero]).max(initial=0.0) > MATCH * np.abs(coded).max():
             return self._some_entries()
+        one, several = self.task.part, self.task.parts
         groups: list[tuple[str, Array, str]] = [
             (
-                "of the entries of the right class and of the others",
-                np.where(y > 0, 0, 1),
-                "a weight, or a part of the gradient, is missing for one of the two",
-            ),
-            (
-                "of each class",
+                f"of each {one}",
                 np.broadcast_to(np.arange(len(y))[:, None], y.shape),
-                "a weight of the classes is missing in one of the two, or one class is left out",
+                f"a weight of the {several} is missing in one of the two, or one {one} is left out",
             ),
             (
                 "of each sample",
                 np.broadcast_to(np.arange(y.shape[1]), y.shape),
-                "a weight of the sample, or of its class, is in only one of the two, or is not differentiated",
+                f"a weight of the sample, or of its {one}, is in only one of the two, or is not differentiated",
             ),
         ]
+        if self.task.has_labels:
+            mine = "of the entries of the right class and of the others"
+            if not self.task.has_classes:
+                mine = "of the entries where y is 1 and of the others"
+            why = "a weight, or a part of the gradient, is missing for one of the two"
+            groups.insert(0, (mine, np.where(y > 0, 0, 1), why))
         for words, of, why in groups:
             factors = [ratio[(of == group) & np.isfinite(ratio)] for group in np.unique(of)]
             factors = [each for each in factors if len(each)]
@@ -670,11 +709,42 @@ class UsersLoss:
                 )
         return self._some_entries()
 
+    def _signs(self) -> Cause | None:
+        """Whether each entry of the gradient has the right size, and some have the wrong sign."""
+        coded, numeric = self.alone.coded[0], self.alone.numeric[0]
+        known = np.isfinite(numeric)
+        if self.alone.difference(np.abs(self.alone.coded), np.abs(self.alone.numeric)) > MATCH:
+            return None
+        wrong = known & (np.abs(coded - numeric) > MATCH * np.abs(numeric[known]).max())
+        below = self.z[0] < self.y[0]
+        at = " where z < y" if (wrong <= below).all() else " where z > y" if (wrong <= ~below).all() else ""
+        why = "np.abs(z - y) has the derivative np.sign(z - y), 1 above the target and -1 below"
+        fix = f"a sign is forgotten ({why})" if at else "look at what the sign depends on"
+        return (
+            "sign of some entries",
+            f"each entry of the loss's gradient has the right size, and {int(wrong.sum())} of {int(known.sum())} have"
+            f" the wrong sign{at}: {fix}",
+        )
+
+    def _value_itself(self) -> Cause | None:
+        """Whether the gradient is the value that it should be the derivative of."""
+        if not close(self.alone.coded.sum(axis=-2), self.alone.values):
+            return None
+        what = "it" if self.z.shape[-2] == 1 else f"its sum over the {self.task.parts}"
+        return (
+            "value for gradient",
+            f"gradient(z, y) gives the value itself ({what} is value(z, y)), where its derivative by z is meant",
+        )
+
     def _some_entries(self) -> Cause | None:
         """Whether the gradient is wrong at the entries of the right class only, or at the others."""
         coded, numeric, y = self.alone.coded[0], self.alone.numeric[0], self.y[0]
         wrong = np.abs(coded - numeric) > MATCH * np.nanmax(np.abs(numeric)) + self.alone.precision.allowance
-        for mine, words in ((y > 0, "of the right class"), (y == 0, "of the other classes")):
+        if not self.task.has_labels:
+            return None
+        names = ("of the right class", "of the other classes")
+        names = names if self.task.has_classes else ("where y is 1", "where y is 0")
+        for mine, words in zip((y > 0, y == 0), names, strict=True):
             if wrong[mine].any() and not wrong[~mine].any() and (~mine).any():
                 return (
                     "wrong derivative",

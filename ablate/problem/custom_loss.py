@@ -261,13 +261,15 @@ def _reading(objective: CustomObjective, units: int, sizes: Sequence[int]) -> Re
 def _instead(objective: CustomObjective, units: int, samples: int, task: Task) -> str:
     """What to write in place of a result of a wrong shape; empty where that cannot be told."""
     z, y = (array[0].T.copy() for array in _made_up(units, samples, task))
+    known = _INSTEAD if units > 1 else _INSTEAD | _INSTEAD_OF_ONE
     for method, wanted in (("value", (samples,)), ("gradient", (samples, units))):
         try:
             given = np.asarray(getattr(objective.instance, method)(z.copy(), y.copy()))
         except Exception:
             return ""
         if given.shape != wanted:
-            return _INSTEAD.get((method, _pattern(given.shape, samples, units)), "")
+            words = known.get((method, _pattern(given.shape, samples, units)), "")
+            return words.format(part=task.part, parts=task.parts)
     return ""
 
 
@@ -285,18 +287,28 @@ _INSTEAD = {
     ("value", ""): _MEAN,
     ("value", "1"): _MEAN,
     ("value", "11"): _MEAN,
-    ("value", "NC"): "; that is one value a class: sum over the classes, .sum(axis=1)",
-    ("value", "CN"): "; that is one value a class, turned: sum over the classes and not over the samples",
+    ("value", "NC"): "; that is one value a {part}: sum over the {parts}, .sum(axis=1)",
+    ("value", "CN"): "; that is one value a {part}, turned: sum over the {parts} and not over the samples",
     ("value", "N1"): "; leave keepdims=True out of the last sum, or return value[:, 0]",
-    ("value", "C"): "; that is a sum over the samples: sum over the classes, .sum(axis=1)",
+    ("value", "C"): "; that is a sum over the samples: sum over the {parts}, .sum(axis=1)",
     ("value", "1N"): "; return value[0]",
-    ("value", "1C"): "; that is a sum over the samples: sum over the classes, .sum(axis=1)",
+    ("value", "1C"): "; that is a sum over the samples: sum over the {parts}, .sum(axis=1)",
     ("gradient", "CN"): "; that is turned: return gradient.T",
-    ("gradient", "N"): "; that is one number a sample: return one a class, the derivative by each logit",
+    ("gradient", "N"): "; that is one number a sample: return one a {part}, the derivative by each logit",
     ("gradient", "C"): "; that is a sum or mean over the samples: return every sample's own gradient",
     ("gradient", "1C"): "; that is a sum or mean over the samples: return every sample's own gradient",
-    ("gradient", "N1"): "; that is one number a sample: return one a class, the derivative by each logit",
+    ("gradient", "N1"): "; that is one number a sample: return one a {part}, the derivative by each logit",
     ("gradient", ""): "; that is one number for the whole batch: return the derivative by each logit of each sample",
+}
+_ONE = "z and y are both (N, 1), and z - y is too, without .ravel() or [:, 0] on one of them"
+# With one logit a sample, letters stand for the same sizes.
+_INSTEAD_OF_ONE = {
+    ("value", "NC"): "; take .sum(axis=1) of it, or return value[:, 0]",
+    ("value", "NN"): f"; an array of shape (N,) meets one of (N, 1), which makes (N, N): {_ONE}",
+    ("value", "C"): _MEAN,
+    ("value", "CC"): _MEAN,
+    ("gradient", "N"): f"; {_ONE}, or return gradient[:, None]",
+    ("gradient", "NN"): f"; an array of shape (N,) meets one of (N, 1), which makes (N, N): {_ONE}",
 }
 
 
@@ -314,6 +326,16 @@ def _instantiate(target: str, args: Mapping[str, Any]) -> Any:
         raise ConfigError(f"loss.target={target}: expected package.Class that can be imported from here")
     try:
         return cls(**args)
+    except TypeError as error:
+        if not inspect.isroutine(cls):
+            raise ConfigError(_raised(target, name, args, error)) from None
+        raise ConfigError(
+            f"loss.target={target}: {name} is a function; expected a class with output, value(z, y) and gradient(z, y)"
+        ) from None
     except (Exception, SystemExit) as error:
-        given = ", ".join(f"{key}={value!r}" for key, value in args.items())
-        raise ConfigError(f"loss.target={target}: {name}({given}) raised {type(error).__name__}: {error}") from None
+        raise ConfigError(_raised(target, name, args, error)) from None
+
+
+def _raised(target: str, name: str, args: Mapping[str, Any], error: BaseException) -> str:
+    given = ", ".join(f"{key}={value!r}" for key, value in args.items())
+    return f"loss.target={target}: {name}({given}) raised {type(error).__name__}: {error}"

@@ -22,7 +22,7 @@ class Task(ABC):
 
     `takes` says what a file must hold. `score` is the metric by which trials are compared (`test/` and `train/` precede
     it); `columns` are metrics that the results have for this task only, `metrics` all those of every epoch. `heading`
-    and `called` name the score above a column and in a sentence.
+    and `called` name the score above a column and in a sentence, `part` and `parts` what a sample's outputs stand for.
     """
 
     name: ClassVar[str]
@@ -32,6 +32,10 @@ class Task(ABC):
     called: ClassVar[str] = "accuracy"
     columns: ClassVar[tuple[str, ...]] = ()
     metrics: ClassVar[tuple[str, ...]] = ()
+    part: ClassVar[str] = "class"
+    parts: ClassVar[str] = "classes"
+    # Whether a loss is given zeros and ones.
+    has_labels: ClassVar[bool] = False
     # Whether targets are classes, so that a sample has one label out of several, and predictions can be counted.
     has_classes: ClassVar[bool] = False
 
@@ -101,6 +105,7 @@ class Classification(Task):
 
     name: ClassVar[str] = "classification"
     takes: ClassVar[str] = "one class a sample, (N,)"
+    has_labels: ClassVar[bool] = True
     has_classes: ClassVar[bool] = True
     metrics: ClassVar[tuple[str, ...]] = ("train/accuracy", "test/accuracy", "test/confidence", "watch/largest_class")
 
@@ -155,6 +160,8 @@ class Regression(Task):
     score: ClassVar[Literal["accuracy", "r2"]] = "r2"
     heading: ClassVar[str] = "test R²"
     called: ClassVar[str] = "R²"
+    part: ClassVar[str] = "target"
+    parts: ClassVar[str] = "targets"
     columns: ClassVar[tuple[str, ...]] = ("test/r2", "test/rmse", "train/r2", "train/rmse")
     metrics: ClassVar[tuple[str, ...]] = (*columns, "watch/spread")
 
@@ -188,6 +195,9 @@ class Multilabel(Task):
     takes: ClassVar[str] = "0 and 1, (N, L)"
     heading: ClassVar[str] = "test acc."
     called: ClassVar[str] = "share of labels right"
+    part: ClassVar[str] = "label"
+    parts: ClassVar[str] = "labels"
+    has_labels: ClassVar[bool] = True
     columns: ClassVar[tuple[str, ...]] = (
         "test/exact_match",
         "test/macro_f1",
