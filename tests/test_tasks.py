@@ -173,6 +173,8 @@ REFUSED = {
     "loss=mse model.units=1": "the data has 2 targets a sample",
     "loss=mse data.labels=remap": "which data.task=regression has none of",
     "loss=bce data.task=multilabel": "0 and 1, (N, L), and nothing else; y_train has 80 such values",
+    "loss=mse data.train_limit=1": "in all rows to train on (1); give targets that differ",
+    "loss=mse data.test_limit=1": "R² is not defined: all rows to test on (1) have the same targets",
 }
 
 
@@ -182,3 +184,18 @@ def test_what_does_not_fit_is_refused(tmp_path: Path, overrides: str, said: str)
     with pytest.raises(ConfigError) as refusal:
         ablate.prepare(settings(*LINEAR, path, "data.task=regression", *overrides.split()))
     assert said in str(refusal.value)
+
+
+def test_a_target_without_r2_is_named_and_left_out(tmp_path: Path) -> None:
+    x, y = _line()
+    y[40:, 1] = 7.7  # the variance of 20 of them is not 0, for rounding
+    given = [*LINEAR, _written(tmp_path, x, y), "data.task=regression", "loss=mse", "lr=0.01", "epochs=1"]
+    trial = ablate.prepare(settings(*given))
+    [said] = trial.dataset.notices
+    assert "target 1 is the same in all 20 rows to test on and has no R²: test R² is that of the other 1" in said
+    found = train_alone(trial.settings, trial.dataset)
+    assert found.summary is not None
+    z = (x[40:] @ found.final["dense1.weight"] + found.final["dense1.bias"])[:, 0]
+    r2 = 1 - np.square(z - y[40:, 0]).sum() / np.square(y[40:, 0] - y[40:, 0].mean()).sum()
+    assert found.summary.test_score == pytest.approx(r2)
+    assert trial.dataset.task.written(np.nan) == "–"

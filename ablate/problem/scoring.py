@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ablate.problem.outputs import Array
 
@@ -34,6 +35,11 @@ def is_below_chance(recall: float, classes: int, rows: int) -> bool:
     """
     chance = 1 / classes
     return recall < chance - 2 * math.sqrt(chance * (1 - chance) / rows)
+
+
+def is_constant(y: Array) -> NDArray[np.bool_]:
+    """Which of the targets `(N, C)` are the same in every row. Their variance may not be 0, for rounding."""
+    return np.asarray(y.min(axis=0) == y.max(axis=0))
 
 
 class Scorer(ABC):
@@ -141,7 +147,7 @@ class NumberScorer(Scorer):
         self.centre, self.variance = y.mean(axis=0), y.var(axis=0)
         self.when_tested = 2 + 2 * len(scale)
         # A target that is constant here has no R², and is left out of the mean.
-        varies = self.variance > 0
+        varies = ~is_constant(y)
         share = np.divide(1.0, self.variance * varies.sum(), out=np.zeros_like(scale), where=varies)
         self.facts = np.stack([share, np.square(scale) / len(scale), self.centre])
         self.has_r2 = bool(varies.any())

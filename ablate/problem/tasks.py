@@ -5,7 +5,9 @@ engines ask it for a batch's targets and for what to count, and the records, the
 score by which trials are compared.
 """
 
+import math
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -14,7 +16,7 @@ from numpy.typing import NDArray
 from ablate.errors import ConfigError
 from ablate.problem.outputs import Array
 from ablate.problem.registry import Registry
-from ablate.problem.scoring import ClassScorer, LabelScorer, NumberScorer, Scorer
+from ablate.problem.scoring import ClassScorer, LabelScorer, NumberScorer, Scorer, is_constant
 
 
 class Task(ABC):
@@ -46,9 +48,13 @@ class Task(ABC):
         """Which of a file's numbers `(N, C)` float64 are no targets of this task; not asked where there are classes."""
         return ~np.isfinite(y)
 
-    def refusal(self, y_train: Array) -> str | None:
-        """Why one cannot learn from these training targets, after the name of their array; None if one can."""
+    def refusal(self, y_train: Array, y_test: Array) -> str | None:
+        """Why one cannot learn from these targets, or score on them; None if one can."""
         return None
+
+    def unscored(self, y_test: Array) -> Sequence[str]:
+        """Sentences on what the score on these targets leaves out."""
+        return ()
 
     @abstractmethod
     def scorer(self, y: Array, outputs: int, scale: Array) -> Scorer:
@@ -87,7 +93,7 @@ class Task(ABC):
 
     def written(self, score: float | None) -> str:
         """A score as a user reads it."""
-        return "–" if score is None else f"{score:.1%}"
+        return "–" if score is None or math.isnan(score) else f"{score:.1%}"
 
 
 TASKS: Registry[Task] = Registry("data.task")
@@ -165,12 +171,24 @@ class Regression(Task):
     columns: ClassVar[tuple[str, ...]] = ("test/r2", "test/rmse", "train/r2", "train/rmse")
     metrics: ClassVar[tuple[str, ...]] = (*columns, "watch/spread")
 
-    def refusal(self, y_train: Array) -> str | None:
-        constant = y_train.min(axis=0) == y_train.max(axis=0)
+    def refusal(self, y_train: Array, y_test: Array) -> str | None:
+        if (constant := is_constant(y_train)).any():
+            column = int(constant.argmax())
+            found = f"target {column} is {y_train[0, column]:g} in all rows to train on ({len(y_train)})"
+            return f"{found}; give targets that differ"
+        if is_constant(y_test).all():
+            return (
+                f"R² is not defined: all rows to test on ({len(y_test)}) have the same targets; give some that differ"
+            )
+        return None
+
+    def unscored(self, y_test: Array) -> Sequence[str]:
+        constant = is_constant(y_test)
         if not constant.any():
-            return None
-        column = int(constant.argmax())
-        return f"[:, {column}] is {y_train[0, column]:g} in every row; give targets that differ"
+            return ()
+        named, verb = ", ".join(map(str, np.flatnonzero(constant))), "is" if constant.sum() == 1 else "are"
+        found = f"target {named} {verb} the same in all {len(y_test)} rows to test on and has no R²"
+        return (f"{found}: test R² is that of the other {(~constant).sum()}, the RMSE of all",)
 
     def scorer(self, y: Array, outputs: int, scale: Array) -> NumberScorer:
         return NumberScorer(y, scale)
@@ -182,7 +200,7 @@ class Regression(Task):
         return rng.standard_normal((1, units, samples))
 
     def written(self, score: float | None) -> str:
-        if score is None:
+        if score is None or math.isnan(score):
             return "–"
         return f"{score:.3f}" if score > -100 else f"{score:.3g}"
 
@@ -208,10 +226,11 @@ class Multilabel(Task):
     def wrong(self, y: Array) -> NDArray[np.bool_]:
         return (y != 0) & (y != 1)
 
-    def refusal(self, y_train: Array) -> str | None:
+    def refusal(self, y_train: Array, y_test: Array) -> str | None:
         if y_train.min() < y_train.max():
             return None
-        return f" holds only {y_train.flat[0]:g}; give samples that have a label and samples that lack it"
+        only = f"the rows to train on ({len(y_train)}) have only {y_train.flat[0]:g}"
+        return f"{only}; give samples that have a label and samples that lack it"
 
     def scorer(self, y: Array, outputs: int, scale: Array) -> LabelScorer:
         return LabelScorer(outputs)

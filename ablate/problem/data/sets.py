@@ -43,7 +43,8 @@ class DataSet(Choice):
 
         `per_image` subtracts each sample's mean and divides by its population standard deviation; a constant sample
         becomes zeros. `per_feature` does so with every column, by the mean and deviation of the training rows in use.
-        `unit` maps the range of the pixels to 0..1. Raises ConfigError if a limit does not fit, and what `read` raises.
+        `unit` maps the range of the pixels to 0..1. Raises ConfigError if a limit does not fit, if the rows in use are
+        none to learn from or to score on, and what `read` raises.
         """
         raw = self.read()
         train = _limited(self.name, "train", len(raw.x_train), self.train_limit)
@@ -59,8 +60,11 @@ class DataSet(Choice):
             classes=raw.classes,
             task=raw.task,
         )
+        if reason := raw.task.refusal(dataset.y_train, dataset.y_test):
+            raise ConfigError(f"data={self.name}: in {raw.source}, {reason}")
         dataset = dataset if raw.task.has_classes else self._numbers(dataset)
-        said = [f"data={self.name}: {sentence}" for sentence in unlike(dataset, len(raw.x_train))]
+        sentences = (*unlike(dataset, len(raw.x_train)), *raw.task.unscored(dataset.y_test))
+        said = [f"data={self.name}: {sentence}" for sentence in sentences]
         return replace(dataset, notices=(*raw.notices, *said))
 
     def _numbers(self, data: Dataset) -> Dataset:

@@ -59,8 +59,6 @@ def read_targets(
     if y_train.shape[1] != y_test.shape[1]:
         counts = f"{names[0]} has {y_train.shape[1]} targets a sample, {names[1]} has {y_test.shape[1]}"
         raise origin.error(f"{counts}; make them equal")
-    if reason := task.refusal(y_train):
-        raise origin.error(f"{names[0]}{reason}")
     return Targets(y_train, y_test, y_train.shape[1])
 
 
