@@ -44,7 +44,7 @@ VALUES = {
     "batch_size=65": "1 to 64",
     "epochs=-1": "whole number from 1",
     "data.train_limit=1498": "1 to 1497",
-    "model.units=1": "sigmoid",
+    "model.units=1": "one unit tells two classes apart, and the data has 10",
     "lr=${nothing}": "'nothing' not found",
     "lr=???": "issing",
 }
@@ -162,8 +162,21 @@ MEANT = {
     "optimizer.learning_rate=1": "lr",
     "optmizer.momentum=0.9": "optimizer.momentum (with optimizer=momentum or optimizer=nesterov)",
     "loss.label_smoothing=0.1": "loss.smoothing (with loss=kl or loss=label_smoothing or loss=reverse_kl)",
+    "loss=kld": "kl",
+    "init=lecun_normal": "lecun",
+    "optimizer.nesterov=true": "optimizer=nesterov",
+    "optimizer.clip=1": "optimizer.clip_norm or optimizer.clip_value",
+    "model=mlp model.activation=leakyrelu": "leaky_relu",
+    "model.output=linear": "identity",
+    "data=npz data.task=multi_label": "multilabel",
+    "update_sign=mins": "minus",
+    "model.layers=[lrelu,{dense:classes}]": "leaky_relu",
     "loss=mle": None,
     "optimizer=lamb": None,
+    "optimizer=nadam": None,
+    "optimizer=adamp": None,
+    "model=mlp model.activation=prelu": None,
+    "model=mlp model.activation=softmin": None,
     "optimizer.gamma=0.1": None,
     "model.batch_norm=true": None,
     "data.scale=1": None,
@@ -173,10 +186,11 @@ MEANT = {
 @pytest.mark.parametrize(("written", "meant"), MEANT.items(), ids=MEANT)
 def test_did_you_mean(written: str, meant: str | None) -> None:
     with pytest.raises(ConfigError) as refused:
-        package.compose(written)
+        package.prepare(package.compose(*written.split())[0].settings)
     said = str(refused.value)
     assert f"did you mean {meant}?" in said if meant else "did you mean" not in said
-    assert "--help lists the keys" in said or "; choose one of " in said or "? choose one of " in said
+    listed = ("--help lists the keys", "; choose one of ", "? choose one of ", ": expected ", "a layer is one of ")
+    assert any(words in said for words in listed)
 
 
 @pytest.mark.parametrize(
@@ -185,6 +199,13 @@ def test_did_you_mean(written: str, meant: str | None) -> None:
 def test_what_looks_alike_is_no_slip(word: str, name: str) -> None:
     assert not is_slip(word, name)
     assert not is_slip(name, word)
+
+
+@pytest.mark.parametrize(
+    ("word", "name"), [("radam", "adam"), ("nadamw", "adamw"), ("adamp", "adamw"), ("rrelu", "relu")]
+)
+def test_a_name_with_more_around_it_is_another(word: str, name: str) -> None:
+    assert not is_slip(word, name)
 
 
 @pytest.mark.parametrize("name", ["momentum", "lr", "batch_size", "ce"])

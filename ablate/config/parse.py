@@ -15,7 +15,8 @@ from ablate.config.settings import Settings, shown
 from ablate.errors import ConfigError
 from ablate.problem.custom_loss import CustomLoss
 from ablate.problem.losses import LOSSES
-from ablate.problem.near import is_called, is_slip
+from ablate.problem.near import did_you_mean, is_called, is_slip
+from ablate.problem.registry import also_called as also_called_choices
 
 # What a 0 may have been meant as, where a key does not allow it.
 INSTEAD_OF_ZERO = {"init.scale": "init=zeros starts all weights at 0"}
@@ -66,7 +67,8 @@ def _refuse(error: ValidationError, *above: str) -> NoReturn:
     first = error.errors()[0]
     # Pydantic's location also contains the type that was tried; a key does not.
     key = ".".join(str(part) for part in (*above, *first["loc"]) if not _TRIED.fullmatch(str(part)))
-    value, expected = first["input"], _expected(key, first["msg"])
+    value, allowed = first["input"], _allowed(key)
+    expected = _listed(allowed) or first["msg"]
     match first["type"]:
         case "extra_forbidden":
             raise ConfigError(unknown_key(key, f"{key}={value}"))
@@ -75,15 +77,18 @@ def _refuse(error: ValidationError, *above: str) -> NoReturn:
         case "finite_number":
             expected = expected.replace("number", "finite number", 1)
     instead = f"; {INSTEAD_OF_ZERO[key]}" if value == 0 and key in INSTEAD_OF_ZERO else ""
-    raise ConfigError(f"{key}={shown(value)}: expected {expected}{instead}")
+    meant = did_you_mean(value, allowed, also_called_choices(key)) if isinstance(value, str) else ""
+    raise ConfigError(f"{key}={shown(value)}: expected {expected}{instead}" + (f"; {meant}" if meant else ""))
 
 
-def _expected(key: str, otherwise: str) -> str:
-    """What a key allows, in the words of the help, or in pydantic's if the help does not list the key."""
+def _allowed(key: str) -> Sequence[str]:
+    """What a key allows, in the words of the help; nothing if the help does not list the key."""
     allowed = {name: words for name, words, _ in keys()}.get(re.sub(r"(\.\d+)+$", "", key))
-    if allowed is None:
-        return otherwise
-    *first, last = allowed.split("|")
+    return allowed.split("|") if allowed else ()
+
+
+def _listed(words: Sequence[str]) -> str:
+    *first, last = words or ("",)
     return f"{', '.join(first)} or {last}" if first else last
 
 
@@ -97,7 +102,7 @@ def unknown_key(key: str, written: str) -> str:
         if having:
             named, verb = " and ".join(f"{group}={choice}" for choice in having), "has" if len(having) == 1 else "have"
             return f"{written}: no such key here; only {named} {verb} it"
-    found = [f"{name}{_only_with(name)}" for name in _meant(key)]
+    found = [f"{name}{_only_with(name)}" for name in _meant(key)] or _meant_options(key)
     meant = f"; did you mean {' or '.join(found)}?" if found else ""
     return f"{written}: no such key{meant} (--help lists the keys)"
 
@@ -129,6 +134,18 @@ def _meant(key: str) -> list[str]:
     if group and group not in GROUPS:
         return [name for name in names if is_slip(key, name)]
     return [name for name, (above, own) in names.items() if above == group and is_slip(last, own)]
+
+
+def _meant_options(key: str) -> list[str]:
+    """The options that may be meant by a key, as in `optimizer.nesterov=true`."""
+    group, _, last = key.rpartition(".")
+    return [
+        f"{chooser}={name}"
+        for chooser, options in DECLARED.items()
+        if group in ("", chooser)
+        for name in options.names()
+        if is_called(last, (name, *options.also_called.get(name, ())))
+    ]
 
 
 def _check_combination(settings: Settings) -> None:

@@ -62,7 +62,7 @@ class Settings(Section):
     )
     shuffle: bool = Field(description="a new order of the training set every epoch")
     seed: Annotated[int, Field(ge=0), Called("random_state", "random_seed", "manual_seed")] = Field(
-        description="feeds the initial weights and the order of the data"
+        description="feeds the initial weights, the order of the data and the masks of dropout"
     )
     dtype: Annotated[Literal["float32", "float64"], Called("precision")] = Field(
         description="precision of weights and arithmetic"

@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from ablate.problem.near import did_you_mean
 from ablate.problem.outputs import softmax, softmax_jacobian
 from ablate.problem.registry import Registry
 
@@ -27,6 +28,7 @@ class Activation(ABC):
     """
 
     name: ClassVar[str]
+    also_called: ClassVar[tuple[str, ...]] = ()
     kernel: ClassVar[str | None] = None
     # Whether each number of y depends on the number of x in its place alone.
     is_elementwise: ClassVar[bool] = True
@@ -106,7 +108,8 @@ def hidden(name: str, constants: Mapping[str, float]) -> Activation:
     Raises ValueError if there is no such activation, or if it does not depend on one of them.
     """
     if name not in hidden_names():
-        raise ValueError(f"{name} is not one of {', '.join(hidden_names())}")
+        meant = did_you_mean(name, hidden_names(), ACTIVATIONS.also_called)
+        raise ValueError(f"{name} is not one of {', '.join(hidden_names())}" + (f" ({meant})" if meant else ""))
     activation = ACTIVATIONS.get(name)
     for key in constants:
         if key not in activation.constants:
@@ -134,6 +137,7 @@ class Relu(Elementwise):
     """max(x, 0); its derivative at 0 is 0."""
 
     name = "relu"
+    also_called = ("rectifier",)
     kernel = "Relu"
     is_monotone = True
     can_die = True
@@ -181,6 +185,7 @@ class Sigmoid(Elementwise):
     """1 / (1 + exp(-x)); y (1 - y)."""
 
     name = "sigmoid"
+    also_called = ("logistic",)
     kernel = "Sigmoid"
     is_monotone = True
     limits = (0.0, 1.0)
@@ -240,6 +245,7 @@ class Identity(Elementwise):
     """x."""
 
     name = "identity"
+    also_called = ("linear", "none")
     kernel = "Identity"
     is_monotone = True
     passes_gradient = True
@@ -263,6 +269,7 @@ class LeakyRelu(Elementwise):
     """x above 0, else slope * x (Maas et al., 2013); its derivative at 0 is slope."""
 
     name = "leaky_relu"
+    also_called = ("lrelu",)
     kernel = "LeakyRelu"
     is_monotone = True
 

@@ -94,6 +94,7 @@ class Lecun(Init):
     """Normal of mean 0 and variance 1 / fan_in (LeCun et al., 1998)."""
 
     name: Literal["lecun"] = "lecun"
+    also_called: ClassVar[tuple[str, ...]] = ("lecun_normal",)
 
     def draw(self, parameter: Parameter, rng: np.random.Generator) -> Array:
         return rng.normal(0.0, math.sqrt(1 / parameter.fan_in), parameter.shape)

@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Protocol, TypeVar
 
 from ablate.errors import ConfigError
 from ablate.problem.activations import ACTIVATIONS, Activation, constant_names, hidden, hidden_names
+from ablate.problem.near import did_you_mean
 from ablate.problem.registry import Registry
 
 Shape = tuple[int, ...]
@@ -340,7 +341,9 @@ def _read(entry: Any) -> Iterator[Layer]:
         return iter([_activate(*entry.items())])
     found = [layer for layer in LAYERS if isinstance(entry, Mapping) and layer.key in entry]
     if not found:
-        raise ValueError("not understood")
+        word = str(next(iter(entry), "") if isinstance(entry, Mapping) else entry)
+        meant = did_you_mean(word, [*hidden_names(), *LAYERS.names()], ACTIVATIONS.also_called)
+        raise ValueError("not understood" + (f" ({meant})" if meant else ""))
     return found[0].read(entry)
 
 

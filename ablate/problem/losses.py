@@ -294,6 +294,8 @@ class BinaryCrossEntropy(BuiltinLoss):
         "binary_cross_entropy",
         "binary_crossentropy",
         "bce_with_logits",
+        "bce_logits",
+        "binary_cross_entropy_with_logits",
         "logistic",
     )
     allowed_outputs: ClassVar[tuple[str, ...]] = ("sigmoid",)
@@ -527,7 +529,7 @@ class KullbackLeibler(_Smoothed):
     """KL(t‖p) = Σ t ln(t / p), t = y (1 - ε) + ε / C: cross-entropy against t minus t's entropy, with its gradient."""
 
     name: Literal["kl"] = "kl"
-    also_called: ClassVar[tuple[str, ...]] = ("kl_div", "kl_divergence", "kullback_leibler")
+    also_called: ClassVar[tuple[str, ...]] = ("kld", "kl_div", "kl_divergence", "kullback_leibler")
     kernel: ClassVar[str | None] = "KullbackLeibler"
 
     smoothing: Fraction = Field(0.0, description=_Smoothed.model_fields["smoothing"].description)

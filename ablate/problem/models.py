@@ -26,7 +26,7 @@ class Model(Section):
     layers: list[Any] = Field(description="the layers from the input on; see docs/models.md")
     output: Annotated[str, OneOf(lambda: ["auto", *OUTPUTS.names()])] = Field(
         "auto",
-        description="what turns logits into outputs (auto: sigmoid for bce, identity for hinge, else softmax)",
+        description="what turns logits into outputs (auto: the one that loss and task need)",
     )
     logits: Literal["linear", "relu", "straight_through_relu"] = Field(
         "linear", description="what the logits pass through before the output"

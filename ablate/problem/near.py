@@ -1,12 +1,13 @@
 """What someone may have meant by a name that does not exist: another name for the same thing, or a slip of the pen.
 
-A name that merely looks alike is not offered: `weight_decay` is no `weight`, and a `tpu` no `gpu`.
+A name that merely looks alike is not offered: `weight_decay` is no `weight`, a `tpu` no `gpu`, and `nadam` no `adam`.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
 
-# The longest word of which only its own letters may be a slip, and the shortest that may have two.
-SHORT, LONG = 4, 8
+# In words up to the first length a slip keeps the letters, up to the second it brings no other; from the third on there
+# may be two slips.
+SHORT, MIDDLE, LONG = 4, 5, 8
 
 
 def near(word: str, known: Iterable[str], also_called: Mapping[str, Sequence[str]]) -> list[str]:
@@ -25,20 +26,32 @@ def is_called(word: str, names: Iterable[str]) -> bool:
 
 
 def is_slip(word: str, name: str) -> bool:
-    """Whether a word is a name with a letter too many, too few, wrong, or two exchanged; in long ones twice."""
+    """Whether a word is a name with a letter too many, too few, wrong, or two exchanged; in long ones twice.
+
+    A whole name with more around it is another name, but for its last letter twice and an s.
+    """
     word, name = word.lower(), name.lower()
-    longest = max(len(word), len(name))
+    shortest, longest = sorted((len(word), len(name)))
     if longest <= SHORT and set(word) != set(name):
         return False
-    return abs(len(word) - len(name)) <= 2 and _distance(word, name) <= (2 if longest >= LONG else 1)
+    if longest <= MIDDLE and not set(word) <= set(name):
+        return False
+    if name in word and word.removeprefix(name) not in (name[-1], "s"):
+        return False
+    return longest - shortest <= 2 and _distance(word, name) <= (2 if shortest >= LONG else 1)
+
+
+def did_you_mean(word: str, known: Iterable[str], also_called: Mapping[str, Sequence[str]]) -> str:
+    """The question whether a known name was meant by a word; "" where none is near."""
+    found = near(word, known, also_called)
+    return f"did you mean {' or '.join(found)}?" if found else ""
 
 
 def no_such_choice(kind: str, name: str, known: Iterable[str], also_called: Mapping[str, Sequence[str]]) -> str:
     """The message for a choice that does not exist."""
     names = sorted(known)
-    found = near(name, names, also_called)
-    meant = f"did you mean {' or '.join(found)}? " if found else ""
-    return f"{kind}={name}: no such choice; {meant}choose one of {', '.join(names)}"
+    advice = f"{did_you_mean(name, names, also_called)} choose one of {', '.join(names)}".strip()
+    return f"{kind}={name}: no such choice; {advice}"
 
 
 def _plain(word: str) -> str:

@@ -24,6 +24,8 @@ Array = np.ndarray[Any, np.dtype[Any]]
 MOST_STATES, MOST_CONSTANTS, MOST_DECAYS = 2, 3, 2
 # Added to the norm that clipping divides by, as in torch.nn.utils.clip_grad_norm_.
 NORM_EPSILON = 1e-6
+# What does not say whether the norm or the values are meant.
+_CLIP = ("clip", "clipping", "gradient_clipping", "gradient_clip")
 
 
 class Optimizer(Choice):
@@ -40,10 +42,10 @@ class Optimizer(Choice):
     weight_decay: Annotated[NotNegative, Called("l2", "wd")] = Field(
         0.0, description="this times each weight and bias is added to its gradient (adamw, default 0.01: to its step)"
     )
-    clip_norm: Annotated[Positive | None, Called("max_norm", "grad_clip", "clip_grad_norm")] = Field(
+    clip_norm: Annotated[Positive | None, Called("max_norm", "grad_clip", "clip_grad_norm", *_CLIP)] = Field(
         None, description="a gradient whose norm over all weights and biases is larger is scaled down to it (null: off)"
     )
-    clip_value: Annotated[Positive | None, Called("clip_grad_value")] = Field(
+    clip_value: Annotated[Positive | None, Called("clip_grad_value", *_CLIP)] = Field(
         None, description="entries of the gradient beyond plus or minus this are set to it (null: off)"
     )
 

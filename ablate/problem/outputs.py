@@ -57,18 +57,20 @@ def sigmoid_jacobian(p: Array, d: Array) -> Array:
 
 @dataclass(frozen=True)
 class Output:
-    """An output function: `function(z)` gives p, `jacobian(p, d)` is (∂p/∂z)ᵀ d; `kernel` is its name in C++."""
+    """An output function: `function(z)` gives p, `jacobian(p, d)` is (∂p/∂z)ᵀ d; `kernel` is its name in C++,
+    `also_called` are its names elsewhere."""
 
     name: str
     kernel: str
     function: Callable[[Array], Array]
     jacobian: Callable[[Array, Array], Array]
+    also_called: tuple[str, ...] = ()
 
 
 OUTPUTS: Registry[Output] = Registry("model.output")
 for _output in (
     Output("softmax", "SOFTMAX", softmax, softmax_jacobian),
-    Output("sigmoid", "SIGMOID", sigmoid, sigmoid_jacobian),
-    Output("identity", "IDENTITY", lambda z: z, lambda p, d: d),
+    Output("sigmoid", "SIGMOID", sigmoid, sigmoid_jacobian, ("logistic",)),
+    Output("identity", "IDENTITY", lambda z: z, lambda p, d: d, ("linear", "none", "logits")),
 ):
     OUTPUTS.add(_output.name, _output)

@@ -95,6 +95,11 @@ class Registry(Generic[T]):
         return {name: getattr(thing, "also_called", ()) for name, thing in self._known.items()}
 
 
+def also_called(kind: str) -> Mapping[str, Sequence[str]]:
+    """The other names of what the key `kind` chooses, by name; none where no registry has its choices."""
+    return _REGISTRIES[kind].also_called if kind in _REGISTRIES else {}
+
+
 class Group(Registry[type[C]]):
     """The options of a configuration group, each a class."""
 

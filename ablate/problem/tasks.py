@@ -28,6 +28,7 @@ class Task(ABC):
     """
 
     name: ClassVar[str]
+    also_called: ClassVar[tuple[str, ...]] = ()
     takes: ClassVar[str]
     score: ClassVar[Literal["accuracy", "r2"]] = "accuracy"
     heading: ClassVar[str] = "test acc."
@@ -110,6 +111,7 @@ class Classification(Task):
     """One class out of several: y `(N,)` int64 in 0..C-1; a loss is given it one-hot."""
 
     name: ClassVar[str] = "classification"
+    also_called: ClassVar[tuple[str, ...]] = ("multiclass", "classifier", "classify")
     takes: ClassVar[str] = "one class a sample, (N,)"
     has_labels: ClassVar[bool] = True
     has_classes: ClassVar[bool] = True
@@ -162,6 +164,7 @@ class Regression(Task):
     """Numbers: y `(N, C)` of the data set's dtype, from `(N,)` or `(N, C)`; a loss is given them as they are."""
 
     name: ClassVar[str] = "regression"
+    also_called: ClassVar[tuple[str, ...]] = ("regressor", "regress")
     takes: ClassVar[str] = "finite numbers, (N,) or (N, T)"
     score: ClassVar[Literal["accuracy", "r2"]] = "r2"
     heading: ClassVar[str] = "test R²"
@@ -210,6 +213,7 @@ class Multilabel(Task):
     """Several labels, each there or not: y `(N, C)` of 0 and 1; a loss is given them as they are."""
 
     name: ClassVar[str] = "multilabel"
+    also_called: ClassVar[tuple[str, ...]] = ("multilabel_classification", "multioutput")
     takes: ClassVar[str] = "0 and 1, (N, L)"
     heading: ClassVar[str] = "test acc."
     called: ClassVar[str] = "share of labels right"
