@@ -210,7 +210,8 @@ def _causes(*overrides: str, scale: Any = 1.0, shares: tuple[int, ...] = (), ver
     dataset = noise((6,), 3, rows=60, test_rows=60)
     labels = np.repeat(np.arange(3), shares) if shares else dataset.y_train
     dataset = replace(dataset, x_train=dataset.x_train * scale, x_test=dataset.x_test * scale, y_train=labels)
-    given = prepared("model=mlp", "model.hidden=8", "epochs=1", "lr=1e-9", *overrides, dataset=dataset)
+    values = dict(each.split("=", 1) for each in ("model=mlp", "model.hidden=8", "epochs=1", "lr=1e-9", *overrides))
+    given = prepared(*(f"{key}={value}" for key, value in values.items()), dataset=dataset)
     summary = train_alone(given.settings, dataset).summary
     assert summary
     return [f"{cause.name}: {cause}" for cause in causes(evidence(given, summary), given.settings, verdict)]
@@ -235,6 +236,13 @@ def _causes(*overrides: str, scale: Any = 1.0, shares: tuple[int, ...] = (), ver
         ({"overrides": ["init=normal", "init.scale=50"], "verdict": "slow"}, "start", "weights of dense. are .* times"),
         ({"overrides": ["init=zeros"]}, "start", "all units of dense1 start with the same weights"),
         ({"overrides": ["init=normal", "init.scale=50"]}, "start", "weights of dense. are .* times as large"),
+        ({"overrides": ["model.hidden=[8,8,8,8,8]"]}, "depth", "at dense2 is 0.0.* at dense6: .*activation=relu"),
+        ({"overrides": ["model.activation=identity"]}, "activation", "the network is linear.*activation=tanh"),
+        (
+            {"overrides": ["model.activation=relu", "lr=10", "epochs=5"]},
+            "steps",
+            "[5-9].% of the ReLU units .*, 0% before.*; [1-9].*lr=1$",
+        ),
         ({"shares": (50, 6, 4)}, "imbalance", "83.3% of the training labels are class 0.*loss.class_weights=balanced"),
         ({"shares": (30, 30, 0)}, "labels", "of the test labels are classes that no training label has: 2"),
     ],
@@ -433,7 +441,7 @@ def test_a_sweep_names_the_evidence_and_explain_tries_what_meets_it(
     assert re.search(r"evidence: the inputs lie between -\S+ and \S+, far from 1.*; .* tries data.norm", done.out)
     [command] = re.findall(r"why      python -m ablate.explain (\S+)", done.out)
     explained = run(monkeypatch, capsys, str(tmp_path / command)).out
-    assert "what the data and the start show\n  the inputs lie between" in explained
+    assert "what the data, the start and the network show\n  the inputs lie between" in explained
     assert re.search(r"as it is: loss .* recall [45]\d\.\d%\n  1\. data.normalize=.*recall [89]\d", explained)
     kept = json.loads((tmp_path / command / "evidence.json").read_text(encoding="utf-8"))
     assert kept["expected_loss"] == pytest.approx(math.log(2))

@@ -58,9 +58,11 @@ def explain(console: Console, known: Known) -> None:
         console.print("\nduring training")
         for line in seen:
             console.print(f"  {line}", markup=False, highlight=False, soft_wrap=True)
-    if known.causes:
-        console.print("\nwhat the data and the start show")
-        for cause in known.causes:
+    # What the steps show stands among what was seen.
+    shown = [cause for cause in known.causes if cause.name != "steps"]
+    if shown:
+        console.print("\nwhat the data, the start and the network show")
+        for cause in shown:
             console.print(f"  {cause.said}", markup=False, highlight=False, soft_wrap=True)
     _print_advice(console, known)
 

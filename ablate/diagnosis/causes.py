@@ -19,8 +19,12 @@ APART = 5.0
 # What all layers together make of the size of an input.
 TINY_GAIN = 1e-2
 MANY = 0.5
+# The second layer's gradient is at most this share of the last one's: hardly anything gets that far back.
+SHRUNK = 0.1
 # So many test labels of classes that were never seen explain an accuracy; fewer are a small training set's chance.
 UNTRAINED = 0.2
+# The verdicts on who has come to rest, or as good as.
+STANDSTILL = ("collapsed", "stuck", "plateau")
 # From this share on, always predicting one class looks like success.
 MAJORITY = 0.65
 
@@ -52,7 +56,7 @@ class Cause:
 
 
 def causes(found: Evidence, settings: Settings, verdict: str) -> list[Cause]:
-    """The causes for which there is evidence: targets, inputs, start, labels, imbalance.
+    """The causes for which there is evidence: targets, inputs, start, steps, depth, labels, imbalance.
 
     Beside a mistake on purpose no change is tried, and none is named.
     """
@@ -66,6 +70,9 @@ def causes(found: Evidence, settings: Settings, verdict: str) -> list[Cause]:
         _divided,
         _start_tiny,
         _start_large,
+        _large_steps,
+        _vanishing,
+        _linear,
         _labels,
         _imbalance,
     )
@@ -182,6 +189,48 @@ def _start_large(found: Evidence, settings: Settings, verdict: str) -> Cause | N
         return Cause("start", said, _starts(settings))
     changes = [Change({"seed": settings.seed + 1}), *_starts(settings), Change({"model.activation": "leaky_relu"})]
     return Cause("start", said, changes, "another seed, or another init")
+
+
+def _large_steps(found: Evidence, settings: Settings, verdict: str) -> Cause | None:
+    died = found.dead_at_end >= MANY > found.dead_units
+    # Who learned much before it came to rest took large steps on its way, too.
+    if verdict not in STANDSTILL or not (died or (found.too_large and verdict != "plateau")):
+        return None
+    parts = []
+    if died:
+        shares = f"{found.dead_at_end:.0%} of the ReLU units give 0 on every sample at the end"
+        parts.append(f"{shares}, {found.dead_units:.0%} before the first update")
+    if found.too_large:
+        parts.append(f"{found.too_large} times a number of the output layer moved by more than 1 in one step")
+    changes = [Change({"lr": float(f"{settings.lr * factor:.3g}")}) for factor in (0.1, 0.01)]
+    return Cause("steps", "; ".join(parts), [*changes, *_activations(settings, *["leaky_relu"] * died)])
+
+
+def _vanishing(found: Evidence, settings: Settings, verdict: str) -> Cause | None:
+    is_of_start = found.alike or math.prod(found.gains.values()) <= TINY_GAIN
+    if verdict not in (*STANDSTILL, "slow") or is_of_start or found.dead_at_end >= MANY or len(found.gradients) < 3:
+        return None
+    # The first layer's grows with the inputs.
+    _, (back, least), *_, (last, most) = found.gradients.items()
+    if not least <= SHRUNK * most < math.inf:
+        return None
+    said = f"before the first update the gradient at {back} is {least / most:.2g} times that at {last}"
+    changes = [*_activations(settings, "relu", "tanh"), *_starts(settings)]
+    return Cause("depth", f"{said}: it shrinks on its way back", changes)
+
+
+def _linear(found: Evidence, settings: Settings, verdict: str) -> Cause | None:
+    if not found.is_linear or verdict not in STANDSTILL:
+        return None
+    said = "the network is linear: no hidden layer has an activation but identity, so that all together act as one"
+    return Cause("activation", said, _activations(settings, "tanh", "relu"))
+
+
+def _activations(settings: Settings, *names: str) -> list[Change]:
+    """Other activations for the hidden layers, of a model that has that key."""
+    if settings.model.hidden is None:
+        return []
+    return [Change({"model.activation": name}) for name in names if name != settings.model.activation]
 
 
 def _starts(settings: Settings) -> list[Change]:

@@ -4,7 +4,7 @@ It is measured when the trial ends, since its data may be gone later, and for tr
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any
@@ -12,14 +12,19 @@ from typing import Any
 import numpy as np
 
 from ablate.backends.engine import WATCHED_ROWS
+from ablate.backends.numpy.probe import NumpyProbe
+from ablate.problem.activations import ACTIVATIONS
 from ablate.problem.data.facts import Facts
-from ablate.problem.layers import Divide
+from ablate.problem.layers import Activate, Divide, Pool
 from ablate.problem.losses import LossFailedError
+from ablate.problem.models import Stage
 from ablate.training.loop import INITIAL_ROWS, Summary
 from ablate.trials.prepared import PreparedTrial, engine
 
 # The first loss is this many times what the classes imply, or more: outputs are wrong and sure before any training.
 HIGH_LOSS = 5.0
+# On so many samples the size of a gradient is measured.
+FEW_ROWS = 64
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -32,7 +37,10 @@ class Evidence:
     nothing, all logits 0; `dead_units` and `saturated` are shares of the hidden units before the first update. `gains`
     are by layer the root mean square of its weights times sqrt(fan_in), over its divisor: 1 keeps the size of what
     passes. `alike` names the hidden layers whose units all start with the same weights. `divisors` has those of the
-    layers that have one, `data` is the data set's digest. Another NaN is what the trial does not have.
+    layers that have one, `data` is the data set's digest. `gradients` are by layer the norms of the weights' gradient
+    before the first update, on the first samples; empty if the loss fails there. `is_linear` says that all hidden
+    layers together are a linear function; `too_large` is how many times a number of the output layer moved by more than
+    1 in one step, `dead_at_end` the share of dead units at the end. Another NaN is what the trial does not have.
     """
 
     facts: Facts
@@ -44,6 +52,10 @@ class Evidence:
     alike: tuple[str, ...]
     divisors: Mapping[str, float] = field(default_factory=dict)
     data: str | None = None
+    is_linear: bool = False
+    too_large: int = 0
+    dead_at_end: float = math.nan
+    gradients: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def is_sure(self) -> bool:
@@ -78,7 +90,27 @@ def evidence(trial: PreparedTrial, summary: Summary) -> Evidence:
         alike=tuple(name for name in hidden if _is_alike(layers[name][1])),
         divisors={name: divisors[name] for name in layers if name in divisors},
         data=trial.dataset.digest,
+        is_linear=bool(hidden) and all(map(_is_linear, trial.architecture.stages)),
+        too_large=summary.too_large,
+        dead_at_end=summary.dead_units,
+        gradients=_gradients(trial, list(layers)),
     )
+
+
+def _gradients(trial: PreparedTrial, layers: Sequence[str]) -> dict[str, float]:
+    few = replace(trial.dataset, x_train=trial.dataset.x_train[:FEW_ROWS], y_train=trial.dataset.y_train[:FEW_ROWS])
+    part = trial.on(few)
+    try:
+        with np.errstate(all="ignore"):
+            gradient = NumpyProbe(part.architecture, few, part.lane()).gradient()
+    except LossFailedError:
+        return {}
+    return {layer: float(np.linalg.norm(gradient[f"{layer}.weight"])) for layer in layers}
+
+
+def _is_linear(stage: Stage) -> bool:
+    layer = stage.layer
+    return layer == Activate(ACTIVATIONS.get("identity")) or not isinstance(layer, Activate | Pool)
 
 
 def _units(trial: PreparedTrial) -> tuple[float, float]:
