@@ -32,6 +32,7 @@ from ablate.problem.tasks import TASKS
 from ablate.records import recorder
 from ablate.terminal.tables import COLOURS
 from ablate.training.loop import Summary
+from ablate.trials.prepared import engine
 
 TINY = ["model=softmax_regression", "data.train_limit=64", "epochs=2", "tracking=none", "workers=1"]
 
@@ -388,6 +389,37 @@ def test_a_gain_is_told_by_the_rows_that_there_are(right: int, than: int, rows: 
     assert shares[0].exceeds(shares[1], estimates.deviations(10, 2 * rows)) == is_told
     p = fisher_exact([[2 * right, 2 * (rows - right)], [2 * than, 2 * (rows - than)]], "greater").pvalue
     assert (p < estimates.ERROR / 10) == is_told
+
+
+def _tried(*overrides: str) -> rehearsal.Rehearsal:
+    shared = ("data=digits", "model=mlp", "epochs=1")
+    return rehearse(trial(*shared, *overrides).config, [Change({"lr": rate}) for rate in (0.2, 0.3, 0.4, 0.5)])
+
+
+def test_a_large_network_is_trained_a_few_lanes_at_a_time_for_fewer_changes(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole, made = _tried("model.hidden=40"), []
+    monkeypatch.setattr(rehearsal, "WEIGHTS", 9000)
+    monkeypatch.setattr(rehearsal, "engine", lambda lanes: made.append(len(lanes)) or engine(lanes))
+    assert _tried("model.hidden=40") == whole
+    assert made == [2, 2, 1]  # of 3,010 weights each
+    monkeypatch.setattr(rehearsal, "SECONDS", 0.001)
+    monkeypatch.setattr(rehearsal, "LONGEST", 0.01)
+    short = _tried("model.hidden=40")
+    assert 0 < len(short.tried) < 4
+    assert [str(change) for change in short.left_out] == ["lr=0.2", "lr=0.3", "lr=0.4", "lr=0.5"][len(short.tried) :]
+
+
+def test_the_time_of_a_loss_of_ones_own_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    custom = ("loss=custom", "loss.target=custom_losses.CrossEntropy", "data.train_limit=320", "batch_size=32")
+    clock = iter(np.arange(0, 10, 0.01))
+    monkeypatch.setattr(rehearsal.time, "perf_counter", lambda: float(next(clock)))
+    quick = _tried(*custom)
+    monkeypatch.setattr(rehearsal, "LONGEST", 1.2)
+    slow = _tried(*custom)
+    assert (quick.steps, len(quick.tried)) == (10, 4)
+    # A call of 10 ms counts as 4^-3 s: 2 of a step, and 4 beside them; so there is time for 3 trials, one as it is.
+    assert int(1.2 / (24 * 4**-3)) == 3
+    assert (slow.steps, len(slow.tried), len(slow.left_out)) == (10, 2, 2)
 
 
 def test_a_trial_keeps_its_result_where_its_evidence_cannot_be_measured(

@@ -95,6 +95,9 @@ def _print_advice(console: Console, known: Known) -> None:
         if outcomes:
             line = ", ".join(f"{outcome.change} ({outcome.written})" for outcome in outcomes)
             console.print(f"  {said}: {line}", markup=False, highlight=False, soft_wrap=True)
+    if tried.left_out:
+        line = f"not tried, since it takes too long here: {', '.join(map(str, tried.left_out))}"
+        console.print(f"  {line}", markup=False, highlight=False, soft_wrap=True)
 
 
 def _described(known: Known) -> str:

@@ -1,11 +1,14 @@
 """Rehearsal: changes to a trial are tried for some steps on a part of its data, beside the trial as it is.
 
 The number of steps follows from an estimate of the work and not from a clock, so that a rehearsal gives the same
-figures every time. It is computed by the NumPy engine, whatever computed the trial.
+figures every time; only a call of a user's own loss is timed. It is computed by the NumPy engine, whatever
+computed the trial.
 """
 
 import contextlib
 import math
+import time
+from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
@@ -24,19 +27,26 @@ from ablate.diagnosis.causes import Change
 from ablate.diagnosis.estimates import Estimate, deviations, of_summary
 from ablate.errors import ConfigError
 from ablate.problem.data.dataset import Dataset
+from ablate.problem.losses import LossFailedError
 from ablate.problem.tasks import Task
 from ablate.training.loop import INITIAL_ROWS, Silent, Summary, train
 from ablate.trials.prepared import PreparedTrial, engine, prepare
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
-# What all changes together may cost, by the estimate below.
+# What all changes together may cost, by the estimate below; and where that is too little for so few steps, what those
+# may cost, and else the last changes are left out.
 SECONDS = 3.0
+FEWEST, LONGEST = 10, 15.0
 ROWS, TEST_ROWS = 1000, 1000
 # So many samples of a class are taken, however rare it is.
 OF_EACH_CLASS = 5
 # A step's Python calls, each lane's share of them, and multiplications a second, on one core.
 STEP_SECONDS, LANE_SECONDS, SPEED = 3e-4, 5e-5, 8e9
+# What a weight costs before and after training, and in a step.
+WEIGHT_ONCE, WEIGHT_STEP = 5e-8, 5e-9
+# So many weights are trained at once, in the lanes of one engine: each takes some ten times its room.
+WEIGHTS = 4_000_000
 # A key of the model that its layers call by another name.
 IN_LAYERS = {"preactivation_divisor": "divisor"}
 # A change is better if it recognises so much more and not by chance, or as much at a loss that is so much lower.
@@ -108,13 +118,17 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Rehearsal:
-    """The outcomes of all changes, after `steps` steps on `rows` training samples, on `test_rows` test samples."""
+    """The outcomes of all changes, after `steps` steps on `rows` training samples, on `test_rows` test samples.
+
+    `left_out` are the changes at the end for which there was no time.
+    """
 
     steps: int
     rows: int
     test_rows: int
     as_it_is: Outcome
     tried: Sequence[Outcome]
+    left_out: Sequence[Change] = ()
 
     @property
     def better(self) -> list[Outcome]:
@@ -159,13 +173,18 @@ def rehearse(config: Mapping[str, Any], changes: Sequence[Change]) -> Rehearsal:
             trials.append((change, trial))
     few = {key: _drawn(dataset, ROWS, TEST_ROWS) for key, dataset in loaded.items()}
     trials = [(change, trial.on(few[_data_key(trial.settings)])) for change, trial in trials]
-    steps = _affordable([trial for _, trial in trials], as_it_is.settings.epochs * as_it_is.steps_per_epoch)
+    most = as_it_is.settings.epochs * as_it_is.steps_per_epoch
+    cost = _Cost([trial for _, trial in trials])
+    kept = cost.trials_for(min(most, FEWEST))
+    steps = cost.steps(kept, most)
+    left_out = [change for change, _ in trials[kept:] if change is not None]
+    trials = trials[:kept]
     short = [(change, _shortened(trial, steps, trials[0][1])) for change, trial in trials]
     summaries = _train([trial for _, trial in short])
     first, *tried = [_outcome(change, trial, *ended) for (change, trial), ended in zip(short, summaries, strict=True)]
     tried_for = short[0][1].settings.epochs * short[0][1].steps_per_epoch
     dataset = short[0][1].dataset
-    return Rehearsal(tried_for, len(dataset.y_train), len(dataset.y_test), first, tried)
+    return Rehearsal(tried_for, len(dataset.y_train), len(dataset.y_test), first, tried, left_out)
 
 
 def changed(config: Mapping[str, Any], change: Change) -> dict[str, Any]:
@@ -226,17 +245,59 @@ def _rows(task: Task, y: Array, most: int) -> Array:
     return np.sort(rows[:most])
 
 
-def _affordable(trials: Sequence[PreparedTrial], most: int) -> int:
-    """So many steps, and no more than `most`, that all trials together take about `SECONDS`."""
-    step = STEP_SECONDS * len({_key(trial) for trial in trials}) + sum(map(_lane_seconds, trials))
-    return min(most, max(1, int(SECONDS / step)))
+class _Cost:
+    """An estimate of the seconds that trials take together, the first of them as it is."""
+
+    def __init__(self, trials: Sequence[PreparedTrial]) -> None:
+        self.trials = trials
+        self.call = _call_seconds(trials[0])
+
+    def trials_for(self, steps: int) -> int:
+        """How many of the trials, the first two at least, can be trained for so many steps in `LONGEST`."""
+        counts = range(2, len(self.trials) + 1)
+        return 1 + max(bisect_right(counts, LONGEST, key=lambda count: self._seconds(count, steps)), 1)
+
+    def steps(self, count: int, most: int) -> int:
+        """For how many steps, at most `most`, to train the first trials."""
+        usual, longest = (
+            bisect_right(range(1, most + 1), limit, key=lambda steps: self._seconds(count, steps))
+            for limit in (SECONDS, LONGEST)
+        )
+        return max(1, usual, min(longest, FEWEST))
+
+    def _seconds(self, count: int, steps: int) -> float:
+        some = self.trials[:count]
+        return steps * STEP_SECONDS * len({_key(trial) for trial in some}) + sum(self._lane(one, steps) for one in some)
+
+    def _lane(self, trial: PreparedTrial, steps: int) -> float:
+        """What a lane adds; an epoch ends with an evaluation, and so does the training, on both sets."""
+        dataset, architecture = trial.dataset, trial.architecture
+        batch = min(trial.batch_size, len(dataset.y_train))
+        rows = min(steps * batch, len(dataset.y_train))
+        evaluations = 1 + math.ceil(steps * batch / rows)
+        samples = 3 * steps * batch + 2 * rows + evaluations * len(dataset.y_test)
+        weights = sum(parameter.size for parameter in architecture.parameters)
+        calls = (2 * steps + 2 + evaluations) * self.call if trial.settings.loss.is_foreign else 0.0
+        weighed = weights * (WEIGHT_ONCE + steps * WEIGHT_STEP)
+        return steps * LANE_SECONDS + samples * architecture.multiplications / SPEED + weighed + calls
 
 
-def _lane_seconds(trial: PreparedTrial) -> float:
-    """What a lane adds to a step; an epoch ends with an evaluation, which counts where it comes after every step."""
-    batch = min(trial.batch_size, len(trial.dataset.y_train))
-    samples = 3 * batch + len(trial.dataset.y_test) / math.ceil(len(trial.dataset.y_train) / batch)
-    return LANE_SECONDS + samples * trial.architecture.multiplications / SPEED
+def _call_seconds(trial: PreparedTrial) -> float:
+    """What a call of a user's own loss takes on a batch; 0 for other losses, which the estimate holds.
+
+    It is rounded up to a power of 4, so that it is nearly always the same.
+    """
+    if not trial.settings.loss.is_foreign:
+        return 0.0
+    objective, units = trial.objective, trial.architecture.units
+    rng = np.random.default_rng(0)
+    y = trial.dataset.task.made_up(rng, units, min(trial.batch_size, len(trial.dataset.y_train)))
+    z = np.asarray(rng.standard_normal(y.shape))
+    begun = time.perf_counter()
+    with contextlib.suppress(LossFailedError), np.errstate(all="ignore"):
+        objective.value(z, objective.outputs(z), y)
+    taken = max(time.perf_counter() - begun, 1e-5)
+    return float(4.0 ** math.ceil(math.log(taken, 4)))
 
 
 def _shortened(trial: PreparedTrial, steps: int, as_it_is: PreparedTrial) -> PreparedTrial:
@@ -278,11 +339,17 @@ def _train(trials: Sequence[PreparedTrial]) -> list[tuple[Summary, float]]:
     found: dict[int, tuple[Summary, float]] = {}
     # Numbers that are not finite are outcomes, not mishaps.
     with threadpool_limits(1, user_api="blas"), np.errstate(all="ignore"):
-        for places in together.values():
+        for places in (chunk for many in together.values() for chunk in _chunks(many, trials[many[0]])):
             lanes, listener = [trials[place] for place in places], _Listener()
             train(lanes, engine(lanes), listener)
             found |= {places[lane]: ended for lane, ended in listener.summaries.items()}
     return [found[place] for place in range(len(trials))]
+
+
+def _chunks(places: Sequence[int], trial: PreparedTrial) -> list[Sequence[int]]:
+    """So few at once that their weights have room; a lane's numbers do not depend on the others."""
+    size = max(1, WEIGHTS // max(1, sum(parameter.size for parameter in trial.architecture.parameters)))
+    return [places[start : start + size] for start in range(0, len(places), size)]
 
 
 def _key(trial: PreparedTrial) -> str:
