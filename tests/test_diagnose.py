@@ -96,6 +96,12 @@ def _of_two_classes(rows: int, others: int, right: int, right_others: int, train
         ({"train_loss": 4.0, "test_accuracy": 0.36}, "plateau"),
         ({"train_loss": 4.001}, "diverged"),
         ({"train_loss": math.nan}, "diverged"),
+        # Dropout raises the training loss alone.
+        ({"train_loss": 9.0, "test_accuracy": 0.5, "has_dropout": True}, "plateau"),
+        ({"train_loss": 9.0, "test_loss": 4.1, "test_accuracy": 0.5, "has_dropout": True}, "diverged"),
+        ({"train_loss": 0.1, "test_loss": 4.1, "test_accuracy": 0.5, "has_dropout": True}, "plateau"),
+        ({"train_loss": 2.0, "test_loss": 1.9, "test_accuracy": 0.2, "has_dropout": True}, "plateau"),
+        ({"train_loss": 2.0, "test_loss": 1.97, "test_accuracy": 0.2, "has_dropout": True}, "stuck"),
         ({"train_loss": math.inf}, "diverged"),
         ({"not_finite_step": 7}, "diverged"),
         (_predicting_one_class(90, 0.1), "collapsed"),
@@ -183,6 +189,12 @@ def test_the_first_rule_that_holds_gives_the_verdict() -> None:
         (_of_two_classes(960, 40, 850, 16, train=1.0), "86.6%: it fits the training set better than the task"),
         (_of_two_classes(960, 40, 100, 2, train=1.0), "10.2%: it learned another task"),
         (_of_two_classes(960, 40, 950, 38), "every class is recognised, class 1 the least, with a recall of 95.0%"),
+        (
+            {"labels": [960, 36, 4], "predicted": [963, 37, 0], "recognised": [958, 34, 0], "test_accuracy": 0.992},
+            "class of 5 or more .* recognised, class 1 the least, with a recall of 94.4%; of class 2, 0 of its 4 are$",
+        ),
+        ({"test_loss": math.inf}, "at or above 90%, although the test loss is not a finite number"),
+        ({"train_loss": 4.1, "test_loss": 4.2, "has_dropout": True}, "the test loss rose from 2 to 4.2"),
     ],
 )
 def test_the_figures_behind_a_verdict(values: dict[str, Any], said: str) -> None:

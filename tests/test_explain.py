@@ -19,7 +19,7 @@ from rich.console import Console
 from scipy.stats import fisher_exact
 
 from ablate.commands import explain
-from ablate.config.groups import held_back
+from ablate.config.groups import completed, held_back
 from ablate.config.parse import parse
 from ablate.diagnosis import estimates, rehearsal
 from ablate.diagnosis.advice import Known, advice, changes
@@ -294,6 +294,13 @@ def test_an_optimizers_own_numbers_are_tried_at_their_defaults() -> None:
     assert {"optimizer.beta1": 0.9} in held_back(given.config)
 
 
+def test_an_older_configuration_gets_the_keys_that_came_later() -> None:
+    config = trial("optimizer=momentum", "lr=0.3").config
+    older = {key: value for key, value in config.items() if key not in ("schedule", "shuffle", "target_r2")}
+    older["optimizer"] = {"name": "momentum", "momentum": 0.5}
+    assert completed(older) == {**config, "optimizer": {**config["optimizer"], "momentum": 0.5}}
+
+
 def test_what_helps_beyond_the_lines_is_named_too(monkeypatch: pytest.MonkeyPatch) -> None:
     config, console = trial().config, Console(record=True, width=100, file=io.StringIO())
     worse = rehearsal.Outcome(None, parse(config), TASKS.get("classification"), 2.0, 1.9, 0.1, 0.1, Estimate(0.1))
@@ -477,6 +484,9 @@ def test_a_sweep_names_the_evidence_and_explain_tries_what_meets_it(
     assert re.search(r"as it is: loss .* recall [45]\d\.\d%\n  1\. data.normalize=.*recall [89]\d", explained)
     kept = json.loads((tmp_path / command / "evidence.json").read_text(encoding="utf-8"))
     assert kept["expected_loss"] == pytest.approx(math.log(2))
+    _boxes(tmp_path / "boxes.npz", 1e5)
+    explained = run(monkeypatch, capsys, str(tmp_path / command)).out
+    assert "nothing was tried: its data have changed since it was trained" in explained
     (tmp_path / "boxes.npz").unlink()
     explained = run(monkeypatch, capsys, str(tmp_path / command)).out
     assert "nothing was tried: data.path=" in explained

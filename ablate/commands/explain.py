@@ -8,6 +8,7 @@ from pathlib import Path
 from rich.console import Console
 
 from ablate import interrupts
+from ablate.config.groups import completed
 from ablate.config.settings import shown
 from ablate.diagnosis.advice import DEAD, MOST_LINES, SATURATED, Known, advice, changes, ranked
 from ablate.diagnosis.rehearsal import rehearse
@@ -32,7 +33,7 @@ def read(path: Path) -> Known:
     if row is None:
         raise ConfigError(f"{path}: the trial has not ended yet; try again when the sweep has")
     check, evidence, metrics = folder.read_check(), folder.read_evidence(), folder.read_metrics()
-    return Known(config, row, check, metrics, folder.read_notices(), evidence)
+    return Known(completed(config), row, check, metrics, folder.read_notices(), evidence)
 
 
 def explain(console: Console, known: Known) -> None:
@@ -73,7 +74,7 @@ def _print_advice(console: Console, known: Known) -> None:
     if wanted:
         try:
             with console.status("trying changes on a part of the data"):
-                tried = rehearse(known.config, wanted)
+                tried = rehearse(known.config, wanted, known.evidence.data if known.evidence else None)
         except ConfigError as error:
             reason = str(error)
     console.print("\nwhat to try next")
@@ -143,8 +144,6 @@ def main() -> None:
     parser.add_argument("trial", type=Path, help="the folder of a trial, runs/<sweep>/<number>")
     try:
         explain(terminal(), read(parser.parse_args().trial))
-    except KeyboardInterrupt:
-        raise SystemExit(130) from None
     except (ConfigError, OSError) as error:
         print(f"ablate: {error}", file=sys.stderr)
         raise SystemExit(2) from None

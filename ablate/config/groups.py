@@ -61,6 +61,24 @@ HOLD_BACK: Mapping[str, Sequence[str]] = {
 _WHICH = ("name", "target", "args")
 
 
+def completed(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A resolved configuration, which an older version may have written, with the defaults of keys that came later."""
+    filled = {key: value for key, value in defaults().items() if key != "cells"}
+    filled |= {group: {"name": name} for group, name in _default_options().items() if group in DECLARED} | dict(config)
+    for group, options in DECLARED.items():
+        if filled[group].get("name") in options.names():
+            filled[group] = {**option(group, filled[group]["name"]), **filled[group]}
+    return filled
+
+
+def _default_options() -> dict[str, str]:
+    """By group, the option that the configuration has unless another is chosen."""
+    listed = OmegaConf.to_container(primary())
+    assert isinstance(listed, dict)
+    pairs = (next(iter(entry.items())) for entry in listed["defaults"] if isinstance(entry, dict))
+    return {str(group): str(name) for group, name in pairs}
+
+
 def held_back(config: Mapping[str, Any]) -> list[dict[str, Any]]:
     """What brings each key that holds training back, and is not at its default in a resolved configuration, there."""
     found: list[dict[str, Any]] = []

@@ -41,6 +41,13 @@ def still_falls(losses: Sequence[float]) -> bool:
     return is_even and losses[-1] == min(losses)
 
 
+def largest_drop(losses: Sequence[tuple[str, float, float]]) -> tuple[float, str]:
+    """Of losses with their name, start and end, the largest relative fall, and a sentence that says how small it is."""
+    drop, name, start, end = max((relative_drop(start, end), name, start, end) for name, start, end in losses)
+    change = "did not fall" if drop <= 0 else f"fell by only {drop:.1%}"
+    return drop, f"the {name} loss {change}: {start:.4g} at the start, {end:.4g} at the end"
+
+
 def span(curve: Sequence[float]) -> str:
     """What that end of a curve is called."""
     return "fifth" if len(curve) > 5 else "epoch"

@@ -155,13 +155,15 @@ class Rehearsal:
         return [outcome for outcome in self.tried if outcome not in listed]
 
 
-def rehearse(config: Mapping[str, Any], changes: Sequence[Change]) -> Rehearsal:
-    """Try changes to the trial of a resolved configuration.
+def rehearse(config: Mapping[str, Any], changes: Sequence[Change], data: str | None = None) -> Rehearsal:
+    """Try changes to the trial of a resolved configuration, on data of this digest where it is known.
 
     A change that does not fit the trial is left out. Raises ConfigError if the trial itself cannot be prepared here:
-    its data or its loss may be gone.
+    its data or its loss may be gone, or the data may be others.
     """
     as_it_is = prepare(_plain(parse(config)))
+    if data not in (None, as_it_is.dataset.digest):
+        raise ConfigError("its data have changed since it was trained")
     loaded = {_data_key(as_it_is.settings): as_it_is.dataset}
     trials: list[tuple[Change | None, PreparedTrial]] = [(None, as_it_is)]
     for change in changes:

@@ -4,7 +4,7 @@ How good a score is, is told by `skill`: the share of the way from the best cons
 targets that is R² itself.
 """
 
-from ablate.diagnosis.curves import STILL, late_drop, relative_drop, span, still_falls
+from ablate.diagnosis.curves import STILL, largest_drop, late_drop, span, still_falls
 from ablate.training.loop import Summary
 
 # Predictions whose deviation is below this share of the targets' are a constant.
@@ -51,12 +51,8 @@ def _collapsed(summary: Summary) -> Judged | None:
 
 
 def _stuck(summary: Summary) -> Judged | None:
-    drop = relative_drop(summary.initial_loss, summary.train_loss)
-    if drop >= STUCK_DROP or skill(summary) >= LEARNED_SKILL:
-        return None
-    change = "did not fall" if drop <= 0 else f"fell by only {drop:.1%}"
-    ends = f"{summary.initial_loss:.4g} at the start, {summary.train_loss:.4g} at the end"
-    return "stuck", f"the training loss {change}: {ends}"
+    drop, why = largest_drop(summary.losses)
+    return None if drop >= STUCK_DROP or skill(summary) >= LEARNED_SKILL else ("stuck", why)
 
 
 def _slow(summary: Summary) -> Judged | None:

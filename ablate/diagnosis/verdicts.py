@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from ablate.diagnosis.causes import Cause
 from ablate.diagnosis.checks import Check
-from ablate.diagnosis.curves import STILL, late_drop, late_rise, relative_drop, span, still_falls
+from ablate.diagnosis.curves import STILL, largest_drop, late_drop, late_rise, span, still_falls
 from ablate.diagnosis.measure import TOLERANCE
 from ablate.diagnosis.scored import judged
 from ablate.problem.scoring import is_below_chance, is_unbalanced
@@ -53,8 +53,8 @@ def verdict(
     found = next(found for rule in rules if (found := rule(summary)))
     if found.name == "trained":
         return found if check is None or check.is_right else _although(found, check)
-    # Where the check found a wrong gradient, explain tries nothing.
-    is_tried = check is None or check.is_right or check.is_of_start
+    # Where the check found a wrong gradient, or another task was learned, explain tries nothing.
+    is_tried = (check is None or check.is_right or check.is_of_start) and not _learned_another_task(summary)
     said = [f"evidence: {cause if is_tried else cause.said}" for cause in causes(found.name)[:1]]
     if check is not None and not check.is_right:
         # Numbers that are not finite at the start follow from what the evidence shows, a wrong gradient does not.
@@ -91,9 +91,10 @@ def _diverged(summary: Summary) -> Verdict | None:
     if not math.isfinite(summary.train_loss):
         return Verdict("diverged", "the training loss is not a finite number")
     # A user's own loss may be negative: a rise by its own magnitude corresponds to doubling.
-    if summary.train_loss - summary.initial_loss > (DIVERGED_RATIO - 1) * abs(summary.initial_loss):
-        rise = f"from {summary.initial_loss:.3g} to {summary.train_loss:.3g}"
-        return Verdict("diverged", f"the training loss rose {rise}, more than {DIVERGED_RATIO:g} times its start")
+    if all(end - start > (DIVERGED_RATIO - 1) * abs(start) for _, start, end in summary.losses):
+        name, start, end = summary.losses[-1]
+        rise = f"the {name} loss rose from {start:.3g} to {end:.3g}, more than {DIVERGED_RATIO:g} times its start"
+        return Verdict("diverged", rise)
     return None
 
 
@@ -115,16 +116,10 @@ def _collapsed(summary: Summary) -> Verdict | None:
 
 
 def _stuck(summary: Summary) -> Verdict | None:
-    drop = relative_drop(summary.initial_loss, summary.train_loss)
+    drop, why = largest_drop(summary.losses)
     # An epoch's mean hides its end: a network that began to learn in the last steps of its only epoch has learned
     # something. So has one whose accuracy rises while too large a learning rate keeps its loss high.
-    if drop >= STUCK_DROP or _has_learned(summary):
-        return None
-    change = "did not fall" if drop <= 0 else f"fell by only {drop:.1%}"
-    return Verdict(
-        "stuck",
-        f"the training loss {change}: {summary.initial_loss:.4g} at the start, {summary.train_loss:.4g} at the end",
-    )
+    return None if drop >= STUCK_DROP or _has_learned(summary) else Verdict("stuck", why)
 
 
 def _slow(summary: Summary) -> Verdict | None:
@@ -144,8 +139,12 @@ def _trained(summary: Summary) -> Verdict | None:
         return None
     accuracy = f"the test accuracy is {summary.test_accuracy:.1%}, at or above {_percent(summary.target_accuracy)}"
     if is_unbalanced(summary.labels):
-        recall, least = _least_recognised(summary)
-        accuracy = f"{accuracy}, and every class is recognised, class {least} the least, with a recall of {recall:.1%}"
+        (recall, least), few = _least_recognised(summary), _of_few_rows(summary)
+        every = f"every class of {RECOGNISED_ROWS} or more test samples" if few else "every class"
+        accuracy = f"{accuracy}, and {every} is recognised, class {least} the least, with a recall of {recall:.1%}"
+        accuracy += "".join(f"; of class {of}, {right} of its {rows} are" for of, right, rows in few)
+    if not math.isfinite(summary.test_loss):
+        accuracy += ", although the test loss is not a finite number"
     return Verdict("trained", accuracy)
 
 
@@ -158,7 +157,7 @@ def _plateau(summary: Summary) -> Verdict:
         return Verdict("plateau", why)
     if summary.train_accuracy >= summary.target_accuracy:
         gap = f"the training accuracy is {summary.train_accuracy:.1%}, the test accuracy {summary.test_accuracy:.1%}"
-        if _is_below_chance(summary):
+        if _learned_another_task(summary):
             question = "do inputs and labels of the two sets mean the same?"
             return Verdict("plateau", f"{gap}: it learned another task; {question}")
         return Verdict("plateau", f"{gap}: it fits the training set better than the task")
@@ -184,7 +183,9 @@ def _majority(summary: Summary) -> float:
     return max(summary.labels) / sum(summary.labels)
 
 
-def _is_below_chance(summary: Summary) -> bool:
+def _learned_another_task(summary: Summary) -> bool:
+    if not summary.task.has_classes or summary.train_accuracy < summary.target_accuracy:
+        return False
     recalls = [right / rows for right, rows in zip(summary.recognised, summary.labels, strict=True) if rows]
     return is_below_chance(sum(recalls) / len(recalls), len(recalls), sum(summary.labels))
 
@@ -200,7 +201,13 @@ def _is_trained(summary: Summary) -> bool:
     return not is_unbalanced(summary.labels) or _least_recognised(summary)[0] >= RECOGNISED
 
 
+def _of_few_rows(summary: Summary) -> list[tuple[int, int, int]]:
+    """The classes of which a recall says nothing: which, how many test samples are recognised, and of how many."""
+    counted = enumerate(zip(summary.recognised, summary.labels, strict=True))
+    return [(of, right, rows) for of, (right, rows) in counted if 0 < rows < RECOGNISED_ROWS]
+
+
 def _least_recognised(summary: Summary) -> tuple[float, int]:
-    """The lowest recall of a class, and which class it is."""
+    """The lowest recall of a class with enough test samples, and which class it is."""
     counted = enumerate(zip(summary.recognised, summary.labels, strict=True))
     return min((right / rows, of) for of, (right, rows) in counted if rows >= RECOGNISED_ROWS)

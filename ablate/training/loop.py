@@ -9,6 +9,7 @@ import numpy as np
 
 from ablate.backends.engine import Ended, Engine, Epoch, Evaluation
 from ablate.config.settings import Settings
+from ablate.problem.layers import Dropout
 from ablate.problem.schedules import Paces
 from ablate.problem.tasks import CLASSIFICATION, Task
 from ablate.trials.prepared import PreparedTrial, streams
@@ -30,7 +31,7 @@ class Summary:
     predictions by class (all empty for a task without classes). `target_accuracy` or `target_r2` is the score to reach.
     `figures` are the last metrics by name, `baseline` is the score of the best constant answer. `too_large` and
     `too_small` count updates of the output layer out of range (`ablate.backends.engine.Watched`), `dead_units` and
-    `saturated` are the last observed shares.
+    `saturated` are the last observed shares. `has_dropout`: the training loss is one with dropout.
     """
 
     epochs: int
@@ -57,6 +58,18 @@ class Summary:
     baseline: float = math.nan
     target_r2: float = math.nan
     test_rows: int = 0
+    has_dropout: bool = False
+
+    @property
+    def losses(self) -> Sequence[tuple[str, float, float]]:
+        """By the name of the set, the loss before the first update and at the end.
+
+        Dropout raises the training loss, and not the one before the first update: the test loss is measured alike.
+        """
+        trained = ("training", self.initial_loss, self.train_loss)
+        if not self.has_dropout or not math.isfinite(self.test_loss):
+            return [trained]
+        return [trained, ("test", self.test_losses[0], self.test_loss)]
 
     @property
     def target(self) -> float:
@@ -179,6 +192,7 @@ class _Loop:
         self.dataset, self.task = dataset, dataset.task
         self.labels = np.bincount(dataset.y_test, minlength=dataset.classes).tolist() if self.task.has_classes else []
         self.baseline = self.task.baseline(dataset.y_train, dataset.y_test)
+        self.has_dropout = any(isinstance(stage.layer, Dropout) for stage in first.architecture.stages)
 
     def begin(self) -> None:
         """Measure the untrained networks: epoch 0."""
@@ -322,6 +336,7 @@ class _Loop:
             baseline=self.baseline,
             target_r2=self.settings[lane].target_r2,
             test_rows=len(self.dataset.y_test),
+            has_dropout=self.has_dropout,
         )
 
     def _finish(self, lane: int, summary: Summary) -> None:
