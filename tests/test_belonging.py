@@ -9,6 +9,7 @@ from test_cells import planned
 
 import ablate
 from ablate.errors import ConfigError
+from ablate.trials.factors import level
 from ablate.trials.trial import Trial
 
 FOCAL = ["loss=ce loss.gamma=n/a", "loss=focal loss.gamma=1", "loss=focal loss.gamma=2"]
@@ -16,7 +17,7 @@ TURNED = ["loss.gamma=n/a loss=ce", "loss.gamma=1 loss=focal", "loss.gamma=2 los
 MARGINS = ["loss=hinge loss.margin=2", "loss=ce loss.margin=n/a", "loss=squared_hinge loss.margin=2"]
 MODELS = ["mlp model.hidden=[8]", "softmax_regression model.hidden=n/a"]
 MOMENTA = ["sgd optimizer.momentum=n/a", "momentum optimizer.momentum=0.5", "momentum optimizer.momentum=0.9"]
-SLOPES = ["activation=relu model.slope=null", *(f"activation=leaky_relu model.slope={slope}" for slope in (0.1, 0.3))]
+SLOPES = ["activation=relu model.slope=n/a", *(f"activation=leaky_relu model.slope={slope}" for slope in (0.1, 0.3))]
 OWN = ["loss=ce loss.args.alpha=n/a", "loss=custom loss.args.alpha=1", "loss=custom loss.args.alpha=2"]
 
 
@@ -42,15 +43,16 @@ def test_a_key_applies_where_it_exists(overrides: str, trials: list[str]) -> Non
     found = ablate.compose(*overrides.split())
     assert [" ".join(f"{key}={one.overrides[key]}" for key in keys) for one in found] == trials
     for one, written in zip(found, trials, strict=True):
-        # What is trained is what is said.
+        # What is trained is what is said, and what a table says later.
         assert " ".join(f"{key}={_resolved(one, key)}" for key in keys) == written
+        assert [level(one, key) == "n/a" for key in keys] == [word.endswith("=n/a") for word in written.split()]
 
 
 def _resolved(one: Trial, key: str) -> str:
     value: Any = one.choices.get(key, one.config)
     for part in key.split(".") if key not in one.choices else ():
         value = value.get(part, "n/a") if isinstance(value, dict) else "n/a"
-    return "null" if value is None else str(value).replace(" ", "").removesuffix(".0")
+    return "n/a" if value is None else str(value).replace(" ", "").removesuffix(".0")
 
 
 @pytest.mark.parametrize(

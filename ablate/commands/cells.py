@@ -23,6 +23,7 @@ from ablate.config.help import keys as known_keys
 from ablate.config.parse import unknown_key
 from ablate.config.settings import shown
 from ablate.errors import ConfigError
+from ablate.problem.activations import is_another_s
 from ablate.trials.trial import ABSENT
 
 KEY = "cells"
@@ -272,4 +273,4 @@ def reported(plain: DictConfig, mode: RunMode, choices: Mapping[str, str]) -> Ma
 
 def _level(plain: DictConfig, key: str) -> str:
     value = _select(plain, key)
-    return ABSENT if value == ABSENT else written(value)
+    return ABSENT if value == ABSENT or is_another_s(key, plain) else written(value)

@@ -122,6 +122,13 @@ def having(key: str) -> list[str]:
     return [each.name for each in ACTIVATIONS if key in each.constants]
 
 
+def is_another_s(key: str, config: Mapping[str, Any]) -> bool:
+    """Whether a key of a whole configuration is a number that its activation does not depend on."""
+    group, _, last = ACTIVATIONS.kind.partition(".")
+    section, _, name = key.partition(".")
+    return section == group and name in constant_names() and config[group].get(last) not in having(name)
+
+
 def constant_names() -> list[str]:
     """The names of all numbers that activations depend on."""
     return list(dict.fromkeys(key for each in ACTIVATIONS for key in each.constants))

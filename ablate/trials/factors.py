@@ -8,6 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 from ablate.config.settings import shown
+from ablate.problem.activations import is_another_s
+from ablate.trials.trial import ABSENT
 
 
 class Described(Protocol):
@@ -36,7 +38,7 @@ def level(one: Described, key: str) -> Any:
 
     A group's level is its choice, any other key's the value in the resolved configuration. A list or a section is given
     as it was written in the overrides, else by its `name`, else as the user would write it. None if the configuration
-    does not have the key and it was not given.
+    does not have the key and it was not given; `ABSENT` if its activation does not depend on it.
     """
     for known in (one.choices, one.levels):
         if key in known:
@@ -46,6 +48,8 @@ def level(one: Described, key: str) -> Any:
         if not isinstance(value, Mapping) or part not in value:
             return one.overrides.get(key)
         value = value[part]
+    if is_another_s(key, one.config):
+        return ABSENT
     if value is None or isinstance(value, int | float | str | bool):
         return value
     if key in one.overrides:
