@@ -1,6 +1,7 @@
 """Wrong commands, configurations and files: code 2, one clear line, nothing created."""
 
 import gzip
+import re
 import shutil
 import struct
 from collections.abc import Callable, Iterator
@@ -231,6 +232,23 @@ def test_a_key_with_dashes_is_told_how_it_is_written(ablate: Callable[..., Done]
 def test_what_another_raised_is_named_and_what_we_say_stands_alone() -> None:
     assert in_a_line(ConfigError("device=gpu: none is here")) == "device=gpu: none is here"
     assert in_a_line(KeyError("x")) == "KeyError: 'x'"
+
+
+EXTREME = {
+    "loss=huber loss.delta=1e-50": "loss.delta=1e-50: in float32 this is 0",
+    "loss=focal loss.gamma=1e300": "loss.gamma=1e+300: in float32 this is inf",
+    "loss.class_weights=[1,1,1,1,1,1,1,1,1,1e-60]": "loss.class_weights[9]=1e-60: in float32 this is 0",
+    "optimizer=momentum optimizer.momentum=1e-60": "optimizer.momentum=1e-60: in float32 this is 0",
+    "model.layers=[{leaky_relu:1e-60},{dense:classes}]": "model.layers[0].leaky_relu=1e-60: in float32 this is 0",
+    f"model.layers=[{{divide:1{'0' * 400}}},{{dense:classes}}]": "is not a number above 0",
+}
+
+
+@pytest.mark.parametrize(("written", "said"), EXTREME.items(), ids=map(str, range(len(EXTREME))))
+def test_a_number_that_the_precision_does_not_hold(written: str, said: str) -> None:
+    trial = helpers.trial("data.train_limit=20", *written.split())
+    with pytest.raises(ConfigError, match=re.escape(said)):
+        package.prepare(trial.settings)
 
 
 @pytest.mark.parametrize(("written", "said"), UNKNOWN.items(), ids=UNKNOWN)

@@ -1,7 +1,7 @@
 """A trial on its data set, and everything that follows from the two, computed in one place."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -153,29 +153,34 @@ def prepare(settings: Settings, dataset: Dataset | None = None) -> PreparedTrial
     return trial
 
 
+# What an engine computes with in a trial's own precision; the rest it is given in float64, or not at all.
+_COMPUTED = ("lr", "output_lr", "init", "loss", "model", "optimizer")
+
+
 def _check_precision(trial: PreparedTrial) -> None:
     """Refuse numbers that the precision of the arithmetic turns into 0 or infinity."""
     settings = trial.settings
-    numbers = {
-        "lr": settings.lr,
-        "output_lr": settings.output_lr,
-        "init.scale": getattr(settings.init, "scale", None),
-        "optimizer.weight_decay": settings.optimizer.weight_decay or None,
-        "optimizer.clip_norm": settings.optimizer.clip_norm,
-        "optimizer.clip_value": settings.optimizer.clip_value,
-        "optimizer.epsilon": getattr(settings.optimizer, "epsilon", None),
-        "model.preactivation_divisor": settings.model.preactivation_divisor,
-        "model.slope": settings.model.slope,
-        "model.alpha": settings.model.alpha,
-    }
-    # A class may have no weight at all.
-    numbers |= {f"loss.class_weights.{c}": weight or None for c, weight in enumerate(trial.class_weights or ())}
+    # What becomes of the arguments of a user's loss is up to it.
+    computed = settings.model_dump(include=set(_COMPUTED), exclude={"loss": {"args"}})
+    computed["loss"]["class_weights"] = list(trial.class_weights or ())
     cast = np.dtype(settings.dtype).type
-    for key, value in numbers.items():
+    for key, value in _numbers(computed):
         with np.errstate(all="ignore"):
-            held = 1.0 if value is None else float(cast(value))
-        if not 0 < held < np.inf:
-            raise ConfigError(f"{key}={value}: in {settings.dtype} this is {held}; choose a less extreme number")
+            held = float(cast(value))
+        if value and not 0 < held < np.inf:
+            raise ConfigError(f"{key}={value}: in {settings.dtype} this is {held:g}; choose a less extreme number")
+
+
+def _numbers(part: Any, key: str = "") -> Iterator[tuple[str, float]]:
+    """The numbers in a part of the configuration, with their keys."""
+    if isinstance(part, Mapping):
+        for name, each in part.items():
+            yield from _numbers(each, f"{key}.{name}" if key else str(name))
+    elif isinstance(part, list):
+        for place, each in enumerate(part):
+            yield from _numbers(each, f"{key}[{place}]")
+    elif isinstance(part, int | float) and not isinstance(part, bool):
+        yield key, part
 
 
 def engine(trials: Sequence[PreparedTrial], processes: ProcessGroup | None = None) -> Engine:
