@@ -194,6 +194,41 @@ class CrossEntropyUnderIdentity(CrossEntropy):
     output = "identity"
 
 
+class Unshifted:
+    """The cross-entropy from logits, without the largest one subtracted; `from_p` takes it from the probabilities."""
+
+    output = "softmax"
+
+    def __init__(self, from_p: bool = False) -> None:
+        self.from_p = from_p
+
+    def value(self, z: Array, y: Array) -> Array:
+        if self.from_p:
+            return -(y * np.log(softmax(z))).sum(axis=1)
+        return np.log(np.exp(z).sum(axis=1)) - (z * y).sum(axis=1)
+
+    def gradient(self, z: Array, y: Array) -> Array:
+        e = np.exp(z)
+        return softmax(z) - y if self.from_p else e / e.sum(axis=1, keepdims=True) - y
+
+
+class WholeNumbers(CrossEntropy):
+    def gradient(self, z: Array, y: Array) -> Array:
+        return super().gradient(z, y).astype(int)
+
+
+class ErrorRate(CrossEntropy):
+    def value(self, z: Array, y: Array) -> Array:
+        return (z.argmax(axis=1) != y.argmax(axis=1)).astype(float)
+
+    def gradient(self, z: Array, y: Array) -> Array:
+        return np.zeros_like(z)
+
+
+def cross_entropy(z: Array, y: Array) -> Array:
+    return CrossEntropy().value(z, y)
+
+
 # Of numbers
 
 

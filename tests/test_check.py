@@ -212,6 +212,8 @@ def test_a_sample_of_a_batch_beside_itself_alone() -> None:
     found = examine("model=mlp", "loss=custom", "loss.target=docs.studies.slips.SoftmaxOverSamples")
     assert re.search(r"value\(z, y\)\[\d+\] is [\d.]+ in a batch of 12 and -?0 by itself", str(found.advice))
     assert "loss=ce's with the softmax over the samples (axis=0)" in str(found.advice)
+    of_batch, meant = re.findall(r"value\(z, y\)\[0\] is ([\d.]+), and ([\d.]+) as it is meant", str(found.advice))[0]
+    assert of_batch != meant
     dice = examine("model=mlp", "loss=custom", "loss.target=docs.studies.slips.DiceOfBatch")
     assert "as a loss of the whole batch its gradient is right" in str(dice.advice)
     assert not found.tensors
@@ -291,6 +293,51 @@ def test_one_number_a_sample_is_asked_for_where_there_are_no_classes() -> None:
     objective = settings("loss=custom", "loss.target=custom_losses.SquareRavelled").loss.objective("auto")
     with pytest.raises(ConfigError, match=r"z and y are both \(N, 1\), .* or return gradient\[:, None\]"):
         try_out(objective, 1, TASKS.get("regression"))
+
+
+@pytest.mark.parametrize(
+    ("target", "said"),
+    [
+        (
+            "Unshifted",
+            r"inf .*: np\.exp overflows \(custom_losses\.py, line \d+\): subtract each sample's largest logit",
+        ),
+        (
+            "Unshifted +loss.args.from_p=true",
+            r"nan .*: np\.log is given 0, .* \(custom_losses\.py, line \d+\): take ln p",
+        ),
+    ],
+)
+def test_what_is_not_finite_at_large_logits_is_named_with_its_line(target: str, said: str) -> None:
+    target, *args = target.split()
+    own = ["model=softmax_regression", "loss=custom", f"loss.target=custom_losses.{target}", *args]
+    gentle, large = examine(*own), examine(*own, "init=normal", "init.scale=1000")
+    assert (gentle.guess, large.guess) == (None, "not finite")
+    assert re.search(f"not finite at large logits: value.*{said}", str(gentle.note))
+    assert re.search(f"not finite at the start: value.*{said}", str(large.advice))
+    assert examine(*own[:2], "loss.target=custom_losses.CrossEntropy").note is None
+
+
+@pytest.mark.parametrize(
+    ("target", "guess", "said"),
+    [
+        (
+            "WholeNumbers",
+            "whole numbers",
+            r"of the type int64, which cuts the fractions off \(gradient.* is -?0, the slope",
+        ),
+        ("ErrorRate", "no slope", "the error rate .* is [01], and [01] with -z.* no step is made: train with a loss"),
+    ],
+)
+def test_a_loss_without_a_slope_or_fractions(target: str, guess: str, said: str) -> None:
+    found = examine("model=mlp", "loss=custom", f"loss.target=custom_losses.{target}")
+    assert found.guess == guess
+    assert re.search(said, str(found.advice))
+
+
+def test_a_function_is_no_class() -> None:
+    with pytest.raises(ConfigError, match="cross_entropy is a function; expected a class with output, value"):
+        prepared("loss=custom", "loss.target=custom_losses.cross_entropy")
 
 
 class Unsteady:

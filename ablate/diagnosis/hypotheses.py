@@ -14,9 +14,11 @@ from ablate.backends import Backend
 from ablate.backends.engine import Lane
 from ablate.backends.numpy.engine import NumpyEngine
 from ablate.backends.numpy.probe import NumpyProbe
+from ablate.diagnosis import overflow
 from ablate.diagnosis.measure import alike
+from ablate.problem.custom_loss import CustomObjective
 from ablate.problem.data.dataset import Dataset
-from ablate.problem.losses import Loss
+from ablate.problem.losses import Loss, unweighted
 from ablate.problem.mistakes import MISTAKES
 from ablate.problem.models import Architecture
 from ablate.problem.optimizers import Optimizer
@@ -52,6 +54,11 @@ def not_finite(probe: NumpyProbe, loss: Loss) -> Cause | None:
     if not np.isfinite(p).all():
         mistake = MISTAKES.get("unshifted_softmax")
         return mistake.name, f"the largest logit is {z.max():.4g}; {mistake.mistake}: {mistake.fix}"
+    objective = unweighted(probe.lane.objective)
+    if isinstance(objective, CustomObjective):
+        y = probe.targets().astype(z.dtype)
+        if (words := overflow.not_finite(objective, z, y)) is not None:
+            return NOT_FINITE, f"the loss is not finite at the start: {words}"
     remedy = "look at value(z, y) and gradient(z, y)"
     if not loss.is_foreign:
         remedy = "the form from logits (loss.from_logits=true) has no logarithm of 0, loss.eps_log avoids it"

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from ablate.diagnosis import overflow
 from ablate.diagnosis.attempts import ROWS, STEPS, Attempt, attempt
 from ablate.diagnosis.formulas import (
     SAME,
@@ -196,16 +197,38 @@ class UsersLoss:
 
     @property
     def note(self) -> str | None:
-        """What is unusual about a loss that is right."""
-        return (self.fit.formula.note or None) if self.fit is not None else None
+        """What is unusual about a loss that is right, and at which logits it is not finite."""
+        unusual = self.fit.formula.note if self.fit is not None else None
+        large = overflow.at_large_logits(self.objective, self.z, self.y, self.trial.settings.dtype)
+        return "; ".join(filter(None, (unusual, large))) or None
 
     def finding(self) -> Finding | None:
         """The first that holds; None if nothing is wrong."""
-        for looked_for in (self._other_samples, self._probabilities, self._otherwise, self._not_finite):
+        for looked_for in (self._counts, self._other_samples, self._probabilities, self._otherwise, self._not_finite):
             if (found := looked_for()) is not None:
                 return found
         is_right = self.alone.error <= TOLERANCE or self._ratio == 1
         return self._consistent() if is_right else self._inconsistent()
+
+    def _counts(self) -> Finding | None:
+        """Whether value and gradient have no slope anywhere, and the value changes nevertheless."""
+        if not self.alone.is_finite or np.nan_to_num(self.alone.numeric).any() or self.alone.coded.any():
+            return None
+        turned = self._perhaps(-self.z, self.y)
+        changed = np.isfinite(turned) & (turned != self.alone.values)
+        if not changed.any():
+            return None
+        i = int(changed[0].argmax())
+        wrong = (self.z.argmax(axis=-2) != self.y.argmax(axis=-2)).astype(float)
+        is_rate = self.task.has_classes and self.z.shape[-2] > 1 and (self.alone.values == wrong).all()
+        what = "it is 1 where another class has the largest logit, the error rate" if is_rate else "a count, say"
+        return Finding(
+            "no slope",
+            f"value(z, y) changes in jumps only: {what} (value(z, y)[{i}] is {self.alone.values[0, i]:.6g}, and"
+            f" {turned[0, i]:.6g} with -z); it has no slope, gradient(z, y) is 0 and no step is made: train with a loss"
+            f" that has one, and read the {self.task.called} in the results",
+            has_slopes=False,
+        )
 
     @cached_property
     def _ratio(self) -> float | None:
@@ -430,7 +453,7 @@ class UsersLoss:
                 c, i = bad[0]
                 z, y = self.z[0, :, i], self.y[0, :, i]
                 softened = self.y * 0.9 + 0.1 / len(y)
-                look = (
+                look = overflow.reason(self.objective, method, self.z, self.y) or (
                     "look for a logarithm, root or quotient of a number that may be 0 or below (z are logits, any real"
                     " numbers)"
                 )
@@ -536,6 +559,8 @@ class UsersLoss:
     # A gradient that is not
 
     def _inconsistent(self) -> Finding:
+        if (found := self._whole_numbers()) is not None:
+            return found
         cause, slope = _first(self.alone), self.slope
         if cause is not None and cause[0] == "factor of samples":
             return Finding(cause[0], f"{cause[1]} ({self._worst()})")
@@ -553,6 +578,17 @@ class UsersLoss:
         if is_sound:
             return self._two(cause)
         return self._by_value(cause)
+
+    def _whole_numbers(self) -> Finding | None:
+        """Whether the gradient is right but for its fractions, which an integer type cuts off."""
+        kind = self.objective.type_of("gradient", self.z, self.y)
+        if kind.kind not in "iu" or np.nanmax(np.abs(self.alone.coded - self.alone.numeric)) >= 1:
+            return None
+        return Finding(
+            "whole numbers",
+            f"gradient(z, y) is of the type {kind}, which cuts the fractions off ({self._worst()}): leave out"
+            " .astype(int), or fill an array of floats, np.zeros(z.shape)",
+        )
 
     def _worst(self) -> str:
         worst = self.alone.worst

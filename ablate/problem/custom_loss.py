@@ -89,6 +89,11 @@ class CustomObjective:
         for reading in READINGS:
             yield reading, replace(self, instance=_Read(self.instance, reading))
 
+    def type_of(self, method: str, z: Array, y: Array) -> np.dtype[Any]:
+        """The type of the numbers that the class itself returns for arrays `(1, C, N)`."""
+        shape = {"value": z.shape[-1:], "gradient": (z.shape[-1], z.shape[-2])}[method]
+        return self._call(method, z[0].T.copy(), y[0].T.copy(), shape).dtype
+
     @property
     def is_named_swapped(self) -> bool:
         """Whether the parameters of value or gradient are named as if the targets came first."""
@@ -114,7 +119,7 @@ class CustomObjective:
         except (Exception, SystemExit) as error:
             hint = _KEEPDIMS if isinstance(error, ValueError) and "broadcast" in str(error) else ""
             raise LossFailedError(
-                f"{self.target}.{method} raised {type(error).__name__}: {error} ({_where(error)}){hint}"
+                f"{self.target}.{method} raised {type(error).__name__}: {error} ({where(error)}){hint}"
             ) from error
         try:
             result = np.asarray(given)
@@ -202,7 +207,7 @@ READINGS = (
 )
 
 
-def _where(error: BaseException) -> str:
+def where(error: BaseException) -> str:
     """The place in the user's file, or below it, where an error was raised."""
     frame = traceback.extract_tb(error.__traceback__)[-1]
     return f"{Path(frame.filename).name}, line {frame.lineno}"
