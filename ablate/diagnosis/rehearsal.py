@@ -53,7 +53,7 @@ IN_LAYERS = {"preactivation_divisor": "divisor"}
 GAIN, LOSS_GAIN = 0.03, 0.9
 # A network that has gone less of the way from a constant answer to all recognised may have named one class by luck: the
 # samples of a class are alike, and so are its answers.
-LEARNED = 0.1
+LEARNED = 0.05
 
 
 @dataclass(frozen=True)
