@@ -141,6 +141,92 @@ class OffInFloat32(InFloat32):
         return self.factor * super().gradient(z, y)
 
 
+class WeightedInFloat16(CrossEntropy):
+    """Some values are large, and so is their rounding."""
+
+    weights = np.linspace(0.1, 3, 10)
+
+    def value(self, z: Array, y: Array) -> Array:
+        return ((y @ self.weights) * super().value(z, y)).astype(np.float16)
+
+    def gradient(self, z: Array, y: Array) -> Array:
+        return (y @ self.weights)[:, np.newaxis] * super().gradient(z, y)
+
+
+class CappedAndRounded(CrossEntropy):
+    """The kink at 2 is too slight to be seen over the steps that the rounding asks for."""
+
+    def value(self, z: Array, y: Array) -> Array:
+        return np.minimum(super().value(z, y), 2).round(4)
+
+    def gradient(self, z: Array, y: Array) -> Array:
+        return np.where(super().value(z, y)[:, np.newaxis] < 2, super().gradient(z, y), 0)
+
+
+class OfLogits(CrossEntropy):
+    """The cross-entropy with the softmax in it, and no output function named; its gradient is too large by a factor."""
+
+    output = "identity"
+
+    def __init__(self, factor: float = 1.0) -> None:
+        super().__init__()
+        self.factor = factor
+
+    def gradient(self, z: Array, y: Array) -> Array:
+        return self.factor * super().gradient(z, y)
+
+
+class BinaryOfLogits:
+    """Σ ln(1 + exp(-t z)) with t = 2y - 1."""
+
+    output = "identity"
+
+    def value(self, z: Array, y: Array) -> Array:
+        return np.logaddexp(0, (1 - 2 * y) * z).sum(axis=1)
+
+    def gradient(self, z: Array, y: Array) -> Array:
+        return 1 / (1 + np.exp(-z)) - y
+
+
+class SquaredHinge:
+    """With labels 0 and 1, where -1 and 1 are meant."""
+
+    output = "identity"
+
+    def value(self, z: Array, y: Array) -> Array:
+        return np.square(np.maximum(0, 1 - y * z)).sum(axis=1)
+
+    def gradient(self, z: Array, y: Array) -> Array:
+        return -2 * y * np.maximum(0, 1 - y * z)
+
+
+class HalfTheSquare:
+    """The value is that of the square, the gradient that of half of it."""
+
+    output = "identity"
+
+    def value(self, z: Array, y: Array) -> Array:
+        return np.square(z - y).sum(axis=1)
+
+    def gradient(self, z: Array, y: Array) -> Array:
+        return z - y
+
+
+class NothingReturned(CrossEntropy):
+    def value(self, z: Array, y: Array) -> None:
+        super().value(z, y)
+
+
+class Yielding(CrossEntropy):
+    def value(self, z: Array, y: Array) -> object:
+        return (each for each in super().value(z, y))
+
+
+class TwoLines(CrossEntropy):
+    def gradient(self, z: Array, y: Array) -> Array:
+        raise ArithmeticError("no more\nof this")
+
+
 class FarBelowZero(CrossEntropy):
     def value(self, z: Array, y: Array) -> Array:
         return super().value(z, y) - 1e6

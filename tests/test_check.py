@@ -99,6 +99,8 @@ CORRECT = [
     "data=xor model=softmax_regression loss=mae loss.from_logits=false",
     "model=mlp loss=custom loss.target=custom_losses.CrossEntropy +loss.args.scale=1e9",
     "model=mlp loss=custom loss.target=custom_losses.Squared",
+    "model=mlp loss=custom loss.target=custom_losses.OfLogits",
+    "model=mlp loss=custom loss.target=custom_losses.BinaryOfLogits",
     "model=mlp model.dropout=0.5 init=zeros",
     "model.fit=null model.layers=[{dropout:0.2},{conv:2,kernel:3,stride:2},{dropout:0.4},softmax,{dense:classes}]",
 ]
@@ -374,6 +376,7 @@ def test_a_loss_that_cannot_be_computed_is_what_was_found() -> None:
     found = examine("model=mlp", "loss=custom", "loss.target=custom_losses.Failing", "+loss.args.after=0")
     assert found.guess == "loss fails"
     assert "no more of this" in str(found.advice)
+    assert "no more of this" in str(examine("loss=custom", "loss.target=custom_losses.TwoLines").advice)
 
 
 @pytest.mark.parametrize("wrong", range(10))
@@ -395,6 +398,34 @@ def test_a_right_loss_in_float32_is_checked_with_larger_steps() -> None:
     assert "less exact than float64" in str(found.note)
     wrong = ["loss.target=custom_losses.OffInFloat32", "+loss.args.factor=1.01"]
     assert examine("model=mlp", "loss=custom", *wrong).guess == "scale factor"
+
+
+@pytest.mark.parametrize("name", ["WeightedInFloat16", "CappedAndRounded"])
+def test_a_difference_within_the_rounding_is_no_factor(name: str) -> None:
+    assert examine("model=softmax_regression", "loss=custom", f"loss.target=custom_losses.{name}").guess is None
+
+
+def test_a_wrong_gradient_of_a_loss_of_logits_is_named() -> None:
+    found = examine("model=mlp", "loss=custom", "loss.target=custom_losses.OfLogits", "+loss.args.factor=2")
+    assert found.guess == "scale factor"
+    assert "the value is loss=ce's over a softmax" in str(found.advice)
+
+
+def test_a_squared_hinge_of_0_and_1_is_named() -> None:
+    found = examine("model=mlp", "loss=custom", "loss.target=custom_losses.SquaredHinge")
+    assert found.guess == "labels 0 and 1 in a hinge"
+    assert "max(0, 1 - t * z)²" in str(found.advice)
+
+
+def test_a_wrong_factor_in_a_regression_is_told_with_the_two_numbers() -> None:
+    words = ["data=diabetes", "model=softmax_regression", "loss=custom", "loss.target=custom_losses.HalfTheSquare"]
+    found = examine(*words)
+    match = re.search(
+        r"gradient\(z, y\)\[\d+, 0\] is (\S+), the slope of value\(z, y\) there is ([^\s)]+)", str(found.advice)
+    )
+    assert found.guess == "scale factor"
+    assert match
+    assert float(match[1]) == pytest.approx(float(match[2]) / 2, rel=1e-4)
 
 
 def test_a_right_loss_far_from_zero_is_not_accused() -> None:
@@ -495,6 +526,8 @@ def test_the_command_ends_with_1_where_something_is_found(command: Callable[...,
         (["lr=-1"], "lr=-1"),
         (["model=lenet5", "data=xor"], "images are needed"),
         ([*OWN[:1], "loss.target=custom_losses.ScalarValue"], "(4, 10); (4,) was expected"),
+        ([*OWN[:1], "loss.target=custom_losses.NothingReturned"], "value returned None; an array (4,) was expected"),
+        ([*OWN[:1], "loss.target=custom_losses.Yielding"], "value gave no numbers (generator); an array (4,)"),
         ([*OWN[:1], "loss.target=custom_losses.TurnedGradient"], "(10, 4) for logits (4, 10); (4, 10) was expected"),
     ],
 )

@@ -238,9 +238,10 @@ def _note(alone: LossAlone) -> str | None:
     slopes = f"are taken over steps of {precision.step:g}"
     if alone.exact is not None:
         slopes = "are those of the loss of ablate that it is"
+    passed = float(alone.doubt[np.isfinite(alone.numeric)].max(initial=precision.allowance))
     return (
         f"value(z, y) is rounded to about {precision.noise:.1g}, less exact than float64: its slopes {slopes},"
-        f" differences up to {precision.allowance:.1g} pass, and the network is checked with gradient(z, y) as it is"
+        f" differences up to {passed:.1g} pass, and the network is checked with gradient(z, y) as it is"
     )
 
 

@@ -358,19 +358,24 @@ def _of_sums(output: str) -> Iterator[Formula]:
 
 def _of_hinges() -> Iterator[Formula]:
     """Hinges of labels 0 and 1 where -1 and 1 are meant."""
-    yield Formula(
-        "Σ max(0, 1 - y z) with y 0 or 1: classes that are not meant cost 1, whatever their logit",
-        lambda z, y: np.maximum(0, 1 - y * z).sum(axis=-2),
-        "labels 0 and 1 in a hinge",
-        "a hinge takes labels -1 and 1: t = 2 * y - 1, then max(0, 1 - t * z)",
-        Signed(),
-    )
+    for power, square in ((1, ""), (2, "²")):
+        yield Formula(
+            f"Σ max(0, 1 - y z){square} with y 0 or 1: classes that are not meant cost 1, whatever their logit",
+            lambda z, y, power=power: (np.maximum(0, 1 - y * z) ** power).sum(axis=-2),  # type: ignore[misc]
+            "labels 0 and 1 in a hinge",
+            f"a hinge takes labels -1 and 1: t = 2 * y - 1, then max(0, 1 - t * z){square}",
+            Signed(power),
+        )
 
 
 @dataclass(frozen=True)
 class Signed:
-    """The hinge of every class by itself, Σ max(0, 1 - t z) with t = 2y - 1: what hinges of 0 and 1 are meant to be."""
+    """The hinge of every class by itself to a power, Σ max(0, 1 - t z)^power with t = 2y - 1.
 
+    That is what hinges of 0 and 1 are meant to be.
+    """
+
+    power: int
     output: str = "identity"
 
     @property
@@ -378,11 +383,11 @@ class Signed:
         return OUTPUTS.get(self.output).function
 
     def value(self, z: Array, p: Array, y: Array) -> Array:
-        return np.maximum(0, 1 - (2 * y - 1) * z).sum(axis=-2)
+        return (np.maximum(0, 1 - (2 * y - 1) * z) ** self.power).sum(axis=-2)
 
     def gradient(self, z: Array, p: Array, y: Array) -> Array:
         t = 2 * y - 1
-        return np.where(t * z < 1, -t, 0.0)
+        return np.where(t * z < 1, -t * self.power * (1 - t * z) ** (self.power - 1), 0.0)
 
 
 def _meant(name: str, output: str) -> Objective:

@@ -30,12 +30,14 @@ TOO_NOISY = 0.01
 class Precision:
     """How accurately slopes of a value can be measured: over steps of `step`, to within `allowance`.
 
-    `noise` is the rounding error of one value; 0 where it is that of float64.
+    `noise` is the rounding error of one value; 0 where it is that of float64. `noises` `(1, N)` are those of samples
+    whose own is larger, as that of a large value in float16 is.
     """
 
     noise: float
     step: float
     allowance: float
+    noises: Array | float = 0.0
 
     @classmethod
     def of(cls, value: Callable[[Array], Array], z: Array, size: float, seed: int) -> "Precision":
@@ -56,7 +58,7 @@ class Precision:
         if noise <= 50 * np.finfo(float).eps * size:
             return fine
         step = COARSE if noise <= 1e-5 * size else COARSEST
-        return cls(noise, step, 20 * noise / step)
+        return cls(noise, step, 20 * noise / step, np.maximum(each, noise))
 
 
 def made_up(loss: Loss, units: int, seed: int, task: Task) -> tuple[Array, Array]:
@@ -134,11 +136,24 @@ class LossAlone:
     @cached_property
     def numeric(self) -> Array:
         """Every sample's slope with respect to each of its logits, `(1, C, N)`."""
-        if self.exact is not None:
-            return self.exact
-        return np.stack([self._by_class(index) for index in range(self.z.shape[-2])], axis=1)
+        return self._slopes[0] if self.exact is None else self.exact
 
-    def _by_class(self, index: int) -> Array:
+    @cached_property
+    def doubt(self) -> Array:
+        """By how much each slope may be wrong, `(1, C, N)`."""
+        if self.exact is not None or not self.precision.noise:
+            return np.full_like(self.coded, self.precision.allowance)
+        return self._slopes[1]
+
+    @cached_property
+    def _slopes(self) -> tuple[Array, Array]:
+        found = [self._by_class(index) for index in range(self.z.shape[-2])]
+        slopes, doubts = (np.stack(each, axis=1) for each in zip(*found, strict=True))
+        return slopes, doubts
+
+    def _by_class(self, index: int) -> tuple[Array, Array]:
+        """The slopes with one logit, `(1, N)`, and by how much they may be wrong."""
+
         def value(step: float) -> Array:
             moved = self.z.copy()
             moved[:, index] += step
@@ -149,12 +164,15 @@ class LossAlone:
         largest = np.maximum(np.abs(forward), np.abs(backward))
         if not noise:
             kink = np.abs(forward - backward) > KINK * largest + rounding(self.size, 1.0)
-            return np.where(kink, np.nan, (forward + backward) / (2 * step))
+            slope = (forward + backward) / (2 * step)
+            return np.where(kink, np.nan, slope), np.full_like(slope, self.precision.allowance)
         wide, narrow = (forward + backward) / (2 * step), (value(step / 2) - value(-step / 2)) / step
         # Over such steps a curve bends, by about the step; a kink shows as a larger bend, or between the two slopes.
         kink = np.abs(forward - backward) > 2 * step * largest + 10 * noise
         kink |= np.abs(wide - narrow) > 0.05 * step * np.abs(wide) + self.precision.allowance
-        return np.where(kink, np.nan, (4 * narrow - wide) / 3)
+        # A kink too slight to be seen is wrong by no more than the two slopes differ.
+        doubt = 20 * self.precision.noises / step + np.abs(wide - narrow)
+        return np.where(kink, np.nan, (4 * narrow - wide) / 3), doubt
 
     def with_slopes_of(self, slopes: Array) -> "LossAlone":
         """The same for a value that was recognised to within its rounding, with the slopes of what it is."""
@@ -172,13 +190,14 @@ class LossAlone:
         """The largest difference, without kinks, relative to the largest entry."""
         known = np.isfinite(self.numeric)
         scale = max(float(np.abs(each[known]).max(initial=0.0)) for each in (a, b))
-        worst = float(np.abs(a - b)[known].max(initial=0.0))
-        if not math.isfinite(worst):
+        apart, doubt = np.abs(a - b)[known], self.doubt[known]
+        if not np.isfinite(apart).all():
             return math.inf
-        allowance = self.precision.allowance
         # Where the slopes are coarse, a difference below their error is none; a larger one is told as it is.
-        is_told = self.precision.noise > 0 and worst > allowance
-        return worst / (scale if is_told else max(scale, allowance / TOLERANCE))
+        told = apart[apart > doubt]
+        if self.precision.noise and len(told):
+            return float(told.max()) / scale
+        return float(apart.max(initial=0.0)) / max(scale, float(doubt.max(initial=0.0)) / TOLERANCE)
 
     def tensor(self, sign: int) -> TensorCheck:
         """The comparison as a row of the table of tensors; entries are indexed by sample and class."""

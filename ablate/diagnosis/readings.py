@@ -775,7 +775,7 @@ class UsersLoss:
     def _some_entries(self) -> Cause | None:
         """Whether the gradient is wrong at the entries of the right class only, or at the others."""
         coded, numeric, y = self.alone.coded[0], self.alone.numeric[0], self.y[0]
-        wrong = np.abs(coded - numeric) > MATCH * np.nanmax(np.abs(numeric)) + self.alone.precision.allowance
+        wrong = np.abs(coded - numeric) > MATCH * np.nanmax(np.abs(numeric)) + self.alone.doubt[0]
         if not self.task.has_labels:
             return None
         names = ("of the right class", "of the other classes")

@@ -119,12 +119,17 @@ class CustomObjective:
         except (Exception, SystemExit) as error:
             hint = _KEEPDIMS if isinstance(error, ValueError) and "broadcast" in str(error) else ""
             raise LossFailedError(
-                f"{self.target}.{method} raised {type(error).__name__}: {error} ({where(error)}){hint}"
+                f"{self.target}.{method} raised {type(error).__name__}: {_line(error)} ({where(error)}){hint}"
             ) from error
+        if given is None:
+            raise LossFailedError(f"{self.target}.{method} returned None; an array {shape} was expected: return it")
         try:
             result = np.asarray(given)
         except ValueError:
             raise LossFailedError(f"{self.target}.{method} gave a ragged list; {shape} was expected") from None
+        if result.dtype.kind == "O":
+            kind = type(given).__name__
+            raise LossFailedError(f"{self.target}.{method} gave no numbers ({kind}); an array {shape} was expected")
         if result.shape != shape or result.dtype.kind not in "biuf":
             raise LossFailedError(
                 f"{self.target}.{method} gave {result.dtype} {result.shape} for logits {z.shape}; {shape} was expected"
@@ -207,6 +212,11 @@ READINGS = (
 )
 
 
+def _line(error: BaseException) -> str:
+    """The message of an error in one line."""
+    return " ".join(str(error).split())
+
+
 def where(error: BaseException) -> str:
     """The place in the user's file, or below it, where an error was raised."""
     frame = traceback.extract_tb(error.__traceback__)[-1]
@@ -272,6 +282,8 @@ def _instead(objective: CustomObjective, units: int, samples: int, task: Task) -
             given = np.asarray(getattr(objective.instance, method)(z.copy(), y.copy()))
         except Exception:
             return ""
+        if given.dtype.kind == "O":
+            return ""
         if given.shape != wanted:
             words = known.get((method, _pattern(given.shape, samples, units)), "")
             return words.format(part=task.part, parts=task.parts)
@@ -326,7 +338,9 @@ def _instantiate(target: str, args: Mapping[str, Any]) -> Any:
     try:
         cls = getattr(importlib.import_module(module), name) if module else None
     except (Exception, SystemExit) as error:
-        raise ConfigError(f"loss.target={target}: cannot be imported ({type(error).__name__}: {error})") from None
+        raise ConfigError(
+            f"loss.target={target}: cannot be imported ({type(error).__name__}: {_line(error)})"
+        ) from None
     if not callable(cls):
         raise ConfigError(f"loss.target={target}: expected package.Class that can be imported from here")
     try:
@@ -343,4 +357,4 @@ def _instantiate(target: str, args: Mapping[str, Any]) -> Any:
 
 def _raised(target: str, name: str, args: Mapping[str, Any], error: BaseException) -> str:
     given = ", ".join(f"{key}={value!r}" for key, value in args.items())
-    return f"loss.target={target}: {name}({given}) raised {type(error).__name__}: {error}"
+    return f"loss.target={target}: {name}({given}) raised {type(error).__name__}: {_line(error)}"
