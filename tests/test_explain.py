@@ -126,6 +126,12 @@ def test_a_notice_on_the_data_and_a_training_that_went_well_are_one_text() -> No
     assert "nothing is wrong" not in line
 
 
+def test_a_test_loss_that_is_not_finite_is_something_wrong() -> None:
+    ended = known("trained")
+    [line] = advice(replace(ended, row={**ended.row, "test_loss": None}))
+    assert "but for test samples whose loss is not a finite number" in line
+
+
 def test_small_updates_of_a_trained_network_are_no_news() -> None:
     assert not list(explain._seen(known("trained", **{"watch/too_small": 20648.0, "watch/largest_class": 0.9})))
 

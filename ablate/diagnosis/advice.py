@@ -178,6 +178,8 @@ def _certain(known: Known) -> Iterator[str]:
             )
         case "trained":
             well = "the training went well; heed what is said of its data" if known.notices else "nothing is wrong here"
+            if row.get("test_loss", 0.0) is None:
+                well = "the training went well, but for test samples whose loss is not a finite number"
             yield f"{well}; repeat it with -m 'seed=range(0,5)' to see how much is chance"
 
 
