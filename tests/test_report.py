@@ -310,3 +310,30 @@ def test_a_report_that_fails_costs_the_sweep_nothing(tmp_path: Path, monkeypatch
     assert "report   " not in done.out
     [sweep] = (tmp_path / "runs").iterdir()
     assert (sweep / "results.csv").is_file()
+
+
+def test_the_scores_of_two_tasks_are_not_ranked_together(tmp_path: Path) -> None:
+    given = ["data=diabetes,digits", "lr=0.0001,0.03", "loss=mse", "model=softmax_regression", "data.train_limit=342"]
+    done = run_in_process(tmp_path, "-m", *given, "epochs=6", "workers=1", "tracking=none")
+    assert done.code == 0, done.err
+    [sweep] = (tmp_path / "runs").iterdir()
+    study = cells.read([sweep])
+    means: dict[str, list[float]] = {cell.levels["data"]: [] for cell in study.cells}
+    for cell in study.best_first:
+        means[cell.levels["data"]].append(cell.mean or 0.0)
+    assert max(means["diabetes"]) > min(means["digits"])
+    assert [cell.levels["data"] for cell in study.best_first] == ["digits", "digits", "diabetes", "diabetes"]
+    assert all(found == sorted(found, reverse=True) for found in means.values())
+    printed = [line.split()[1] for line in done.out.splitlines() if line.split()[:1] in (["0"], ["1"], ["2"], ["3"])]
+    assert printed[-4:] == ["digits", "digits", "diabetes", "diabetes"]
+    labels = [axis.get_ylabel() for axis in plots._Picture(study).figure.axes]
+    assert {"test accuracy", "test R²"} <= set(labels)
+
+
+def test_a_score_that_is_missing_is_the_lowest() -> None:
+    def replicate(number: int, r2: float | None) -> cells.Replicate:
+        row = {"trial": number, "task": "regression", "verdict": "diverged", "test_accuracy": None, "overrides": {}}
+        return cells.Replicate({**row, "scores": {"test_r2": r2}}, TrialFolder(Path(str(number))))
+
+    cell = cells.Cell({}, [replicate(0, -2.0), replicate(1, None), replicate(2, -1.0)])
+    assert cell.typical.row["trial"] == 0

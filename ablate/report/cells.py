@@ -1,6 +1,5 @@
 """What a report is made of: the cells of one sweep or several, their trials, and the trials' curves."""
 
-import math
 import statistics
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -9,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ablate.errors import ConfigError
-from ablate.records.scores import Task, score, task_of
+from ablate.records.scores import Task, rank, score, task_of
 from ablate.records.sweep_folder import SweepFolder
 from ablate.records.trial_folder import EndedTrial
 from ablate.trials.factors import cell, factors
@@ -81,13 +80,13 @@ class Cell:
     def typical(self) -> Replicate:
         """Of the trials with the most frequent verdict, the one in the middle by test score."""
         alike = [trial for trial in self.trials if trial.row["verdict"] == self.verdicts[0][0]]
-        alike.sort(key=lambda trial: (score(trial.row) or 0.0, trial.row["trial"]))
+        alike.sort(key=lambda trial: (rank(trial.row, score(trial.row)), -trial.row["trial"]), reverse=True)
         return alike[len(alike) // 2]
 
     @property
-    def mean(self) -> float:
-        """Mean test score, minus infinity where no trial has one."""
-        return statistics.fmean(self.scores) if self.scores else -math.inf
+    def mean(self) -> float | None:
+        """Mean test score; None where no trial has one."""
+        return statistics.fmean(self.scores) if self.scores else None
 
 
 @dataclass(frozen=True)
@@ -115,8 +114,8 @@ class Study:
 
     @property
     def best_first(self) -> list[Cell]:
-        """The cells by mean test score; equal ones in the plan's order."""
-        return sorted(self.cells, key=lambda cell: -cell.mean)
+        """The cells by mean test score, each task's by themselves; equal ones in the plan's order."""
+        return sorted(self.cells, key=lambda cell: rank(cell.trials[0].row, cell.mean))
 
 
 def read(sweeps: Sequence[Path]) -> Study:

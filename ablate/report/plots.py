@@ -14,6 +14,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 from PIL import Image
 
+from ablate.records.scores import Task
 from ablate.report.cells import Cell, Curve, Study
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -78,17 +79,18 @@ class _Picture:
         self.levels = [cell.levels for cell in study.cells]
         self.layout = layout(study.factors, self.levels)
         self.styles = _styles(self.layout.lines, study)
+        self.is_mixed = len({cell.task.name for cell in study.cells}) > 1
         self.facets = self._facets()
         self.kinds = (TRAIN,) if self.by_step else (TRAIN, TEST)
         self.losses = {(kind, id(cell)): self._losses(cell, kind) for kind in self.kinds for cell in study.cells}
-        self.lowest_score = self._lowest_score()
         self.figure = self._figure()
 
     def _facets(self) -> list[tuple[str, list[Cell]]]:
-        """The cells by facet, with the facet's title."""
+        """The cells by facet, with the facet's title. The scores of two tasks have no axis in common."""
         found: dict[str, list[Cell]] = {}
         for cell in self.study.cells:
-            found.setdefault(_named(cell, self.layout.facets), []).append(cell)
+            task = f"{cell.task.name} " if self.is_mixed else ""
+            found.setdefault(f"{task}{_named(cell, self.layout.facets)}".strip(), []).append(cell)
         return list(found.items())
 
     def _losses(self, cell: Cell, kind: str) -> list[Curve]:
@@ -99,11 +101,11 @@ class _Picture:
     def _scores(self, cell: Cell) -> list[Curve]:
         return [trial.epochs(f"test/{cell.task.score}") for trial in cell.trials]
 
-    def _lowest_score(self) -> float:
-        """Where the axis of the scores begins: at 0, or below where R² is, but at -1 at the lowest."""
-        if all(cell.task.score == "accuracy" for cell in self.study.cells):
+    def _lowest_score(self, task: Task) -> float:
+        """Where the axis of a task's scores begins: at 0, or below where R² is, but at -1 at the lowest."""
+        if task.score == "accuracy":
             return 0.0
-        curves = [curve for cell in self.study.cells for curve in self._scores(cell)]
+        curves = [curve for cell in self.study.cells if cell.task is task for curve in self._scores(cell)]
         return max(-1.0, min((y for curve in curves for y in curve.y if y is not None and y < 0), default=0.0))
 
     def _figure(self) -> Figure:
@@ -190,7 +192,7 @@ class _Picture:
                 _line(axis, curve, style, thin=len(curves) > 1)
             if len(curves) > 1:
                 _line(axis, _mean(curves), style)
-        axis.set_ylim(self.lowest_score - 0.02, 1.02)
+        axis.set_ylim(self._lowest_score(members[0].task) - 0.02, 1.02)
         self._x(axis)
 
     def _dots(self, axis: Axes, members: Sequence[Cell]) -> None:
@@ -210,7 +212,7 @@ class _Picture:
             )
         axis.set_yticks(range(len(names)), [_short(name) for name in reversed(names)], fontsize=7)
         axis.set_ylim(-0.6, len(names) - 0.4)
-        axis.set_xlim(self.lowest_score - 0.02, 1.02)
+        axis.set_xlim(self._lowest_score(members[0].task) - 0.02, 1.02)
         axis.grid(alpha=0.25)
 
     def _x(self, axis: Axes) -> None:
@@ -223,16 +225,17 @@ class _Picture:
         axis.grid(alpha=0.25)
 
     def _label(self, facets: Sequence[Sequence[Axes]], columns: int) -> None:
-        """Words at the axes; only the first of a row has them at its left, as all share their scales."""
-        called = [*(CALLED[kind] for kind in self.kinds), "" if self.by_step else self.study.called]
-        for number, (*losses, score) in enumerate(facets):
+        """Words at the axes; only the first of a row has them at its left, as all of a task share their scales."""
+        names = [f"test {members[0].task.called}" for _, members in self.facets]
+        for number, ((*losses, score), name) in enumerate(zip(facets, names, strict=False)):
+            called = [*(CALLED[kind] for kind in self.kinds), "" if self.by_step else name]
             for loss in losses:
                 self._x(loss)
                 loss.set_xlabel("step" if self.by_step else "epoch", fontsize=8)
-            score.set_xlabel(self.study.called if self.by_step else "epoch", fontsize=8)
+            score.set_xlabel(name if self.by_step else "epoch", fontsize=8)
             for axis, words in zip((*losses, score), called, strict=True):
                 axis.tick_params(labelsize=7)
-                if number % columns == 0:
+                if number % columns == 0 or (axis is score and self.is_mixed):
                     axis.set_ylabel(words, fontsize=9)
                 else:
                     axis.tick_params(labelleft=False)

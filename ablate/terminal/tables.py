@@ -11,7 +11,7 @@ from rich.text import Text
 from ablate.config.settings import shown
 from ablate.diagnosis.checks import Check
 from ablate.records import scores
-from ablate.records.scores import HEADINGS, heading, score, task_of
+from ablate.records.scores import HEADINGS, heading, rank, score, task_of
 from ablate.records.trial_folder import EndedTrial, Row
 from ablate.trials.cohorts import cohorts
 from ablate.trials.factors import cell, factors, level, written
@@ -99,9 +99,8 @@ def print_results(console: Console, ended: Sequence[EndedTrial], keys: Sequence[
         console.print(f"{named} {reason}", markup=False, highlight=False, soft_wrap=True)
 
 
-def _rank(row: Row) -> tuple[float, float, int]:
-    found = score(row)
-    return math.inf if found is None else -found, row["test_loss"] or math.inf, row["trial"]
+def _rank(row: Row) -> tuple[tuple[int, float], float, int]:
+    return rank(row, score(row)), row["test_loss"] or math.inf, row["trial"]
 
 
 def print_check(console: Console, check: Check) -> None:

@@ -338,7 +338,7 @@ def _learning(cell: Cell) -> list[str]:
     return [
         *(Figures([cell]).epochs_to("train/accuracy", level) for level in (0.88, 0.95)),
         *(f"{statistics.median([pair[i] for pair in known]):.1%}" if known else "–" for i in (0, 1)),
-        f"{cell.mean:.1%}",
+        cell.task.written(cell.mean),
         *(f"{count:,.0f}" for count in out_of_range),
         text.verdicts(cell),
     ]
