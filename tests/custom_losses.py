@@ -397,3 +397,7 @@ class Binary:
         if self.slip == "of p":
             return (p - y) / (p * (1 - p))
         return y * (p - 1) if self.slip == "half" else p - y
+
+
+class BinaryUnderIdentity(Binary):
+    output = "identity"

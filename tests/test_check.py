@@ -275,6 +275,12 @@ def test_a_loss_of_the_logits_is_right_whatever_output_it_names() -> None:
             "probabilities",
             "which is loss=bce's; apply the sigmoid first",
         ),
+        (
+            "multilabel",
+            "BinaryUnderIdentity",
+            "another output",
+            r"'identity' \(value\(z, y\)\[\d+\] is [\d.]+\): .*p > 1/2",
+        ),
         ("multilabel", "CrossEntropy", "softmax of one class", 'outputs sum to 1, .* output = "sigmoid"'),
     ],
 )

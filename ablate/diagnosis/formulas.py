@@ -186,6 +186,8 @@ def elsewhere(output: str, task: Task) -> Iterator[Formula]:
                 yield Formula(words, formula.value, meant=formula.meant, note=note)
             else:
                 fix = f'name the {other.name}, output = "{other.name}", or write it over the {output}'
+                if task.has_labels and not task.has_classes and of_logits:
+                    fix = f"a label is answered with yes where p > 1/2, and p is another function's: {fix}"
                 said = f"{words}, and the class says output = {output!r}"
                 yield Formula(said, formula.value, "another output", fix, formula.meant)
 
@@ -276,11 +278,12 @@ _USUAL = {"regression": ("mse", "identity"), "multilabel": ("bce", "sigmoid")}
 
 def _of_labels(output: str, task: Task) -> Iterator[Formula]:
     """Slips in what is done with the labels."""
-    yield from _of_sums(output)
+    yield from _of_sums(output, task)
     for loss, meant in _pairs(output, task):
         own = OUTPUTS.get(meant.output).function
         for words, targets in _TARGETS:
-            fix = "look at the place where y is used: y[i, c] is 1 for sample i's own class c and 0 for the others"
+            own_ones = "own class c" if task.has_classes else "own labels c"
+            fix = f"look at the place where y is used: y[i, c] is 1 for sample i's {own_ones} and 0 for the others"
             value = _naive(loss, own, targets)
             yield Formula(f"loss={loss.name}'s of {words}", value, "wrong labels", fix, meant)
     for loss, meant in _pairs(output, task):
@@ -296,30 +299,32 @@ def _of_labels(output: str, task: Task) -> Iterator[Formula]:
 
 # Labels as they may have been taken.
 _TARGETS: list[tuple[str, Callable[[Array], Array]]] = [
-    ("labels one class too high", lambda y: np.roll(y, 1, axis=-2)),
-    ("labels one class too low", lambda y: np.roll(y, -1, axis=-2)),
+    ("labels one place too high", lambda y: np.roll(y, 1, axis=-2)),
+    ("labels one place too low", lambda y: np.roll(y, -1, axis=-2)),
     ("1 - y, the labels turned", lambda y: 1 - y),
     ("y reversed", lambda y: y[..., ::-1, :]),
     ("ones in place of y, so that the labels are not used", np.ones_like),
 ]
 
 
-def _of_sums(output: str) -> Iterator[Formula]:
+def _of_sums(output: str, task: Task) -> Iterator[Formula]:
     """Sums of logarithms with a part missing or turned."""
     softly, each = OUTPUTS.get("softmax").function, OUTPUTS.get("sigmoid").function
     ce, bce = _meant("ce", "softmax"), _meant("bce", "sigmoid")
     both = "write both halves, -(y * log(p) + (1 - y) * log(1 - p)).sum(axis=1)"
     softmax_or = f"one class of several is meant: use the softmax; or {both}"
     yield Formula(
-        "-Σ y ln p with p a sigmoid, which has no part for the classes that are not meant",
+        f"-Σ y ln p with p a sigmoid, which has no part for the {task.parts} that are not meant",
         lambda z, y: -(y * np.log(each(z))).sum(axis=-2),
         "half of bce",
         both if output == "sigmoid" else softmax_or,
         bce if output == "sigmoid" else ce,
     )
-    for words, p, meant in (("sigmoid", each, bce), ("softmax", softly, ce)):
+    over_both = [("sigmoid", each, bce), ("softmax", softly, ce)]
+    for words, p, meant in over_both if task.has_classes else over_both[:1]:
+        meant_ones = "the class that is meant" if task.has_classes else "the labels that are there"
         yield Formula(
-            f"-Σ (1 - y) ln(1 - p) over a {words}: the part for the class that is meant is missing",
+            f"-Σ (1 - y) ln(1 - p) over a {words}: the part for {meant_ones} is missing",
             lambda z, y, p=p: -((1 - y) * np.log1p(-p(z))).sum(axis=-2),  # type: ignore[misc]
             "half of bce",
             both if words == "sigmoid" else "for one class of several write -(y * log(p)).sum(axis=1)",

@@ -26,8 +26,9 @@ _OF_LOGARITHM = {
 _OF_OVERFLOW = {
     "softmax": f"subtract each sample's largest logit before np.exp, {_SHIFTED}: the softmax of s is that of z",
     "sigmoid": "np.logaddexp(0, z) is ln(1 + exp(z)) without overflow, and np.exp(-np.abs(z)) is at most 1",
-    "identity": "write it in a form without such large numbers: ln cosh d is |d| + ln(1 + exp(-2 |d|)) - ln 2, say",
+    "identity": "write it in a form in which it is given no large number, or take smaller steps",
 }
+_OF_COSH = "ln cosh d is np.abs(d) + np.log1p(np.exp(-2 * np.abs(d))) - np.log(2)"
 
 
 def not_finite(objective: CustomObjective, z: Array, y: Array) -> str | None:
@@ -85,7 +86,8 @@ def reason(objective: CustomObjective, method: str, z: Array, y: Array) -> str |
         given = given if is_zero else "a number below 0"
         return f"np.{operation} is given {given} ({place}): {_OF_LOGARITHM[objective.output]}"
     if what == "overflow":
-        return f"np.{operation} overflows ({place}): {_OF_OVERFLOW[objective.output]}"
+        fix = _OF_COSH if operation == "cosh" else _OF_OVERFLOW[objective.output]
+        return f"np.{operation} overflows ({place}): {fix}"
     fix = _OF_OVERFLOW["softmax"] if objective.output == "softmax" else "look at what is divided by"
     return f"{what} in np.{operation} ({place}): {fix}"
 

@@ -509,10 +509,12 @@ class UsersLoss:
             return Finding(formula.mistake, f"the value is {formula.words} ({value}): {formula.fix}")
         right = meant.value(self.z, meant.outputs(self.z), self.y)[0]
         i = int(np.abs(self.alone.values[0] - right).argmax())
-        words = (
-            f"the value is {formula.words} (value(z, y)[{i}] is {self.alone.values[0, i]:.6g}{factor}, and"
-            f" {right[i]:.6g} as it is meant)"
-        )
+        value = f"value(z, y)[{i}] is {self.alone.values[0, i]:.6g}{factor}"
+        is_same = abs(self.alone.values[0, i] - right[i]) <= SAME * abs(right[i])
+        words = f"the value is {formula.words} ({value}{'' if is_same else f', and {right[i]:.6g} as it is meant'})"
+        if is_same and self.alone.error <= TOLERANCE:
+            # Only p is another function's: there is no other gradient to try.
+            return Finding(formula.mistake, f"{words}: {formula.fix}")
         if self.slope is not None and self.alone.error > TOLERANCE:
             words += f", the gradient is {_times(self.slope[1])}{self.slope[0].words}"
         coded, mended = self._attempts(lambda z, p, y: meant.gradient(z, meant.outputs(z), y))

@@ -137,7 +137,7 @@ class CustomObjective:
         return result
 
 
-_KEEPDIMS = "; a sum or maximum over the classes that is combined with z is .sum(axis=1, keepdims=True)"
+_KEEPDIMS = "; a sum or maximum over a sample's outputs that is combined with z is .sum(axis=1, keepdims=True)"
 # What a parameter for the targets is called.
 _TARGET = re.compile(r"(y|t|gt|y_?t|.*(true|truth|target|label|actual|expected|one_?hot).*)s?$")
 
