@@ -307,9 +307,60 @@ def test_an_older_configuration_gets_the_keys_that_came_later() -> None:
     assert completed(older) == {**config, "optimizer": {**config["optimizer"], "momentum": 0.5}}
 
 
+def _outcome(score: float, last: float = 1.9, test_loss: float = 1.9) -> rehearsal.Outcome:
+    """Of the trial as it is, without a change; its score is known exactly, and that of a constant answer is 0.1."""
+    settings, task = parse(trial().config), TASKS.get("classification")
+    return rehearsal.Outcome(None, settings, task, 2.0, last, score, 0.1, Estimate(score), test_loss)
+
+
+@pytest.mark.parametrize(
+    ("as_it_is", "tried", "is_better"),
+    [
+        # At the same recall, the loss of the test set tells, and not how well the training set is learned by heart.
+        ((0.7, 0.02, 1.0), (0.7, 0.001, 1.1), False),
+        ((0.7, 0.02, 1.0), (0.7, 0.08, 0.8), True),
+        ((0.7, 0.02, 1.0), (0.6, 0.08, 0.8), False),
+        # Who is at chance, or has no loss left to lose, is no better.
+        ((0.1, 1.9, 1.9), (0.1, 1.0, 1.0), False),
+        ((0.7, 0.0, 0.0), (0.7, 0.0, 0.0), False),
+        ((0.7, math.nan, math.nan), (0.7, 0.5, 0.5), True),
+    ],
+)
+def test_a_lower_loss_counts_on_the_test_set(
+    as_it_is: tuple[float, ...], tried: tuple[float, ...], is_better: bool
+) -> None:
+    one = replace(_outcome(*tried), change=Change({"lr": 3}))
+    found = rehearsal.Rehearsal(9, 99, 99, _outcome(*as_it_is), [one])
+    assert (found.better, found.others) == (([one], []) if is_better else ([], [one]))
+    before = f"{as_it_is[2]:.3g}".replace("nan", "not finite")
+    assert (f"test loss {tried[2]:.3g} instead of {before}" in advice(known("plateau"), found)[0]) is is_better
+
+
+def test_where_nothing_learns_the_rows_are_asked_about() -> None:
+    tried = [replace(_outcome(score), change=Change({"lr": lr})) for lr, score in enumerate((0.05, 0.12))]
+    question = "do the rows of inputs and of labels belong together?"
+    for steps, more, is_asked in ((99, [], True), (3, [], False), (99, [_outcome(0.2)], False)):
+        found = rehearsal.Rehearsal(steps, 99, 99, _outcome(0.1), [*tried, *more])
+        said = " ".join(advice(known("plateau", **{"test/accuracy": 0.1, "train/accuracy": 0.1}), found))
+        assert (question in said, "target_accuracy=0.1" in said) == (is_asked, not is_asked and not more), said
+
+
+def test_a_training_set_learned_by_heart_gets_what_forgets() -> None:
+    overfit = known("plateau", "model=mlp", "epochs=30", **{"train/accuracy": 1.0, "test/accuracy": 0.7})
+    tried = {str(change) for change in changes(overfit)}
+    assert {"model.dropout=0.5", "model.hidden=[7]", "epochs=10", "optimizer.weight_decay=0.001"} <= tried
+    assert not {"epochs=90", "lr=1", "optimizer=adam lr=0.001"} & tried
+
+
+@pytest.mark.parametrize(("task", "usual"), [("multilabel", "bce"), ("regression", "mse"), ("classification", "ce")])
+def test_a_loss_of_ones_own_is_compared_with_a_usual_one(task: str, usual: str) -> None:
+    asked = known("plateau")
+    config = asked.config | {"loss": {"name": "custom"}, "data": {**asked.config["data"], "task": task}}
+    assert f"loss={usual} model.output=auto" in map(str, changes(replace(asked, config=config)))
+
+
 def test_what_helps_beyond_the_lines_is_named_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    config, console = trial().config, Console(record=True, width=100, file=io.StringIO())
-    worse = rehearsal.Outcome(None, parse(config), TASKS.get("classification"), 2.0, 1.9, 0.1, 0.1, Estimate(0.1))
+    console, worse = Console(record=True, width=100, file=io.StringIO()), _outcome(0.1)
     given = {"last": 1.0, "score": 0.9, "estimate": Estimate(0.9)}
     better = [replace(worse, change=Change({"lr": lr}), **given) for lr in range(1, 7)]
     monkeypatch.setattr(explain, "rehearse", lambda *_: rehearsal.Rehearsal(9, 99, 99, worse, better))

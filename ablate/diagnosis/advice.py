@@ -23,6 +23,8 @@ from ablate.problem.tasks import CLASSIFICATION, TASKS, Task
 
 # What is worth looking at of what was watched.
 DEAD, SATURATED, SURE, NOT_SURE, LEARNED = 0.2, 0.5, 0.999, 0.95, 0.8
+# How far the score on the test set is behind that on the training set.
+GAP = 0.1
 # The gradient has shrunk to this share of its largest, and the training is not done: a flat place.
 FLAT = 0.05
 # So few hidden units that one bad start decides.
@@ -101,6 +103,12 @@ class Known:
         return bool(norms) and norms[-1] <= FLAT * max(norms) and (learned or 0) < NOT_SURE
 
     @property
+    def is_overfit(self) -> bool:
+        """Whether the training set is learned, and the test set clearly less."""
+        learned, reached = self.train_score, self.test_score
+        return learned is not None and reached is not None and learned >= LEARNED and learned - reached >= GAP
+
+    @property
     def hidden(self) -> Sequence[int]:
         """The hidden units of an mlp, by layer; empty for other models."""
         hidden = self.config["model"].get("hidden") or []
@@ -127,7 +135,9 @@ def advice(known: Known, tried: Rehearsal | None = None) -> list[str]:
         return lines
     if tried is None:
         return [*_of_evidence(known), *_untried(known), *_left(known)]
-    return [f"{outcome.change}: {outcome}" for outcome in ranked(known, tried)[:MOST_LINES]] or list(_left(known))
+    return [f"{outcome.change}: {tried.described(outcome)}" for outcome in ranked(known, tried)[:MOST_LINES]] or list(
+        _left(known, tried)
+    )
 
 
 def ranked(known: Known, tried: Rehearsal) -> list[Outcome]:
@@ -147,7 +157,7 @@ def changes(known: Known) -> list[Change]:
     met = [change for cause in known.causes for change in cause.changes]
     found = [*map(Change, _undone(known)), *met]
     # Where the evidence names a cause, it is compared with a few others, for more steps.
-    for rule in (_loss, _start, _rate) if met else _RULES:
+    for rule in _OF_OVERFIT if known.is_overfit else (_loss, _start, _rate) if met else _RULES:
         found += [Change(keys) for keys in rule(known)]
     return list({str(change): change for change in found}.values())
 
@@ -206,13 +216,15 @@ def _untried(known: Known) -> Iterator[str]:
     yield f"not tried yet: {', '.join(others)}"
 
 
-def _left(known: Known) -> Iterator[str]:
+def _left(known: Known, tried: Rehearsal | None = None) -> Iterator[str]:
     """What to look at where nothing that was tried helps, or nothing could be tried."""
     for cause in known.causes:
         if not cause.changes:
             yield cause.said
     accuracy, learned = known.test_score, known.train_score
-    if known.row["verdict"] == "plateau" and accuracy is not None and learned is not None:
+    if tried is not None and tried.learns_nothing and tried.steps >= FEW_STEPS and not known.causes:
+        yield "nothing that was tried learns from these inputs: do the rows of inputs and of labels belong together?"
+    elif known.row["verdict"] == "plateau" and accuracy is not None and learned is not None:
         target = known.config.get(f"target_{known.task.score}")
         if target is not None and learned >= target > accuracy:
             yield "more training data, or data more like the test set: the training set is learned"
@@ -236,8 +248,9 @@ def _undone(known: Known) -> Iterator[dict[str, Any]]:
 
 def _loss(known: Known) -> Iterator[dict[str, Any]]:
     loss = known.config["loss"]
-    if known.task.has_classes and loss["name"] not in ("ce", "bce", "focal", "label_smoothing"):
-        yield {"loss": "ce", "model.output": "auto"}
+    is_usual = loss["name"] in ("ce", "bce", "focal", "label_smoothing")
+    if loss["name"] == "custom" or (known.task.has_classes and not is_usual):
+        yield {"loss": known.task.usual_loss, "model.output": "auto"}
 
 
 def _start(known: Known) -> Iterator[dict[str, Any]]:
@@ -292,15 +305,22 @@ def _length(known: Known) -> Iterator[dict[str, Any]]:
 
 
 def _fit(known: Known) -> Iterator[dict[str, Any]]:
-    learned, accuracy = known.train_score, known.test_score
-    if learned is None or accuracy is None or learned - accuracy < 0.1:
+    """What keeps a network from learning the training set by heart."""
+    if not known.is_overfit:
         return
     if known.config["data"].get("train_limit"):
         yield {"data.train_limit": None}
     yield from ({"optimizer.weight_decay": decay} for decay in (0.001, 0.01))
+    if known.hidden:
+        yield from ({"model.dropout": share} for share in (0.2, 0.5))
+    if known.hidden and max(known.hidden) > FEW_UNITS:
+        yield {"model.hidden": [max(units // 4, FEW_UNITS) for units in known.hidden]}
+    yield from ({"epochs": epochs} for share in (3, 10) if (epochs := known.config["epochs"] // share))
 
 
 _RULES: Sequence[Callable[[Known], Iterator[dict[str, Any]]]] = (_loss, _start, _units, _size, _fit, _rate, _length)
+# Where the training set is learned, its loss need not fall faster.
+_OF_OVERFIT = (_loss, _start, _fit)
 
 
 def _round(rate: float) -> float:

@@ -62,7 +62,8 @@ class Outcome:
 
     `first` and `last` are the training loss before the first update and after the last, NaN if that is not finite;
     `score` is the mean recall by class on test samples, the accuracy where classes are balanced, or the score of a task
-    without classes, `estimate` what it says of all samples; `chance` is that of the best constant answer.
+    without classes, `estimate` what it says of all samples; `chance` is that of the best constant answer. `test_loss`
+    is that of the same test samples.
     """
 
     change: Change | None
@@ -73,9 +74,10 @@ class Outcome:
     score: float
     chance: float
     estimate: Estimate
+    test_loss: float
 
     def __str__(self) -> str:
-        first, last = (f"{loss:.3g}" if math.isfinite(loss) else "not finite" for loss in (self.first, self.last))
+        first, last = _written(self.first), _written(self.last)
         called = "recall" if self.task.has_classes else self.task.called
         return f"loss {first} to {last}, {called} {self.written}"
 
@@ -105,9 +107,12 @@ class Outcome:
         return self.score >= self.chance + max(GAIN, LEARNED * (1 - self.chance))
 
     def falls_lower_than(self, other: "Outcome", deviations: float) -> bool:
-        """Whether the same loss ends lower, no less is recognised, and more than by a constant answer."""
+        """Whether the same loss ends lower on the test set, no less is recognised, and more than by a constant answer.
+
+        On the training set, a loss is lower the better it is learned by heart.
+        """
         is_comparable = self.settings.loss == other.settings.loss and self.settings.output == other.settings.output
-        is_lower = math.isfinite(self.last) and not self.last > LOSS_GAIN * other.last
+        is_lower = math.isfinite(self.last) and self.test_loss < LOSS_GAIN * _or_infinite(other.test_loss)
         is_told = self.has_learned and self.estimate.exceeds(Estimate(self.chance), deviations)
         return is_comparable and is_lower and self.score > other.score - GAIN / 2 and is_told
 
@@ -139,7 +144,18 @@ class Rehearsal:
         as_it_is, needed = self.as_it_is, deviations(max(len(self.tried), 1), self.test_rows)
         found = [outcome for outcome in self.tried if outcome.recognises_more_than(as_it_is, needed)]
         lower = [outcome for outcome in self.tried if outcome.falls_lower_than(as_it_is, needed)]
-        return sorted(found, key=lambda outcome: -outcome.rank) or sorted(lower, key=lambda outcome: outcome.last)
+        return sorted(found, key=lambda outcome: -outcome.rank) or sorted(lower, key=lambda outcome: outcome.test_loss)
+
+    def described(self, outcome: Outcome) -> str:
+        """An outcome in words, with the losses of the test set where it is better by them alone."""
+        if outcome.seems_better_than(self.as_it_is):
+            return str(outcome)
+        return f"{outcome}, test loss {_written(outcome.test_loss)} instead of {_written(self.as_it_is.test_loss)}"
+
+    @property
+    def learns_nothing(self) -> bool:
+        """Whether neither the trial as it is nor any change tells more of the test samples than a constant answer."""
+        return not any(outcome.has_learned for outcome in (self.as_it_is, *self.tried))
 
     @property
     def untold(self) -> list[Outcome]:
@@ -369,7 +385,17 @@ def _outcome(change: Change | None, trial: PreparedTrial, summary: Summary, last
         score, chance = sum(recalls) / len(recalls), 1 / len(recalls)
     # Where the test set is the training set, all samples there are have been seen.
     estimate = Estimate(score) if _is_all(trial.dataset) else of_summary(summary)
-    return Outcome(change, trial.settings, summary.task, summary.initial_loss, last, score, chance, estimate)
+    return Outcome(
+        change, trial.settings, summary.task, summary.initial_loss, last, score, chance, estimate, summary.test_loss
+    )
+
+
+def _written(loss: float) -> str:
+    return f"{loss:.3g}" if math.isfinite(loss) else "not finite"
+
+
+def _or_infinite(loss: float) -> float:
+    return loss if math.isfinite(loss) else math.inf
 
 
 def _is_all(dataset: Dataset) -> bool:

@@ -25,6 +25,7 @@ class Task(ABC):
     `takes` says what a file must hold. `score` is the metric by which trials are compared (`test/` and `train/` precede
     it); `columns` are metrics that the results have for this task only, `metrics` all those of every epoch. `heading`
     and `called` name the score above a column and in a sentence, `part` and `parts` what a sample's outputs stand for.
+    `usual_loss` is the loss by which it is learned where nothing speaks for another.
     """
 
     name: ClassVar[str]
@@ -35,6 +36,7 @@ class Task(ABC):
     called: ClassVar[str] = "accuracy"
     columns: ClassVar[tuple[str, ...]] = ()
     metrics: ClassVar[tuple[str, ...]] = ()
+    usual_loss: ClassVar[str] = "ce"
     part: ClassVar[str] = "class"
     parts: ClassVar[str] = "classes"
     # Whether a loss is given zeros and ones.
@@ -169,6 +171,7 @@ class Regression(Task):
     score: ClassVar[Literal["accuracy", "r2"]] = "r2"
     heading: ClassVar[str] = "test R²"
     called: ClassVar[str] = "R²"
+    usual_loss: ClassVar[str] = "mse"
     part: ClassVar[str] = "target"
     parts: ClassVar[str] = "targets"
     columns: ClassVar[tuple[str, ...]] = ("test/r2", "test/rmse", "train/r2", "train/rmse")
@@ -217,6 +220,7 @@ class Multilabel(Task):
     takes: ClassVar[str] = "0 and 1, (N, L)"
     heading: ClassVar[str] = "test acc."
     called: ClassVar[str] = "share of labels right"
+    usual_loss: ClassVar[str] = "bce"
     part: ClassVar[str] = "label"
     parts: ClassVar[str] = "labels"
     has_labels: ClassVar[bool] = True
