@@ -25,7 +25,7 @@ def blocks(language: str) -> list[str]:
 
 
 def commands() -> list[list[str]]:
-    lines = (line for block in blocks("sh") for line in block.splitlines())
+    lines = (line for block in blocks("sh") for line in block.replace("\\\n", "").splitlines())
     return [words for line in lines for part in line.split(" && ") if (words := shlex.split(part, comments=True))]
 
 
@@ -53,6 +53,15 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     np.savetxt(
         folder / "my_table.csv", np.tile(np.c_[x, y], (2, 1)), delimiter=",", header="a,b,c,d,e,species", comments=""
     )
+    np.savetxt(
+        folder / "homes.csv",
+        np.tile(np.c_[x, x.sum(axis=1)], (2, 1)),
+        delimiter=",",
+        header="a,b,c,d,e,price",
+        comments="",
+    )
+    tags = (x[:, :3] > 0).astype(int)
+    np.savez(folder / "my_tags.npz", x_train=x[:64], y_train=tags[:64], x_test=x[64:], y_test=tags[64:])
     return folder
 
 
