@@ -153,6 +153,17 @@ class WeightedInFloat16(CrossEntropy):
         return (y @ self.weights)[:, np.newaxis] * super().gradient(z, y)
 
 
+class PenalisedInFloat16(CrossEntropy):
+    """All but the cross-entropy; the logits are rounded."""
+
+    def value(self, z: Array, y: Array) -> Array:
+        z = z.astype(np.float16).astype(float)
+        return super().value(z, y) + 1e-3 * np.square(z).sum(axis=1)
+
+    def gradient(self, z: Array, y: Array) -> Array:
+        return super().gradient(z, y) + 2e-3 * z
+
+
 class CappedAndRounded(CrossEntropy):
     """The kink at 2 is too slight to be seen over the steps that the rounding asks for."""
 

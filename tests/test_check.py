@@ -406,9 +406,12 @@ def test_a_right_loss_in_float32_is_checked_with_larger_steps() -> None:
     assert examine("model=mlp", "loss=custom", *wrong).guess == "scale factor"
 
 
-@pytest.mark.parametrize("name", ["WeightedInFloat16", "CappedAndRounded"])
-def test_a_difference_within_the_rounding_is_no_factor(name: str) -> None:
-    assert examine("model=softmax_regression", "loss=custom", f"loss.target=custom_losses.{name}").guess is None
+@pytest.mark.parametrize(
+    ("data", "name"), [("digits", "WeightedInFloat16"), ("digits", "CappedAndRounded"), ("xor", "PenalisedInFloat16")]
+)
+def test_a_difference_within_the_rounding_is_no_mistake(data: str, name: str) -> None:
+    words = [f"data={data}", "model=softmax_regression", "loss=custom", f"loss.target=custom_losses.{name}"]
+    assert examine(*words).guess is None
 
 
 def test_a_wrong_gradient_of_a_loss_of_logits_is_named() -> None:

@@ -72,7 +72,7 @@ def slopes(value: Value, z: Array, y: Array, step: float) -> Array:
     return np.stack([(moved(c, step) - moved(c, -step)) / (2 * step) for c in range(z.shape[-2])], axis=-2)
 
 
-def fit(values: Array, formulas: Iterator[Formula], z: Array, y: Array, allowance: float) -> Fit | None:
+def fit(values: Array, formulas: Iterator[Formula], z: Array, y: Array, allowance: Array | float) -> Fit | None:
     """The first formula that the values `(..., N)` are a multiple of, or that they differ from by a constant."""
     if not np.isfinite(values).all():
         return None
@@ -85,9 +85,9 @@ def fit(values: Array, formulas: Iterator[Formula], z: Array, y: Array, allowanc
             continue
         factor, offset = float((known * values).sum()) / square, float(np.mean(values - known))
         # A slip and a turned sign at once would explain too much.
-        if np.abs(values - factor * known).max() <= bound and (factor > 0 or (factor and not formula.mistake)):
+        if (np.abs(values - factor * known) <= bound).all() and (factor > 0 or (factor and not formula.mistake)):
             return Fit(formula, factor)
-        if np.abs(values - known - offset).max() <= bound and offset:
+        if (np.abs(values - known - offset) <= bound).all() and offset:
             return Fit(formula, 1.0, offset)
     return None
 

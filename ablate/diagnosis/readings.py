@@ -249,7 +249,7 @@ class UsersLoss:
     def fit(self) -> Fit | None:
         """What the value is."""
         every = chain(*(of(self.output, self.task) for of in (sound, mixed, elsewhere, slips)))
-        return fit(self.alone.values, every, self.z, self.y, self.alone.closeness)
+        return fit(self.alone.values, every, self.z, self.y, self.alone.misfit)
 
     @cached_property
     def slope(self) -> tuple[Slope, float] | None:
