@@ -98,7 +98,7 @@ CHECKED = {
     "loss.class_weights=even": "balanced, list or null",
     "loss.class_weights=[1,x]": "balanced, list or null",
     "loss=label_smoothing loss.smoothing=1": "number from 0 below 1",
-    "init=normal init.scale=0": "number above 0",
+    "init=normal init.scale=0": "number above 0; init=zeros starts all weights at 0",
     "init=normal init.scale=null": "above 0",
     "stop=patience stop.patience=0": "whole number from 1",
     "stop=target stop.accuracy=1.5": "number above 0 up to 1",
@@ -140,6 +140,7 @@ UNKNOWN = {
     "loss=[ce,mse]": ["loss=[ce,mse]", "-m loss=ce,mse"],
     "loss.name=cee": ["loss.name=cee", "write loss=cee"],
     "+loss=mse": ["loss=mse", "already"],
+    "+lr=1": ["+lr=1: there is one already; write lr=1"],
     "data=cifar": ["data=cifar", f"choose one of {', '.join(sorted(DATA_SETS.names()))}"],
     "model.layers=[convolution]": ["model.layers[0]=convolution", "{conv: 6, kernel: 5}"],
     "hydra/launcher=foo": ["hydra/launcher=foo", "choose one of ablate"],
@@ -238,6 +239,7 @@ EXTREME = {
     "loss=huber loss.delta=1e-50": "loss.delta=1e-50: in float32 this is 0",
     "loss=focal loss.gamma=1e300": "loss.gamma=1e+300: in float32 this is inf",
     "loss.class_weights=[1,1,1,1,1,1,1,1,1,1e-60]": "loss.class_weights[9]=1e-60: in float32 this is 0",
+    "loss=focal model.output=sigmoid loss.alpha=1": "loss.alpha=1: over a sigmoid the classes that are not meant weigh",
     "optimizer=momentum optimizer.momentum=1e-60": "optimizer.momentum=1e-60: in float32 this is 0",
     "model.layers=[{leaky_relu:1e-60},{dense:classes}]": "model.layers[0].leaky_relu=1e-60: in float32 this is 0",
     f"model.layers=[{{divide:1{'0' * 400}}},{{dense:classes}}]": "is not a number above 0",
@@ -245,7 +247,7 @@ EXTREME = {
 
 
 @pytest.mark.parametrize(("written", "said"), EXTREME.items(), ids=map(str, range(len(EXTREME))))
-def test_a_number_that_the_precision_does_not_hold(written: str, said: str) -> None:
+def test_a_number_that_leaves_nothing_to_compute_with(written: str, said: str) -> None:
     trial = helpers.trial("data.train_limit=20", *written.split())
     with pytest.raises(ConfigError, match=re.escape(said)):
         package.prepare(trial.settings)

@@ -251,6 +251,7 @@ def _causes(*overrides: str, scale: Any = 1.0, shares: tuple[int, ...] = (), ver
             "[5-9].% of the ReLU units .*, 0% before.*; [1-9].*lr=1$",
         ),
         ({"shares": (50, 6, 4)}, "imbalance", "83.3% of the training labels are class 0.*loss.class_weights=balanced"),
+        ({"shares": (4400, 1, 1)}, "imbalance", "all but 2 of the 4,402 training labels are class 0.*balanced"),
         ({"shares": (30, 30, 0)}, "labels", "of the test labels are classes that no training label has: 2"),
     ],
 )

@@ -89,6 +89,8 @@ def _said(error: Exception, words: Sequence[str]) -> str:
         return unknown_key(*found.groups())
     if found := re.match(r"Ambiguous value for argument '(.+)'|Sweep parameters '(.+)' requires", text):
         return f"{found[1] or found[2]}: several values are a sweep, which needs -m (one list is written [1,2])"
+    if found := re.match(r"Could not append to config\. .*? '(.+?)'\.\s.*?'\1=(.*?)'\s", text, re.DOTALL):
+        return f"+{found[1]}={found[2]}: there is one already; write {found[1]}={found[2]}"
     if found := re.match(r"Multiple values for (\S+)\. .*'override \1: (.*)'", text, re.DOTALL):
         return f"+{found[1]}={found[2]}: there is one already; write {found[1]}={found[2]}"
     if text.startswith("Config group override must be"):

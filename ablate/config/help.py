@@ -1,12 +1,14 @@
 """The text of `--help`: every key with its allowed values and its sentence, derived from the types that check it."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from ablate.config.groups import DECLARED, GROUPS, choices, defaults, option, presets, primary
 from ablate.config.settings import Settings, shown
 from ablate.problem.models import Model
-from ablate.problem.section import Called, Section
+from ablate.problem.section import Called, InsteadOfZero, Section
+
+A = TypeVar("A")
 
 
 def keys() -> Iterator[tuple[str, str, str]]:
@@ -31,14 +33,21 @@ def keys() -> Iterator[tuple[str, str, str]]:
 
 def also_called() -> Mapping[str, Sequence[str]]:
     """By key, the names by which it is known elsewhere."""
+    return {key: each.names for key, each in _annotated(Called)}
+
+
+def instead_of_zero() -> Mapping[str, str]:
+    """By key that does not allow 0, what to write instead."""
+    return {key: each.advice for key, each in _annotated(InsteadOfZero)}
+
+
+def _annotated(kind: type[A]) -> Iterator[tuple[str, A]]:
+    """The keys with an annotation of this kind, and the annotation."""
     sections: list[tuple[str, type[Section]]] = [("", Settings)]
     sections += [(f"{group}.", section) for group in GROUPS for section in _options(group)]
-    return {
-        f"{above}{key}": found
-        for above, section in sections
-        for key, field in section.model_fields.items()
-        if (found := [name for each in field.metadata if isinstance(each, Called) for name in each.names])
-    }
+    for above, section in sections:
+        for key, field in section.model_fields.items():
+            yield from ((f"{above}{key}", each) for each in field.metadata if isinstance(each, kind))
 
 
 def _options(group: str) -> Sequence[type[Section]]:

@@ -10,16 +10,13 @@ from omegaconf.errors import OmegaConfBaseException
 from pydantic import ValidationError
 
 from ablate.config.groups import DECLARED, GROUPS, choices, option
-from ablate.config.help import also_called, keys
+from ablate.config.help import also_called, instead_of_zero, keys
 from ablate.config.settings import Settings, shown
 from ablate.errors import ConfigError
 from ablate.problem.custom_loss import CustomLoss
 from ablate.problem.losses import LOSSES
 from ablate.problem.near import did_you_mean, is_called, is_slip
 from ablate.problem.registry import also_called as also_called_choices
-
-# What a 0 may have been meant as, where a key does not allow it.
-INSTEAD_OF_ZERO = {"init.scale": "init=zeros starts all weights at 0"}
 
 
 def resolve(composed: DictConfig, leaving_out: Sequence[str] = ()) -> dict[str, Any]:
@@ -76,9 +73,9 @@ def _refuse(error: ValidationError, *above: str) -> NoReturn:
             raise ConfigError(f"{key}: missing; expected {expected}")
         case "finite_number":
             expected = expected.replace("number", "finite number", 1)
-    instead = f"; {INSTEAD_OF_ZERO[key]}" if value == 0 and key in INSTEAD_OF_ZERO else ""
     meant = did_you_mean(value, allowed, also_called_choices(key)) if isinstance(value, str) else ""
-    raise ConfigError(f"{key}={shown(value)}: expected {expected}{instead}" + (f"; {meant}" if meant else ""))
+    advice = instead_of_zero().get(key, "") if value == 0 else meant
+    raise ConfigError(f"{key}={shown(value)}: expected {expected}" + (f"; {advice}" if advice else ""))
 
 
 def _allowed(key: str) -> Sequence[str]:

@@ -250,8 +250,11 @@ def _imbalance(found: Evidence, settings: Settings, verdict: str) -> Cause | Non
     share = found.facts.majority_share
     if share is None or share < MAJORITY or verdict not in ("collapsed", "plateau"):
         return None
-    labels = f"{share:.1%} of the training labels are class {found.facts.majority}"
-    said = f"{labels}, so that always predicting it costs little"
+    rows = sum(found.facts.train_counts)
+    others = rows - max(found.facts.train_counts)
+    # A rare class has some rows, which a share may round away.
+    most = f"all but {others} of the {rows:,}" if 0.9995 <= share < 1 else f"{share:.1%} of the"
+    said = f"{most} training labels are class {found.facts.majority}, so that always predicting it costs little"
     changes = [] if settings.loss.class_weights else [Change({"loss.class_weights": "balanced"})]
     return Cause("imbalance", said, changes)
 

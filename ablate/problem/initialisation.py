@@ -3,7 +3,7 @@
 import math
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
@@ -11,7 +11,7 @@ from threadpoolctl import threadpool_limits
 
 from ablate.problem.models import Parameter
 from ablate.problem.registry import Choice, Group
-from ablate.problem.section import Positive
+from ablate.problem.section import InsteadOfZero, Positive
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
 
@@ -70,7 +70,7 @@ class Normal(Init):
     name: Literal["normal"] = "normal"
     also_called: ClassVar[tuple[str, ...]] = ("gaussian", "random_normal")
 
-    scale: Positive = Field(
+    scale: Annotated[Positive, InsteadOfZero("init=zeros starts all weights at 0")] = Field(
         0.01, description="normal: standard deviation of the weights; uniform: their largest absolute value"
     )
 

@@ -448,6 +448,11 @@ class Focal(_Discounted):
     kernel: ClassVar[str | None] = "Focal"
 
     def objective(self, output: str) -> Formulas:
+        if output == "sigmoid" and self.weights[1] == 0:
+            raise ConfigError(
+                f"loss.alpha={self.alpha:g}: over a sigmoid the classes that are not meant weigh 1 - alpha, which is"
+                " nothing; choose a number below 1, or null for all alike"
+            )
         if output == "sigmoid":
             return _BinaryFocal.model_validate(self.model_dump()).objective(output)
         return super().objective(output)

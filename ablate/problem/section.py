@@ -20,6 +20,13 @@ class Called:
         self.names = names
 
 
+class InsteadOfZero:
+    """Annotates a key that does not allow 0 with what does what a 0 may have been meant to do."""
+
+    def __init__(self, advice: str) -> None:
+        self.advice = advice
+
+
 class Section(BaseModel):
     """A part of the configuration: frozen, no unknown keys, no conversions, no NaN and no infinity."""
 
