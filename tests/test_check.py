@@ -28,6 +28,7 @@ from ablate.errors import ConfigError
 from ablate.problem.custom_loss import try_out
 from ablate.problem.data.dataset import Dataset
 from ablate.problem.tasks import TASKS
+from ablate.training.loop import Summary
 from docs.studies import right_losses, slips
 
 MODELS = {
@@ -321,9 +322,11 @@ def test_what_is_not_finite_at_large_logits_is_named_with_its_line(target: str, 
     own = ["model=softmax_regression", "loss=custom", f"loss.target=custom_losses.{target}", *args]
     gentle, large = examine(*own), examine(*own, "init=normal", "init.scale=1000")
     assert (gentle.guess, large.guess) == (None, "not finite")
-    assert re.search(f"not finite at large logits: value.*{said}", str(gentle.note))
+    assert re.search(f"not finite at large logits: value.*{said}", str(gentle.large))
+    ended = Summary(1, 1, 2.3, math.nan, 0.1, math.nan, 0.1, [2.3], [0.1], [], [], [], 0.9, not_finite_step=1)
+    assert str(gentle.large) in diagnose.verdict(ended, gentle).why
     assert re.search(f"not finite at the start: value.*{said}", str(large.advice))
-    assert examine(*own[:2], "loss.target=custom_losses.CrossEntropy").note is None
+    assert examine(*own[:2], "loss.target=custom_losses.CrossEntropy").large is None
 
 
 @pytest.mark.parametrize(

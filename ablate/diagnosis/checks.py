@@ -52,7 +52,8 @@ class Check:
     The tensor `logits` is the loss by itself, without the network: its gradient at made-up logits, indexed by sample
     and class. `predicted` and `actual` are the change of the loss for one small step against the gradient: from the
     numerical slope, and as measured. `left_out` says why a configuration was not checked; it then has no figures.
-    `note` says how it was checked where that was not as usual.
+    `note` says how it was checked where that was not as usual. `large` says at which large logits a user's loss is not
+    finite.
     """
 
     tensors: tuple[TensorCheck, ...] = ()
@@ -64,6 +65,7 @@ class Check:
     advice: str | None = None
     left_out: str | None = None
     note: str | None = None
+    large: str | None = None
 
     @property
     def is_right(self) -> bool:
@@ -162,7 +164,7 @@ def _examine(trial: PreparedTrial, few: Dataset) -> Check:
         failed = of_failure(objective, *made_up(own.loss, units, settings.seed, few.task), failure)
         guess, advice = _told([(failed.name, failed.advice)], settings.residual, sign)
         return Check(guess=guess, advice=advice)
-    users, notes = None, [_note(alone)]
+    users, unusual, large = None, None, None
     if own.loss.is_foreign:
         if (alone.value(alone.z, alone.y) != alone.values).any() and np.isfinite(alone.values).all():
             return Check(guess="not repeatable", advice=f"{_ANOTHER_LOSS} ({_apart(alone)})")
@@ -171,7 +173,8 @@ def _examine(trial: PreparedTrial, few: Dataset) -> Check:
         if (reason := reader.left_out()) is not None:
             return Check(left_out=reason)
         users = reader.finding()
-        notes = [_note(alone), reader.note if users is None else None]
+        if users is None:
+            unusual, large = reader.note, reader.at_large_logits
         if users is not None and not users.has_slopes:
             guess, advice = _told([(users.name, users.advice)], settings.residual, sign)
             return Check(guess=guess, advice=advice)
@@ -215,9 +218,8 @@ def _examine(trial: PreparedTrial, few: Dataset) -> Check:
         # Even a gradient as small as the rounding error still has a direction.
         causes = [(WRONG_SIGN, f"{NEGATIVE}: change it")]
     guess, advice = _told(causes, settings.residual, sign)
-    return Check(
-        tuple(tensors), error, cosine, predicted, actual, guess, advice, note="; ".join(filter(None, notes)) or None
-    )
+    note = "; ".join(filter(None, (_note(alone), unusual))) or None
+    return Check(tuple(tensors), error, cosine, predicted, actual, guess, advice, note=note, large=large)
 
 
 _ANOTHER_LOSS = "the same samples give another loss the second time: it keeps a state"

@@ -197,10 +197,13 @@ class UsersLoss:
 
     @property
     def note(self) -> str | None:
-        """What is unusual about a loss that is right, and at which logits it is not finite."""
-        unusual = self.fit.formula.note if self.fit is not None else None
-        large = overflow.at_large_logits(self.objective, self.z, self.y, self.trial.settings.dtype)
-        return "; ".join(filter(None, (unusual, large))) or None
+        """What is unusual about a loss that is right."""
+        return (self.fit.formula.note or None) if self.fit is not None else None
+
+    @property
+    def at_large_logits(self) -> str | None:
+        """What is not finite at large logits, and why."""
+        return overflow.at_large_logits(self.objective, self.z, self.y, self.trial.settings.dtype)
 
     def finding(self) -> Finding | None:
         """The first that holds; None if nothing is wrong."""

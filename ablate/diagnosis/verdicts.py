@@ -59,6 +59,8 @@ def verdict(
     if check is not None and not check.is_right:
         # Numbers that are not finite at the start follow from what the evidence shows, a wrong gradient does not.
         said.insert(len(said) if check.is_of_start else 0, f"the check before training found: {_advice(check)}")
+    elif check is not None and check.large and summary.not_finite_step is not None:
+        said.insert(0, f"the check before training found: {check.large}")
     return Verdict(found.name, "; ".join([found.why, *said]))
 
 

@@ -125,8 +125,8 @@ def print_check(console: Console, check: Check) -> None:
     if check.predicted is not None and check.actual is not None:
         line = f"  one small step: the loss should change by {check.predicted:.3g} and changes by {check.actual:.3g}"
         console.print(line, markup=False, highlight=False)
-    if check.note:
-        console.print(f"  {check.note}", markup=False, highlight=False, soft_wrap=True)
+    for words in filter(None, (check.note, check.large)):
+        console.print(f"  {words}", markup=False, highlight=False, soft_wrap=True)
     if check.is_right:
         console.print("  the gradient is the derivative of the loss, and a step descends", style="green")
     else:
