@@ -30,7 +30,7 @@ from ablate.problem.data.dataset import Dataset
 from ablate.problem.losses import LossFailedError
 from ablate.problem.tasks import Task
 from ablate.training.loop import INITIAL_ROWS, Silent, Summary, train
-from ablate.trials.prepared import PreparedTrial, engine, prepare
+from ablate.trials.prepared import PreparedTrial, engine, fitted, prepare
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -180,17 +180,18 @@ def rehearse(config: Mapping[str, Any], changes: Sequence[Change], data: str | N
     as_it_is = prepare(_plain(parse(config)))
     if data not in (None, as_it_is.dataset.digest):
         raise ConfigError("its data have changed since it was trained")
-    loaded = {_data_key(as_it_is.settings): as_it_is.dataset}
-    trials: list[tuple[Change | None, PreparedTrial]] = [(None, as_it_is)]
+    own = _data_key(as_it_is.settings)
+    few = {own: _drawn(as_it_is.dataset, ROWS, TEST_ROWS)}
+    trials: list[tuple[Change | None, PreparedTrial]] = [(None, as_it_is.on(few[own]))]
     for change in changes:
         # A key that the trial does not have, a combination that is refused: there is nothing to try.
         with contextlib.suppress(ConfigError):
             settings = _plain(parse(changed(config, change)))
-            trial = prepare(settings, loaded.get(_data_key(settings)))
-            loaded[_data_key(settings)] = trial.dataset
-            trials.append((change, trial))
-    few = {key: _drawn(dataset, ROWS, TEST_ROWS) for key, dataset in loaded.items()}
-    trials = [(change, trial.on(few[_data_key(trial.settings)])) for change, trial in trials]
+            key = _data_key(settings)
+            # A data set taken otherwise is let go again: only some of its samples are needed.
+            trial = fitted(settings, as_it_is.dataset if key == own else None)
+            few[key] = few[key] if key in few else _drawn(trial.dataset, ROWS, TEST_ROWS)
+            trials.append((change, trial.on(few[key])))
     most = as_it_is.settings.epochs * as_it_is.steps_per_epoch
     cost = _Cost([trial for _, trial in trials])
     kept = cost.trials_for(min(most, FEWEST))

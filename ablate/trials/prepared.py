@@ -132,6 +132,13 @@ def prepare(settings: Settings, dataset: Dataset | None = None) -> PreparedTrial
     loss that cannot be imported, a mistake that would change nothing, a backend that cannot compute the trial, a number
     that the precision turns into 0 or infinity.
     """
+    trial = fitted(settings, dataset)
+    try_out(trial.objective, trial.architecture.units, trial.dataset.task)
+    return trial
+
+
+def fitted(settings: Settings, dataset: Dataset | None = None) -> PreparedTrial:
+    """The same, but a user's loss is not tried out: for trials whose loss has been, since a call may take long."""
     if not isinstance(settings, Settings):
         raise ConfigError(f"settings: expected a trial's settings, not {type(settings).__name__}; write trial.settings")
     if dataset is None:
@@ -148,7 +155,6 @@ def prepare(settings: Settings, dataset: Dataset | None = None) -> PreparedTrial
     reason = trial.backend.refusal(settings.loss, settings.optimizer, architecture, trial.mistake)
     if reason is not None:
         raise ConfigError(reason)
-    try_out(trial.objective, architecture.units, task)
     _check_precision(trial)
     return trial
 
