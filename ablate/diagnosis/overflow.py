@@ -66,7 +66,9 @@ def _not_finite(objective: CustomObjective, method: str, z: Array, y: Array) -> 
 def _computed(objective: CustomObjective, method: str, z: Array, y: Array) -> Array | None:
     with np.errstate(all="ignore"):
         try:
-            return np.asarray(getattr(objective, method)(z, objective.outputs(z), y))
+            # First the value, as in training: a loss may keep what it computed.
+            values = objective.value(z, objective.outputs(z), y)
+            return values if method == "value" else objective.gradient(z, objective.outputs(z), y)
         except LossFailedError:
             return None
 
