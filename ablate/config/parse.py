@@ -156,6 +156,8 @@ def _check_combination(settings: Settings) -> None:
         where = "" if task.has_classes else f" on data.task={task.name}"
         needed = f"loss={loss.name} needs {' or '.join(allowed)}{where} (auto chooses it)"
         raise ConfigError(f"model.output={settings.output}: {needed}")
+    if reason := loss.refusal(settings.output):
+        raise ConfigError(reason)
     if loss.class_weights is not None and not task.has_classes:
         raise ConfigError(f"loss.class_weights: data.task={task.name} has no classes; leave the key out")
     if settings.stop.reached[0] < math.inf and task.score != "accuracy":

@@ -124,6 +124,10 @@ class Loss(Choice):
         """The output functions over which it can learn a task; empty if it cannot, or names its own."""
         return cls.allowed_outputs if task.has_classes else cls.other_tasks.get(task.name, ())
 
+    def refusal(self, output: str) -> str | None:
+        """Why its numbers leave nothing to learn over an output function, the key first; None if they do not."""
+        return None
+
     @abstractmethod
     def objective(self, output: str) -> Objective:
         """The loss over an output function, `auto` for the loss's own. Raises ConfigError if that is impossible."""
@@ -447,12 +451,13 @@ class Focal(_Discounted):
     other_tasks: ClassVar[Mapping[str, tuple[str, ...]]] = {"multilabel": ("sigmoid",)}
     kernel: ClassVar[str | None] = "Focal"
 
+    def refusal(self, output: str) -> str | None:
+        if output != "sigmoid" or self.weights[1] > 0:
+            return None
+        weight = "over a sigmoid the classes that are not meant weigh 1 - alpha, which is nothing"
+        return f"loss.alpha={self.alpha:g}: {weight}; choose a number below 1, or null for all alike"
+
     def objective(self, output: str) -> Formulas:
-        if output == "sigmoid" and self.weights[1] == 0:
-            raise ConfigError(
-                f"loss.alpha={self.alpha:g}: over a sigmoid the classes that are not meant weigh 1 - alpha, which is"
-                " nothing; choose a number below 1, or null for all alike"
-            )
         if output == "sigmoid":
             return _BinaryFocal.model_validate(self.model_dump()).objective(output)
         return super().objective(output)
