@@ -262,6 +262,32 @@ def test_what_the_data_and_the_start_show(given: dict[str, Any], name: str, said
     assert re.search(said, found[0])
 
 
+@pytest.mark.parametrize(
+    ("facts", "said"),
+    [
+        # Three of four labels are soon of one class.
+        ({"train_counts": (3, 1, 0)}, []),
+        ({"train_counts": (45, 10, 5)}, ["loss.class_weights=balanced"]),
+        # Far from 0 it is the mean that must go first.
+        ({"low": 994, "high": 1006, "mean": 1000}, ["data.normalize=per_feature"]),
+        ({"low": 0, "high": 255, "mean": 80}, ["data.normalize=unit"]),
+    ],
+)
+def test_what_facts_alone_point_to(facts: dict[str, Any], said: list[str]) -> None:
+    dataset = noise((6,), 3, rows=60, test_rows=6)
+    given = prepared("model=softmax_regression", "epochs=1", dataset=dataset)
+    summary = train_alone(given.settings, dataset).summary
+    assert summary
+    found = evidence(given, summary)
+    meant = causes(replace(found, facts=replace(found.facts, **facts)), given.settings, "collapsed")
+    assert [str(change) for cause in meant for change in cause.changes[:1]] == said
+
+
+@pytest.mark.parametrize(("lr", "usual"), [("lr=1e-5", "lr=0.1"), ("optimizer=adam lr=1e-8", "lr=0.001")])
+def test_from_far_below_the_usual_rate_is_tried(lr: str, usual: str) -> None:
+    assert usual in map(str, changes(known("stuck", *lr.split())))
+
+
 def test_an_ordinary_trial_shows_nothing() -> None:
     for activation in ("relu", "sigmoid"):
         assert not _causes(f"model.activation={activation}")

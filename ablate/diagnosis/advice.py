@@ -18,6 +18,7 @@ from ablate.diagnosis.evidence import Evidence
 from ablate.diagnosis.rehearsal import Outcome, Rehearsal
 from ablate.errors import ConfigError
 from ablate.problem.mistakes import MISTAKES
+from ablate.problem.optimizers import OPTIMIZERS
 from ablate.problem.scoring import is_below_chance
 from ablate.problem.tasks import CLASSIFICATION, TASKS, Task
 
@@ -281,18 +282,27 @@ def _size(known: Known) -> Iterator[dict[str, Any]]:
 def _rate(known: Known) -> Iterator[dict[str, Any]]:
     lr, output_lr = known.config["lr"], known.config.get("output_lr")
     is_large = known.row["verdict"] == "diverged" or known.has_run_away or bool(known.total("watch/too_large"))
+    name = known.config["optimizer"]["name"]
     if any(cause.changes for cause in known.causes):
-        yield from ({"lr": _round(lr * factor)} for factor in ((0.1, 0.01) if is_large else (0.1, 10)))
-        if known.config["optimizer"]["name"] == "sgd":
+        yield from _rates(known, (0.1, 0.01) if is_large else (0.1, 10))
+        if name == "sgd":
             yield {"optimizer": "adam", "lr": 0.001}
         return
     larger = () if is_large else (10, 100, 1000) if known.row["verdict"] == "stuck" else (3, 10, 50)
     smaller = () if known.creeps else (0.3, 0.1, 0.01)
-    yield from ({"lr": _round(lr * factor)} for factor in (*smaller, *larger))
+    yield from _rates(known, (*smaller, *larger))
     if smaller and (known.evidence is None or len(known.evidence.gains) > 1):
         yield from ({"output_lr": _round((output_lr or lr) * factor)} for factor in (0.1, 0.01))
-    if known.config["optimizer"]["name"] == "sgd":
+    if name == "sgd":
         yield from ({"optimizer": "adam", "lr": rate} for rate in (0.001, 0.01))
+
+
+def _rates(known: Known, factors: Sequence[float]) -> Iterator[dict[str, Any]]:
+    """The learning rate times each factor and, where all of those are far below it, the optimizer's usual one."""
+    rates = [_round(known.config["lr"] * factor) for factor in factors]
+    usual = OPTIMIZERS.get(known.config["optimizer"]["name"]).usual_rate
+    is_far_below = any(factor > 1 for factor in factors) and max(rates) < usual
+    yield from ({"lr": rate} for rate in [*rates, *[usual] * is_far_below])
 
 
 def _length(known: Known) -> Iterator[dict[str, Any]]:

@@ -7,6 +7,7 @@ from typing import Any
 
 from ablate.config.settings import Settings, shown
 from ablate.diagnosis.evidence import Evidence
+from ablate.problem.scoring import ROWS_A_CLASS
 
 # The size of inputs (root mean square) with which the usual rates and initialisations work.
 SMALL_INPUTS, LARGE_INPUTS = 0.03, 10.0
@@ -108,8 +109,8 @@ def _inputs(found: Evidence, settings: Settings, verdict: str) -> Cause | None:
     scale = "far from 1" if found.size >= LARGE_INPUTS or found.size <= SMALL_INPUTS else ""
     sure = f"the loss before the first update is {_first_loss(found)}" if is_sure else ""
     said = ", and ".join(part for part in (f"{range_}{', ' + scale if scale and not is_unlike else ''}", sure) if part)
-    # Pixels and counts are not negative; of other numbers the columns have a meaning of their own.
-    is_table = is_unlike or facts.low < 0
+    # Pixels and counts are not negative and come near 0; of other numbers the columns have a meaning of their own.
+    is_table = is_unlike or facts.low < 0 or facts.low > facts.high - facts.low
     order = ("per_feature", "unit", "per_image") if is_table else ("unit", "per_image", "per_feature")
     changes = [Change({"data.normalize": way}) for way in order if way != settings.data.normalize]
     return Cause("inputs", said, changes)
@@ -247,8 +248,13 @@ def _labels(found: Evidence, settings: Settings, verdict: str) -> Cause | None:
 
 
 def _imbalance(found: Evidence, settings: Settings, verdict: str) -> Cause | None:
-    share = found.facts.majority_share
-    if share is None or share < MAJORITY or verdict not in ("collapsed", "plateau"):
+    counts, share = found.facts.train_counts, found.facts.majority_share
+    if (
+        sum(counts) < ROWS_A_CLASS * len(counts)
+        or share is None
+        or share < MAJORITY
+        or verdict not in ("collapsed", "plateau")
+    ):
         return None
     rows = sum(found.facts.train_counts)
     others = rows - max(found.facts.train_counts)

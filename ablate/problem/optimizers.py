@@ -33,11 +33,13 @@ class Optimizer(Choice):
 
     `states` is the number of arrays that it keeps from step to step, all 0 at first; `kernel` is its struct in
     `cuda/rules.cuh`, or None; `is_decoupled` says that weight decay is added to the step, not to the gradient.
+    `usual_rate` is the learning rate with which most networks train.
     """
 
     states: ClassVar[int] = 0
     kernel: ClassVar[str | None] = None
     is_decoupled: ClassVar[bool] = False
+    usual_rate: ClassVar[float] = 0.1
 
     weight_decay: Annotated[NotNegative, Called("l2", "wd")] = Field(
         0.0, description="this times each weight and bias is added to its gradient (adamw, default 0.01: to its step)"
@@ -153,6 +155,7 @@ class Nesterov(_Velocity):
 class _Moments(Optimizer):
     """What the rules of Adam's kind share: bias-corrected running means of the gradient and of its square."""
 
+    usual_rate: ClassVar[float] = 0.001
     states: ClassVar[int] = 2
 
     beta1: Fraction = Field(0.9, description="adam, adamw: decay of the mean gradient")
@@ -201,6 +204,7 @@ class RmsProp(Optimizer):
     """q = decay q + (1 - decay) g²; s = g / (sqrt(q) + epsilon) (Tieleman and Hinton, 2012)."""
 
     name: Literal["rmsprop"] = "rmsprop"
+    usual_rate: ClassVar[float] = 0.001
     states: ClassVar[int] = 1
     kernel: ClassVar[str | None] = "RmsProp"
 
@@ -224,6 +228,7 @@ class Adagrad(Optimizer):
     """q = q + g²; s = g / (sqrt(q) + epsilon) (Duchi et al., 2011)."""
 
     name: Literal["adagrad"] = "adagrad"
+    usual_rate: ClassVar[float] = 0.01
     states: ClassVar[int] = 1
     kernel: ClassVar[str | None] = "Adagrad"
 
@@ -246,6 +251,7 @@ class Adadelta(Optimizer):
     """q = rho q + (1 - rho) g²; s = g sqrt((u + epsilon) / (q + epsilon)); u = rho u + (1 - rho) s² (Zeiler, 2012)."""
 
     name: Literal["adadelta"] = "adadelta"
+    usual_rate: ClassVar[float] = 1.0
     states: ClassVar[int] = 2
     kernel: ClassVar[str | None] = "Adadelta"
 
