@@ -14,6 +14,7 @@ import numpy as np
 from pydantic import ValidationError
 
 from ablate.config.settings import shown
+from ablate.errors import ConfigError
 from ablate.problem.losses import LOSSES, BuiltinLoss, Objective
 from ablate.problem.mistakes import MISTAKES
 from ablate.problem.outputs import OUTPUTS, Array, sigmoid, softmax, sum_classes
@@ -152,7 +153,10 @@ def sound(output: str, task: Task) -> Iterator[Formula]:
 def _over(output: str, task: Task, variants: Callable[[type[BuiltinLoss]], list[BuiltinLoss]]) -> Iterator[Formula]:
     rows = [variants(loss) for loss in _builtin() if output in loss.outputs_for(task)]
     for loss in [row[0] for row in rows] + [loss for row in rows for loss in row[1:]]:
-        objective = loss.objective(output)
+        try:
+            objective = loss.objective(output)
+        except ConfigError:  # keys that suit another output function only
+            continue
         yield Formula(f"{named(loss)}'s", _of(objective), meant=objective)
 
 
