@@ -136,6 +136,7 @@ def _of_two_classes(rows: int, others: int, right: int, right_others: int, train
         ({"test_accuracy": 0.5, "test_losses": [2.0] * 8 + [1.0, 0.9, 0.8], "train_accuracy": 0.99}, "plateau"),
         # By little, but evenly all the time: the steps are small. Bent, or up and down, it is none of them.
         ({"test_accuracy": 0.5, "test_losses": [2.0 - 0.01 * epoch for epoch in range(11)]}, "slow"),
+        ({"test_accuracy": 0.5, "test_losses": [2.0 - 0.004 * epoch for epoch in range(11)]}, "plateau"),
         ({"test_accuracy": 0.5, "test_losses": [2.0 - 0.1 * (1 - 0.7**epoch) for epoch in range(11)]}, "plateau"),
         ({"test_accuracy": 0.5, "test_losses": [2.0, *[1.9, 1.92] * 4, 1.92, 1.91]}, "plateau"),
         # Fewer epochs than a fifth can be taken of: the last one.

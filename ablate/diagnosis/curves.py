@@ -9,6 +9,8 @@ TAIL = 0.2
 STILL = 0.02
 # So does one that falls there, epoch for epoch, by this share of what it did before: it has hardly bent yet.
 UNBENT = 1 / 3
+# One that falls by less has come to rest, as good as.
+REST = 0.005
 
 
 def before_late(curve: Sequence[float]) -> int:
@@ -36,9 +38,10 @@ def still_falls(losses: Sequence[float]) -> bool:
     if late_drop(losses) > STILL:
         return losses[-1] <= (1 + STILL) * min(recent)
     late = before_late(losses)
-    fell, falls = losses[0] - losses[late], losses[late] - losses[-1]
-    is_even = falls / (len(losses) - 1 - late) >= UNBENT * fell / late > 0 if late else False
-    return is_even and losses[-1] == min(losses)
+    if late == 0 or late_drop(losses) <= REST or losses[-1] > min(losses):
+        return False
+    before, after = (losses[0] - losses[late]) / late, (losses[late] - losses[-1]) / (len(losses) - 1 - late)
+    return after >= UNBENT * before > 0
 
 
 def largest_drop(losses: Sequence[tuple[str, float, float]]) -> tuple[float, str]:
