@@ -26,6 +26,7 @@ from threadpoolctl import threadpool_limits
 import ablate
 from ablate.diagnosis.checks import Check, check
 from ablate.errors import ConfigError
+from ablate.problem.optimizers import OPTIMIZERS
 from ablate.trials.prepared import PreparedTrial, engine
 from benchmarks import marks
 from benchmarks.templates import render
@@ -44,7 +45,12 @@ MISTAKES = (
     "stale_gradients",
 )
 MODELS = ("lenet5", "mlp", "softmax_regression")
-LOSSES = ("ce", "mse", "mae", "focal", "label_smoothing", "bce", "hinge", "mse model.output=sigmoid")
+LOSSES = (
+    *("ce", "mse", "mae", "focal", "label_smoothing", "bce", "hinge", "mse model.output=sigmoid"),
+    *("squared_hinge", "kl loss.smoothing=0.1", "reverse_kl", "mae model.output=sigmoid"),
+    "focal model.output=sigmoid loss.alpha=0.25",
+)
+ACTIVATIONS = ("sigmoid", "relu", "tanh", "leaky_relu", "elu", "selu", "softplus", "softsign", "softmax")
 # Some gradients are that of another loss of ablate at once: p - y is mse's without its Jacobian, and ce's.
 CUSTOM: dict[str, tuple[str, ...]] = {
     "sign": ("wrong sign",),
@@ -100,17 +106,20 @@ class Drawn:
         words = [f"model={name}", *self.one_of("data=digits", "data=digits", "data=xor" if name != "lenet5" else "")]
         if name == "mlp":
             words += self.one_of("model.hidden=[30]", "model.hidden=[16,12]", "model.hidden=7")
-            words += self.one_of(*(f"model.activation={function}" for function in ("sigmoid", "relu", "tanh")))
+            words += self.one_of(*(f"model.activation={function}" for function in ACTIVATIONS))
             words += self.one_of(
                 *([] if divided else [""]), "model.preactivation_divisor=78.5", "model.preactivation_divisor=3"
             )
         if "data=xor" not in words:
-            words += self.one_of("data.normalize=per_image", "data.normalize=unit", "data.normalize=none")
+            words += self.one_of(
+                "data.normalize=per_image", "data.normalize=unit", "data.normalize=per_feature", "data.normalize=none"
+            )
         return words
 
     def start(self) -> list[str]:
-        starts = ("init=glorot_uniform", "init=uniform01", "init=normal init.scale=0.01", "init=normal init.scale=1")
-        return [*self.one_of(*starts), *self.one_of("", "init.bias=same"), f"seed={self.rng.integers(1000)}"]
+        normal = ("init=normal init.scale=0.01", "init=normal init.scale=1")
+        starts = (f"init={name}" for name in ("glorot_uniform", "uniform01", "he", "lecun", "uniform", "orthogonal"))
+        return [*self.one_of(*starts, *normal), *self.one_of("", "init.bias=same"), f"seed={self.rng.integers(1000)}"]
 
     def loss(self, name: str) -> list[str]:
         naive = "loss.from_logits=false"
@@ -211,7 +220,8 @@ def correct(count: int) -> Iterator[Planted]:
             *drawn.model(MODELS[int(drawn.rng.integers(3))]),
             *drawn.start(),
             *[*losses, *own][int(drawn.rng.integers(len(losses) + len(own)))],
-            *drawn.one_of(*(f"optimizer={name}" for name in ("sgd", "momentum", "adam", "rmsprop", "adagrad"))),
+            *drawn.one_of(*(f"optimizer={name}" for name in OPTIMIZERS.names())),
+            *drawn.one_of("", "optimizer.weight_decay=0.01", "optimizer.clip_norm=1", "loss.class_weights=balanced"),
             *drawn.one_of("lr=0.1", "lr=0.5", "lr=0.001", "lr=10"),
             *drawn.one_of("", "output_lr=0.01", "output_lr=1"),
             *drawn.one_of("", "loss.reduction=sum"),
