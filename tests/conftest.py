@@ -106,7 +106,7 @@ def run_in_process(folder: Path, *arguments: str, **changes: str) -> Done:
         finally:
             logger.handlers = handlers
             signal.signal(signal.SIGTERM, before)
-            for name in [name for name, module in sys.modules.items() if _is_in(folder, module)]:
+            for name in [name for name, module in dict(sys.modules).items() if _is_in(folder, module)]:
                 del sys.modules[name]
     return Done(code, out.getvalue(), err.getvalue())
 
