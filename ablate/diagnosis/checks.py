@@ -30,7 +30,7 @@ from ablate.diagnosis.hypotheses import (
 )
 from ablate.diagnosis.loss_alone import LossAlone, made_up
 from ablate.diagnosis.measure import CHANGE, TOLERANCE, Entry, TensorCheck, descent_cosine, one_step, tensor_check
-from ablate.diagnosis.readings import NEGATIVE, WRONG_SIGN, UsersLoss, of_failure, of_gradient
+from ablate.diagnosis.readings import NEGATIVE, WRONG_SIGN, Finding, UsersLoss, of_failure, of_gradient
 from ablate.problem.activations import ACTIVATIONS
 from ablate.problem.data.dataset import Dataset
 from ablate.problem.initialisation import GlorotUniform
@@ -154,38 +154,61 @@ def _awake(architecture: Architecture, few: Dataset, own: Lane, seed: int) -> La
     return lane
 
 
+@dataclass(frozen=True)
+class _Read:
+    """A loss read by itself, without the network: its slopes and what was found of it."""
+
+    alone: LossAlone
+    cause: Cause | None
+    note: str | None = None
+    large: str | None = None
+
+
 def _examine(trial: PreparedTrial, few: Dataset) -> Check:
-    settings, architecture, backend, sign = trial.settings, trial.architecture, trial.backend, trial.sign
+    read = _read_loss(trial, few)
+    return read if isinstance(read, Check) else _examine_network(trial, few, read)
+
+
+def _read_loss(trial: PreparedTrial, few: Dataset) -> _Read | Check:
+    """The trial's loss by itself; a check that is done where its value has no slopes to compare a gradient with."""
+    settings, units = trial.settings, trial.architecture.units
     own = trial.lane()
-    objective, units = unweighted(own.objective), architecture.units
+    objective = unweighted(own.objective)
     try:
         alone = LossAlone.at_made_up_logits(own.loss, objective, units, settings.seed, few.task)
     except LossFailedError as failure:
-        failed = of_failure(objective, *made_up(own.loss, units, settings.seed, few.task), failure)
-        guess, advice = _told([(failed.name, failed.advice)], settings.residual, sign)
-        return Check(guess=guess, advice=advice)
-    users, unusual, large = None, None, None
-    if own.loss.is_foreign:
-        if (alone.value(alone.z, alone.y) != alone.values).any() and np.isfinite(alone.values).all():
-            return Check(guess="not repeatable", advice=f"{_ANOTHER_LOSS} ({_apart(alone)})")
-        reader = UsersLoss(trial, alone, settings.seed)
-        alone = reader.alone
-        if (reason := reader.left_out()) is not None:
-            return Check(left_out=reason)
-        users = reader.finding()
-        if users is None:
-            unusual, large = reader.note, reader.at_large_logits
-        if users is not None and not users.has_slopes:
-            guess, advice = _told([(users.name, users.advice)], settings.residual, sign)
-            return Check(guess=guess, advice=advice)
+        found = of_failure(objective, *made_up(own.loss, units, settings.seed, few.task), failure)
+        return _found(trial, found)
+    if not own.loss.is_foreign:
+        return _Read(alone, of_gradient(alone))
+    if (alone.value(alone.z, alone.y) != alone.values).any() and np.isfinite(alone.values).all():
+        return Check(guess="not repeatable", advice=f"{_ANOTHER_LOSS} ({_apart(alone)})")
+    users = UsersLoss(trial, alone, settings.seed)
+    if (reason := users.left_out()) is not None:
+        return Check(left_out=reason)
+    if (finding := users.finding()) is None:
+        return _Read(users.alone, None, users.note, users.at_large_logits)
+    if not finding.has_slopes:
+        return _found(trial, finding)
+    return _Read(users.alone, (finding.name, finding.advice))
+
+
+def _found(trial: PreparedTrial, finding: Finding) -> Check:
+    """The check of a loss of which nothing more can be said."""
+    guess, advice = _told([(finding.name, finding.advice)], trial.settings.residual, trial.sign)
+    return Check(guess=guess, advice=advice)
+
+
+def _examine_network(trial: PreparedTrial, few: Dataset, read: _Read) -> Check:
+    settings, architecture, backend, sign = trial.settings, trial.architecture, trial.backend, trial.sign
+    own = trial.lane()
     overflow = not_finite(NumpyProbe(architecture, few, own), settings.loss)
     few = _in_float64(few)
     lane = _awake(architecture, few, own, settings.seed)
     # The gradient under test is that of the trial's own backend.
     kernels = backend.probe(architecture, few, lane, settings.device)
     coded, again = kernels.gradient(), kernels.gradient()
-    noise = alone.precision.noise
-    probe = NumpyProbe(architecture, few, _linear(architecture, few, lane) if noise else lane)
+    probe = NumpyProbe(architecture, few, _linear(architecture, few, lane) if read.alone.precision.noise else lane)
     start = probe.loss()
     if not is_finite(start, coded):
         cause = (
@@ -202,24 +225,29 @@ def _examine(trial: PreparedTrial, few: Dataset) -> Check:
     tensors = [tensor_check(probe, name, sign, coded[name], start, settings.seed) for name in coded]
     cosine = descent_cosine([entry for tensor in tensors for entry in tensor.entries], sign)
     predicted, actual, along = one_step(probe, coded, sign, start, settings.seed)
-    tensors.append(alone.tensor(sign))
+    tensors.append(read.alone.tensor(sign))
     error = max(along, *(tensor.error for tensor in tensors))
     looked_for = [
         of_kernels(backend, probe, coded) or of_updates(backend, settings.device, architecture, few, lane),
         not_repeatable(coded, again),
-        of_gradient(alone) if not own.loss.is_foreign else (users.name, users.advice) if users is not None else None,
+        read.cause,
         of_backward(architecture, few, lane, coded) if error > TOLERANCE else None,
         overflow,
     ]
+    guess, advice = _told(_causes(looked_for, error, cosine, sign), settings.residual, sign)
+    note = "; ".join(filter(None, (_note(read.alone), read.note))) or None
+    return Check(tuple(tensors), error, cosine, predicted, actual, guess, advice, note=note, large=read.large)
+
+
+def _causes(looked_for: Sequence[Cause | None], error: float, cosine: float | None, sign: int) -> list[Cause]:
+    """What was found; where nothing was, what error and direction say by themselves."""
     causes = [cause for cause in looked_for if cause is not None]
     if error > TOLERANCE and not causes:
-        causes = [("wrong derivative", "the gradient is not the loss's derivative: compare the worst entry by hand")]
+        return [("wrong derivative", "the gradient is not the loss's derivative: compare the worst entry by hand")]
     if sign > 0 and not causes and cosine is not None and cosine < -0.5:
         # Even a gradient as small as the rounding error still has a direction.
-        causes = [(WRONG_SIGN, f"{NEGATIVE}: change it")]
-    guess, advice = _told(causes, settings.residual, sign)
-    note = "; ".join(filter(None, (_note(alone), unusual))) or None
-    return Check(tuple(tensors), error, cosine, predicted, actual, guess, advice, note=note, large=large)
+        return [(WRONG_SIGN, f"{NEGATIVE}: change it")]
+    return causes
 
 
 _ANOTHER_LOSS = "the same samples give another loss the second time: it keeps a state"
