@@ -19,7 +19,7 @@ from rich.console import Console
 from scipy.stats import fisher_exact
 
 from ablate.commands import explain
-from ablate.config.groups import completed, held_back
+from ablate.config.groups import completed
 from ablate.config.parse import parse
 from ablate.diagnosis import estimates, rehearsal
 from ablate.diagnosis.advice import Known, advice, changes
@@ -27,6 +27,7 @@ from ablate.diagnosis.causes import Change, causes
 from ablate.diagnosis.checks import Check
 from ablate.diagnosis.estimates import Estimate
 from ablate.diagnosis.evidence import evidence
+from ablate.diagnosis.held_back import held_back
 from ablate.diagnosis.rehearsal import rehearse
 from ablate.problem.tasks import TASKS
 from ablate.records import recorder

@@ -1,6 +1,6 @@
 """The options of the configuration groups: declared classes, or YAML files in a folder."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,6 @@ from ablate.problem import custom_loss  # noqa: F401  (declares loss=custom)
 from ablate.problem.data.loading import DATA_SETS
 from ablate.problem.initialisation import INITS
 from ablate.problem.losses import LOSSES
-from ablate.problem.models import Model
 from ablate.problem.optimizers import OPTIMIZERS
 from ablate.problem.registry import Group
 from ablate.problem.schedules import SCHEDULES
@@ -51,16 +50,6 @@ def option(group: str, name: str) -> dict[str, Any]:
     return {str(key): value for key, value in loaded.items()}
 
 
-# Keys that limit, distort or order the steps of a training that would go well without, by group (empty: all its keys).
-HOLD_BACK: Mapping[str, Sequence[str]] = {
-    "optimizer": (),
-    "loss": (),
-    "model": ("logits", "dropout", "preactivation_divisor"),
-}
-# These say which option it is.
-_WHICH = ("name", "target", "args")
-
-
 def completed(config: Mapping[str, Any]) -> dict[str, Any]:
     """A resolved configuration, which an older version may have written, with the defaults of keys that came later."""
     filled = {key: value for key, value in defaults().items() if key != "cells"}
@@ -77,26 +66,6 @@ def _default_options() -> dict[str, str]:
     assert isinstance(listed, dict)
     pairs = (next(iter(entry.items())) for entry in listed["defaults"] if isinstance(entry, dict))
     return {str(group): str(name) for group, name in pairs}
-
-
-def held_back(config: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """What brings each key that holds training back, and is not at its default in a resolved configuration, there."""
-    found: list[dict[str, Any]] = []
-    for group, keys in HOLD_BACK.items():
-        section = config[group]
-        usual = {key: value for key, value in _usual(group, section).items() if key in (keys or section)}
-        found += [{f"{group}.{key}": value} for key, value in usual.items() if section.get(key, value) != value]
-    level = SCHEDULES.get("constant").defaults()
-    if any(config["schedule"].get(key) != value for key, value in level.items()):
-        found.append({"schedule": level.pop("name"), **{f"schedule.{key}": value for key, value in level.items()}})
-    return found if config["shuffle"] else [*found, {"shuffle": True}]
-
-
-def _usual(group: str, section: Mapping[str, Any]) -> dict[str, Any]:
-    """The defaults of the keys of a group's chosen option, but those that say which it is."""
-    if group == "model":
-        return {key: field.default for key, field in Model.model_fields.items()}
-    return {key: value for key, value in option(group, section["name"]).items() if key not in _WHICH}
 
 
 def chosen(group: str, name: str, kept: Mapping[str, Any]) -> dict[str, Any]:

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from ablate.config.groups import held_back
 from ablate.config.parse import parse
 from ablate.diagnosis.causes import Cause, Change, causes
 from ablate.diagnosis.checks import Check
 from ablate.diagnosis.evidence import Evidence
+from ablate.diagnosis.held_back import held_back
 from ablate.diagnosis.rehearsal import Outcome, Rehearsal
 from ablate.errors import ConfigError
 from ablate.problem.mistakes import MISTAKES

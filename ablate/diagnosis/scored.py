@@ -85,9 +85,8 @@ def _plateau(summary: Summary) -> Judged:
     late = (
         f"fell by only {drop:.1%} over the last {span(summary.test_losses)}" if 0 < drop <= STILL else "falls no more"
     )
-    key = f"target_{summary.task.score}"
-    reach = f"; if the rest is noise, set {key} to what can be reached" if skill(summary) >= LEARNED_SKILL else ""
-    return "plateau", f"{_score(summary)}, below {key}={target}, and the test loss {late}{reach}{_beside(summary)}"
+    below = f"below target_{summary.task.score}={target}"
+    return "plateau", f"{_score(summary)}, {below}, and the test loss {late}{_beside(summary)}"
 
 
 def _beside(summary: Summary) -> str:
